@@ -1,0 +1,183 @@
+//! One stored version of an object: immutable encoded bytes and the header extracted from them.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::{Object, ObjectKey, Value};
+
+/// The store's one counter: contiguous, in commit order, shared by every kind. 0 means "before the
+/// first write". `metadata.resourceVersion` is its decimal form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One element of `metadata.ownerReferences`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerRef {
+    /// `apiVersion` of the owner.
+    pub api_version: String,
+    /// Kind of the owner.
+    pub kind: String,
+    /// Name of the owner; same namespace, or cluster-scoped.
+    pub name: String,
+    /// UID of the owner.
+    pub uid: String,
+    /// Whether the owner is the managing controller.
+    pub controller: bool,
+    /// Whether the owner's foreground deletion waits for this object.
+    pub block_owner_deletion: bool,
+}
+
+/// What the server needs of an object without parsing it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// UID.
+    pub uid: String,
+    /// Generation; 0 when unset.
+    pub generation: i64,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Values of the kind's selectable fields, in the order of `Resource::selectable`.
+    pub fields: Box<[String]>,
+    /// Owners.
+    pub owners: Vec<OwnerRef>,
+    /// Finalizers.
+    pub finalizers: Vec<String>,
+    /// Whether deletion has begun.
+    pub deleting: bool,
+}
+
+impl Default for ObjectKey {
+    fn default() -> Self {
+        Self::new("", "")
+    }
+}
+
+/// One stored version of one object. Cheap to share; never changed.
+#[derive(Debug)]
+pub struct Entry {
+    /// The extracted header.
+    pub header: Header,
+    /// The revision that wrote this version.
+    pub revision: Revision,
+    /// The object as JSON, `metadata.resourceVersion` included.
+    pub bytes: Bytes,
+}
+
+impl Entry {
+    /// Encodes `object` for the store: JSON without `metadata.resourceVersion`, behind four bytes
+    /// (little endian) that say where in it the revision is spliced in. [`Entry::decode`] and
+    /// [`Entry::commit`] are its inverse. Refuses an object with no `metadata` map or an empty one.
+    pub fn encode(object: &Object) -> Result<Bytes, NotAnObject> {
+        let metadata = object.0.get("metadata").and_then(Value::as_object).ok_or(NotAnObject::Metadata)?;
+        let mut out = BytesMut::with_capacity(1024);
+        out.put_u32_le(0);
+        let mut splice = 0;
+        let mut separator = b'{';
+        for (key, value) in &object.0 {
+            out.put_u8(separator);
+            separator = b',';
+            write_json(&mut out, key)?;
+            out.put_u8(b':');
+            if key == "metadata" {
+                splice = out.len() - 4 + 1;
+                let mut inner = b'{';
+                for (key, value) in metadata.iter().filter(|(key, _)| *key != "resourceVersion") {
+                    out.put_u8(inner);
+                    inner = b',';
+                    write_json(&mut out, key)?;
+                    out.put_u8(b':');
+                    write_json(&mut out, value)?;
+                }
+                if inner == b'{' {
+                    return Err(NotAnObject::Metadata);
+                }
+                out.put_u8(b'}');
+            } else {
+                write_json(&mut out, value)?;
+            }
+        }
+        out.put_u8(b'}');
+        let at = u32::try_from(splice).map_err(|_| NotAnObject::Splice)?;
+        if let Some(head) = out.get_mut(..4) {
+            head.copy_from_slice(&at.to_le_bytes());
+        }
+        Ok(out.freeze())
+    }
+
+    /// The wire form of a stored value at the revision that wrote it.
+    pub fn splice(stored: &[u8], revision: Revision) -> Result<Bytes, NotAnObject> {
+        let (head, json) = stored.split_first_chunk::<4>().ok_or(NotAnObject::Splice)?;
+        let at = usize::try_from(u32::from_le_bytes(*head)).map_err(|_| NotAnObject::Splice)?;
+        let (before, after) = json.split_at_checked(at).ok_or(NotAnObject::Splice)?;
+        if !before.ends_with(b"\"metadata\":{") {
+            return Err(NotAnObject::Splice);
+        }
+        let mut out = BytesMut::with_capacity(json.len() + 44);
+        out.put_slice(before);
+        out.put_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
+        out.put_slice(after);
+        Ok(out.freeze())
+    }
+
+    /// The entry that a commit at `revision` of the stored form `stored` made.
+    pub fn commit(stored: &[u8], header: Header, revision: Revision) -> Result<Arc<Self>, NotAnObject> {
+        Ok(Arc::new(Self { header, revision, bytes: Self::splice(stored, revision)? }))
+    }
+
+    /// The object, parsed anew.
+    pub fn object(&self) -> Result<Object, NotAnObject> {
+        serde_json::from_slice::<Value>(&self.bytes)
+            .map_err(NotAnObject::Json)
+            .and_then(|value| Object::from_value(value).map_err(|_| NotAnObject::Metadata))
+    }
+}
+
+fn write_json(out: &mut BytesMut, value: &(impl Serialize + ?Sized)) -> Result<(), NotAnObject> {
+    serde_json::to_writer(out.writer(), value).map_err(NotAnObject::Json)
+}
+
+/// Bytes or a tree that are not a storable object.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAnObject {
+    /// `metadata` is missing, empty or not a map.
+    #[error("object has no metadata")]
+    Metadata,
+    /// The stored form is damaged.
+    #[error("stored value does not say where its revision goes")]
+    Splice,
+    /// The bytes are not JSON.
+    #[error("object is not valid json")]
+    Json(#[source] serde_json::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revision_is_spliced_into_metadata_and_never_stored() {
+        let object = Object::from_value(serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"metadata": "{"},
+            "metadata": {"name": "a\"b", "resourceVersion": "7"}
+        }))
+        .unwrap();
+        let stored = Entry::encode(&object).unwrap();
+        let entry = Entry::commit(&stored, Header::default(), Revision(42)).unwrap();
+        let back = entry.object().unwrap();
+        assert_eq!(back.str(&["metadata", "resourceVersion"]), Some("42"));
+        assert_eq!(back.name(), "a\"b");
+        assert!(!String::from_utf8_lossy(&stored).contains("resourceVersion"));
+        assert!(Entry::splice(b"\0\0", Revision(1)).is_err());
+        assert!(Entry::splice(b"\x01\0\0\0{}", Revision(1)).is_err());
+    }
+}
