@@ -1,0 +1,98 @@
+//! Admission: what may be written, and what is added to it, beyond the kind's own rules.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::future::BoxFuture;
+use meta::{Entry, GroupResource, Object, Status, Value};
+
+use crate::Context;
+
+/// Who sends a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// `system:serviceaccount:ns:name`, a certificate's CN, ...
+    pub name: String,
+    /// UID, where the authenticator knows one.
+    pub uid: String,
+    /// Groups, `system:authenticated` included.
+    pub groups: Vec<String>,
+    /// Extra values (`authentication.kubernetes.io/pod-name`, ...).
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// What admission calls a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "upstream's names")]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// One request, as authorization, admission and strategies see it.
+#[derive(Clone, Debug)]
+pub struct Attributes {
+    /// Who.
+    pub user: User,
+    /// What kind of write.
+    pub operation: Operation,
+    /// Group and plural of the request path.
+    pub resource: GroupResource,
+    /// Version of the request path.
+    pub version: String,
+    /// Kind of the object.
+    pub kind: String,
+    /// Subresource; empty for the object itself.
+    pub subresource: String,
+    /// Namespace; empty for cluster scope.
+    pub namespace: String,
+    /// Name; may be empty on create with `generateName`.
+    pub name: String,
+    /// Nothing will be stored.
+    pub dry_run: bool,
+    /// CreateOptions, UpdateOptions or DeleteOptions as the client sent them.
+    pub options: Value,
+}
+
+/// Committed state, read from the watch cache without waiting. What it shows may be older than the object
+/// being written by the time of the commit; whoever needs more uses a `Claim`.
+pub trait View: Send + Sync {
+    /// One object; `None` when absent or when nobody serves the kind.
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Entry>>;
+
+    /// All objects of a kind, in one namespace or (with `None`) everywhere, in key order.
+    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Entry>>;
+}
+
+/// One admission plugin. Mutation runs before validation of the object, in the order of the chain;
+/// validation after. Plugins that reach the network (webhooks) are async, all others return ready futures.
+pub trait Admission: Send + Sync {
+    /// Upstream's plugin name.
+    fn name(&self) -> &'static str;
+
+    /// Whether it wants this request at all.
+    fn handles(&self, attributes: &Attributes) -> bool;
+
+    /// Changes the object being written. `object` is absent for deletes, `old` for creates.
+    fn mutate<'a>(
+        &'a self,
+        cx: &'a Context<'a>,
+        object: Option<&'a mut Object>,
+        old: Option<&'a Object>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let _ = (cx, object, old);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Refuses or lets pass.
+    fn validate<'a>(
+        &'a self,
+        cx: &'a Context<'a>,
+        object: Option<&'a Object>,
+        old: Option<&'a Object>,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        let _ = (cx, object, old);
+        Box::pin(std::future::ready(Ok(())))
+    }
+}

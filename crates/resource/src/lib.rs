@@ -1,0 +1,14 @@
+//! The contract of a kind: what the one engine (`apiserver`) needs to serve it, and what a table of
+//! kinds (`kinds`, CRDs) provides. A kind is a value; built-ins and CRDs are the same type.
+//!
+//! Deliberately without any kind, any HTTP and any storage.
+
+mod admission;
+mod strategy;
+mod table;
+
+pub use admission::{Admission, Attributes, Operation, User, View};
+pub use strategy::{Claim, Context, Plain, Strategy};
+pub use table::{
+    Act, Acted, Cell, Column, ColumnType, Convert, Resource, Scale, Scope, Selectable, Subresource, Verb,
+};
