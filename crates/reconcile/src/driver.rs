@@ -1,0 +1,249 @@
+//! Runs controllers: `observe -> plan -> act` for each key that a watch, a recheck or a failure brings.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use meta::ObjectKey;
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Actor, Backoff, Context, ControllerMetrics, Error, MetricsSnapshot, Reconciler, Result,
+    error::chain,
+    expect::{Expectation, STALE_MAX, all_met},
+    queue::{Later, Queue},
+    watches::Enqueue,
+};
+
+/// How long work in progress may take to end after shutdown was asked for.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A controller ready to run, its type forgotten.
+pub struct Controller {
+    name: &'static str,
+    metrics: Arc<ControllerMetrics>,
+    start: Box<dyn FnOnce(Context, CancellationToken) -> Running + Send>,
+}
+
+impl Controller {
+    /// A controller driven by its reconciler.
+    pub fn new<R: Reconciler>(reconciler: R) -> Self {
+        let metrics = Arc::new(ControllerMetrics::default());
+        let driver = Driver {
+            reconciler: Arc::new(reconciler),
+            actor: Arc::new(Actor::new(R::NAME)),
+            queue: Arc::new(Queue::default()),
+            metrics: Arc::clone(&metrics),
+        };
+        Self { name: R::NAME, metrics, start: Box::new(move |cx, stop| Box::pin(driver.run(cx, stop))) }
+    }
+
+    /// A loop that the driver's shape does not fit. It must end soon after the token is cancelled.
+    pub fn custom<F>(
+        name: &'static str,
+        start: impl FnOnce(Context, CancellationToken) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self { name, metrics: Arc::default(), start: Box::new(move |cx, stop| Box::pin(start(cx, stop))) }
+    }
+
+    /// [`Reconciler::NAME`].
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A function that gives the counters now; take it before [`run`] takes the controller.
+    pub fn metrics(&self) -> impl Fn() -> MetricsSnapshot + Send + Sync + use<> {
+        let (name, metrics) = (self.name, Arc::clone(&self.metrics));
+        move || metrics.snapshot(name)
+    }
+}
+
+/// Runs the controllers until `stop` is cancelled, then lets work in progress end (5 s at most) and
+/// returns. The caches of `cx` are left running: they belong to whoever made `cx`.
+pub async fn run(controllers: Vec<Controller>, cx: Context, stop: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    for controller in controllers {
+        tracing::debug!(controller = controller.name, "starting");
+        tasks.spawn((controller.start)(cx.clone(), stop.clone()));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller stopped unexpectedly");
+        }
+    }
+}
+
+struct Driver<R> {
+    reconciler: Arc<R>,
+    actor: Arc<Actor>,
+    queue: Arc<Queue>,
+    metrics: Arc<ControllerMetrics>,
+}
+
+/// What is remembered of a key between two plans.
+#[derive(Default)]
+struct Memory {
+    failures: u32,
+    expectations: Vec<Expectation>,
+}
+
+/// What one reconciliation came to.
+struct Outcome {
+    result: Result<()>,
+    recheck_after: Option<Duration>,
+    expectations: Vec<Expectation>,
+}
+
+impl<R: Reconciler> Driver<R> {
+    async fn run(self, cx: Context, stop: CancellationToken) {
+        let queue = Arc::clone(&self.queue);
+        let enqueue: Enqueue = Arc::new(move |key| queue.add(key));
+        let watches = self.reconciler.watches();
+        tokio::select! {
+            () = watches.start(&cx.stores, &enqueue) => {}
+            () = stop.cancelled() => return,
+        }
+        let mut jobs: JoinSet<Outcome> = JoinSet::new();
+        let mut active: HashMap<Id, ObjectKey> = HashMap::new();
+        let mut memory: HashMap<ObjectKey, Memory> = HashMap::new();
+        let mut later = Later::default();
+        loop {
+            while active.len() < R::CONCURRENCY
+                && let Some(key) = self.queue.take()
+            {
+                let before =
+                    memory.get_mut(&key).map(|m| std::mem::take(&mut m.expectations)).unwrap_or_default();
+                let job = self.reconcile(cx.clone(), key.clone(), before);
+                active.insert(jobs.spawn(job).id(), key);
+            }
+            self.gauge(&active);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.queue.changed(), if active.len() < R::CONCURRENCY => {}
+                key = later.next() => self.queue.add(key),
+                Some(ended) = jobs.join_next_with_id() => {
+                    let (id, outcome) = match ended {
+                        Ok((id, outcome)) => (id, outcome),
+                        Err(error) => (error.id(), Outcome::panicked(&error)),
+                    };
+                    if let Some(key) = active.remove(&id) {
+                        self.settle(&cx, key, outcome, &mut memory, &mut later);
+                    }
+                }
+            }
+        }
+        self.drain(jobs).await;
+    }
+
+    async fn drain(&self, mut jobs: JoinSet<Outcome>) {
+        let all = async { while jobs.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN_MAX, all).await.is_err() {
+            tracing::warn!(controller = R::NAME, left = jobs.len(), "work did not end in time, dropping it");
+            jobs.shutdown().await;
+        }
+        self.gauge(&HashMap::new());
+    }
+
+    fn gauge(&self, active: &HashMap<Id, ObjectKey>) {
+        self.metrics.active.store(active.len() as u64, Relaxed);
+        self.metrics.queued.store(self.queue.len() as u64, Relaxed);
+    }
+
+    /// One reconciliation, as a task that owns all it needs.
+    fn reconcile(
+        &self,
+        cx: Context,
+        key: ObjectKey,
+        before: Vec<Expectation>,
+    ) -> impl Future<Output = Outcome> + Send + use<R> {
+        let (reconciler, actor) = (Arc::clone(&self.reconciler), Arc::clone(&self.actor));
+        let metrics = Arc::clone(&self.metrics);
+        async move {
+            if !all_met(&before).await {
+                metrics.stale_waits.fetch_add(1, Relaxed);
+                tracing::warn!(controller = R::NAME, %key, after = ?STALE_MAX, "cache did not show an earlier write, planning without it");
+            }
+            let world = match reconciler.observe(&cx, &key).await {
+                Ok(Some(world)) => world,
+                Ok(None) => return Outcome::of(Ok(())),
+                Err(error) => return Outcome::of(Err(error)),
+            };
+            let plan = reconciler.plan(&world, cx.clock.now());
+            let acted = actor.act(&cx, &plan).await;
+            metrics.writes.fetch_add(acted.writes, Relaxed);
+            Outcome {
+                result: acted.result,
+                recheck_after: plan.recheck_after,
+                expectations: acted.expectations,
+            }
+        }
+    }
+
+    fn settle(
+        &self,
+        cx: &Context,
+        key: ObjectKey,
+        outcome: Outcome,
+        memory: &mut HashMap<ObjectKey, Memory>,
+        later: &mut Later,
+    ) {
+        let Outcome { result, recheck_after, expectations } = outcome;
+        self.metrics.reconciles.fetch_add(1, Relaxed);
+        self.queue.done(&key);
+        let mut entry = memory.remove(&key).unwrap_or_default();
+        entry.expectations = expectations;
+        let again = match result {
+            Ok(()) => {
+                entry.failures = 0;
+                recheck_after
+            }
+            Err(error) => self.failed(cx, &key, &error, &mut entry),
+        };
+        match again {
+            Some(wait) => later.put(key.clone(), wait),
+            None => later.drop(&key),
+        }
+        if entry.failures > 0 || !entry.expectations.is_empty() {
+            memory.insert(key, entry);
+        }
+    }
+
+    /// When to try again.
+    fn failed(&self, cx: &Context, key: &ObjectKey, error: &Error, entry: &mut Memory) -> Option<Duration> {
+        let text = chain(error);
+        if error.is_terminal() {
+            tracing::info!(controller = R::NAME, %key, error = text, "rejected until it changes");
+            return None;
+        }
+        entry.failures = entry.failures.saturating_add(1);
+        let wait = Backoff::KEY.after(entry.failures, &*cx.random);
+        if error.is_conflict() {
+            self.metrics.conflicts.fetch_add(1, Relaxed);
+            tracing::debug!(controller = R::NAME, %key, error = text, ?wait, "somebody wrote first, trying again");
+        } else {
+            self.metrics.errors.fetch_add(1, Relaxed);
+            tracing::warn!(controller = R::NAME, %key, error = text, failures = entry.failures, ?wait, "failed, trying again");
+        }
+        Some(wait)
+    }
+}
+
+impl Outcome {
+    fn of(result: Result<()>) -> Self {
+        Self { result, recheck_after: None, expectations: Vec::new() }
+    }
+
+    fn panicked(error: &tokio::task::JoinError) -> Self {
+        Self::of(Err(Error::Panicked(error.to_string())))
+    }
+}

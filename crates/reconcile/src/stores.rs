@@ -1,0 +1,162 @@
+//! The caches of one process: one watch and one [`Store`] per kind, however many controllers read it.
+
+use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
+    fmt::Debug,
+    pin::pin,
+    sync::{Arc, Weak},
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Resource,
+    runtime::watcher::{self, watcher},
+};
+use meta::{ObjectKey, Random};
+use parking_lot::Mutex;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    Backoff, Kind, Progress, Store,
+    applied::{Seen, fingerprint},
+    error::chain,
+    store::revision_of,
+};
+
+/// The caches of one process. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Stores {
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+pub(crate) struct WeakStores {
+    shared: Weak<Shared>,
+}
+
+impl WeakStores {
+    pub(crate) fn upgrade(&self) -> Option<Stores> {
+        self.shared.upgrade().map(|shared| Stores { shared })
+    }
+}
+
+struct Shared {
+    client: kube::Client,
+    random: Arc<dyn Random>,
+    open: Mutex<HashMap<TypeId, Opened>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Clone)]
+struct Opened {
+    kind: Kind,
+    typed: Arc<dyn Any + Send + Sync>,
+    erased: Arc<dyn Cache>,
+}
+
+/// What the driver asks of a cache whose type it does not know.
+pub(crate) trait Cache: Send + Sync {
+    fn progress(&self) -> watch::Receiver<Progress>;
+    /// UID of the object, and whether it is being deleted.
+    fn life(&self, key: &ObjectKey) -> Option<(String, bool)>;
+    /// What is there now, for comparing with what was applied.
+    fn seen(&self, key: &ObjectKey) -> Option<Seen>;
+}
+
+impl<K: Resource + Serialize + Send + Sync + 'static> Cache for Store<K> {
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.watch_progress()
+    }
+
+    fn life(&self, key: &ObjectKey) -> Option<(String, bool)> {
+        let object = self.get(key)?;
+        let meta = object.meta();
+        Some((meta.uid.clone().unwrap_or_default(), meta.deletion_timestamp.is_some()))
+    }
+
+    fn seen(&self, key: &ObjectKey) -> Option<Seen> {
+        let object = self.get(key)?;
+        Some(Seen { revision: revision_of(&*object), fingerprint: fingerprint(&*object)? })
+    }
+}
+
+impl Stores {
+    /// No caches yet; each is opened by the first who asks for it.
+    pub fn new(client: kube::Client, random: Arc<dyn Random>) -> Self {
+        let shared = Shared { client, random, open: Mutex::default(), tasks: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The cache of a kind, over all namespaces. Opened (and its watch begun) on first use; it may
+    /// not be [`Store::ready`] yet. Must be called within a tokio runtime.
+    pub fn of<K>(&self) -> Arc<Store<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let mut open = self.shared.open.lock();
+        let present =
+            open.get(&TypeId::of::<K>()).and_then(|opened| Arc::clone(&opened.typed).downcast().ok());
+        if let Some(store) = present {
+            return store;
+        }
+        let store = Arc::new(Store::<K>::default());
+        let opened =
+            Opened { kind: Kind::of::<K>(), typed: Arc::clone(&store) as _, erased: Arc::clone(&store) as _ };
+        open.insert(TypeId::of::<K>(), opened);
+        let feed = feed(Arc::clone(&store), self.shared.client.clone(), Arc::clone(&self.shared.random));
+        self.shared.tasks.lock().spawn(feed);
+        store
+    }
+
+    /// The cache of a kind once its first full list is in.
+    pub async fn ready<K>(&self) -> Arc<Store<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let store = self.of::<K>();
+        store.ready().await;
+        store
+    }
+
+    /// A handle that does not keep the caches alive (subscribers live inside them).
+    pub(crate) fn downgrade(&self) -> WeakStores {
+        WeakStores { shared: Arc::downgrade(&self.shared) }
+    }
+
+    pub(crate) fn find(&self, kind: &Kind) -> Option<Arc<dyn Cache>> {
+        let open = self.shared.open.lock();
+        open.values().find(|opened| opened.kind == *kind).map(|opened| Arc::clone(&opened.erased))
+    }
+
+    /// Ends every watch. The caches keep what they had.
+    pub async fn shutdown(&self) {
+        let mut tasks = std::mem::take(&mut *self.shared.tasks.lock());
+        tasks.shutdown().await;
+    }
+}
+
+/// Keeps `store` up to date for ever. Errors end nothing: the watch is taken up again after a wait.
+async fn feed<K>(store: Arc<Store<K>>, client: kube::Client, random: Arc<dyn Random>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let kind = Kind::of::<K>();
+    let mut events = pin!(watcher(Api::<K>::all(client), watcher::Config::default()));
+    let mut failures = 0_u32;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                failures = 0;
+                store.take(event);
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                let wait = Backoff::WATCH.after(failures, &*random);
+                tracing::debug!(%kind, failures, ?wait, error = chain(&error), "watch failed, trying again");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
