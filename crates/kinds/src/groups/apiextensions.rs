@@ -1,0 +1,18 @@
+//! `apiextensions.k8s.io/v1`: the kind of kinds. Serving what it defines is the server's.
+
+use resource::Resource;
+
+use crate::{columns::AGE, entry::Group};
+
+/// The kinds of the group.
+pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
+    vec![
+        group
+            .cluster("CustomResourceDefinition", "customresourcedefinitions")
+            .short("crd")
+            .short("crds")
+            .columns(&[AGE])
+            .status()
+            .done(),
+    ]
+}

@@ -1,0 +1,57 @@
+//! One file for each API group: its entries in the table.
+
+use std::sync::Arc;
+
+use resource::Resource;
+use schema::TypeSet;
+
+use crate::{Acts, Options, entry::Group};
+
+mod apiextensions;
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod batch;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod scheduling;
+mod storage;
+
+/// Every kind of every group.
+pub(crate) fn all(types: &Arc<TypeSet>, options: &Options, acts: &Acts) -> Vec<Resource> {
+    let group = |name, version, package| Group { name, version, package, types };
+    let mut kinds = vec![
+        core::kinds(&group("", "v1", "io.k8s.api.core.v1"), options, acts),
+        apps::kinds(&group("apps", "v1", "io.k8s.api.apps.v1")),
+        events::kinds(&group("events.k8s.io", "v1", "io.k8s.api.events.v1")),
+        authentication::kinds(&group("authentication.k8s.io", "v1", "io.k8s.api.authentication.v1"), acts),
+        authorization::kinds(&group("authorization.k8s.io", "v1", "io.k8s.api.authorization.v1"), acts),
+        autoscaling::kinds_v2(&group("autoscaling", "v2", "io.k8s.api.autoscaling.v2")),
+        autoscaling::kinds_v1(&group("autoscaling", "v1", "io.k8s.api.autoscaling.v1")),
+        batch::kinds(&group("batch", "v1", "io.k8s.api.batch.v1")),
+        networking::kinds(&group("networking.k8s.io", "v1", "io.k8s.api.networking.v1")),
+        policy::kinds(&group("policy", "v1", "io.k8s.api.policy.v1")),
+        rbac::kinds(&group("rbac.authorization.k8s.io", "v1", "io.k8s.api.rbac.v1")),
+        storage::kinds(&group("storage.k8s.io", "v1", "io.k8s.api.storage.v1")),
+        apiextensions::kinds(&group(
+            "apiextensions.k8s.io",
+            "v1",
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1",
+        )),
+        scheduling::kinds(&group("scheduling.k8s.io", "v1", "io.k8s.api.scheduling.v1")),
+        coordination::kinds(&group("coordination.k8s.io", "v1", "io.k8s.api.coordination.v1")),
+        node::kinds(&group("node.k8s.io", "v1", "io.k8s.api.node.v1")),
+        discovery::kinds(&group("discovery.k8s.io", "v1", "io.k8s.api.discovery.v1")),
+    ];
+    for group in &mut kinds {
+        group.sort_by(|a, b| a.plural.cmp(&b.plural));
+    }
+    kinds.into_iter().flatten().collect()
+}

@@ -1,0 +1,36 @@
+//! The built-in kinds: what they are called, what they look like, what is shown of them, and what no schema
+//! can say about them.
+//!
+//! Guarantees: everything here is data or a pure function of its arguments; nothing waits, nothing is stored.
+//! Deliberately unaware of HTTP, of storage and of CRDs, which are values of the same type made elsewhere.
+//!
+//! Not served, so that discovery is honest: `admissionregistration.k8s.io`, `flowcontrol.apiserver.k8s.io`,
+//! `certificates.k8s.io`, `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
+//! `pods/binding` is), `pods/resize`.
+
+mod columns;
+mod entry;
+mod groups;
+mod options;
+mod schemas;
+
+pub use options::{Acts, Options};
+
+use std::sync::Arc;
+
+use resource::Resource;
+use schema::TypeSet;
+
+/// Every built-in kind. Groups and versions are in discovery's order, kinds sorted by plural within each.
+pub fn all(options: &Options, acts: &Acts) -> Vec<Resource> {
+    let types = types();
+    groups::all(&types, options, acts)
+}
+
+/// The built-in types, read from the generated table: parse once and share.
+pub fn types() -> Arc<TypeSet> {
+    Arc::new(schemas::read())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+module keelson/xtask/kinds-gen
+
+go 1.26
