@@ -4,15 +4,22 @@
 //! schemas, and of HTTP.
 
 mod clock;
+mod condition;
 mod entry;
+mod field_selector;
 mod key;
+pub mod names;
 mod object;
 mod quantity;
+mod selector;
 mod status;
 
 pub use clock::{Clock, Fixed, Random, Seeded, Timestamp, format_micro, format_second};
+pub use condition::{Condition, ConditionStatus, find_condition, is_condition_true};
 pub use entry::{Entry, Header, NotAnObject, OwnerRef, Revision};
+pub use field_selector::{FieldRequirement, FieldSelector, FieldSelectorError};
 pub use key::{GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource, ObjectKey};
 pub use object::{Object, Value};
-pub use quantity::{Quantity, QuantityError};
+pub use quantity::{Quantity, QuantityError, QuantityForm};
+pub use selector::{LabelSelector, Operator, Requirement, SelectorError};
 pub use status::{Cause, Details, FieldError, FieldErrorKind, Reason, Status};
