@@ -33,6 +33,8 @@ mod store;
 mod stores;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+#[cfg(test)]
+mod tests;
 mod watches;
 
 pub use act::{Acted, Actor};

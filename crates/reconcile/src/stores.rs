@@ -130,6 +130,19 @@ impl Stores {
         open.values().find(|opened| opened.kind == *kind).map(|opened| Arc::clone(&opened.erased))
     }
 
+    /// Waits until every open cache is listed and satisfies `shown`.
+    #[cfg(feature = "testkit")]
+    pub(crate) async fn caught_up(&self, shown: impl Fn(&Kind, &dyn Cache, Progress) -> bool) {
+        let open: Vec<Opened> = self.shared.open.lock().values().cloned().collect();
+        for opened in open {
+            let mut progress = opened.erased.progress();
+            // Fails only when the cache is gone, and we hold it.
+            let _closed = progress
+                .wait_for(|now| now.lists_done > 0 && shown(&opened.kind, &*opened.erased, *now))
+                .await;
+        }
+    }
+
     /// Ends every watch. The caches keep what they had.
     pub async fn shutdown(&self) {
         let mut tasks = std::mem::take(&mut *self.shared.tasks.lock());
