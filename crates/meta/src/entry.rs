@@ -1,11 +1,11 @@
 //! One stored version of an object: immutable encoded bytes and the header extracted from them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::{Object, ObjectKey, Value};
+use crate::{Header, Object, Value};
 
 /// The store's one counter: contiguous, in commit order, shared by every kind. 0 means "before the
 /// first write". `metadata.resourceVersion` is its decimal form.
@@ -18,50 +18,6 @@ impl fmt::Display for Revision {
     }
 }
 
-/// One element of `metadata.ownerReferences`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnerRef {
-    /// `apiVersion` of the owner.
-    pub api_version: String,
-    /// Kind of the owner.
-    pub kind: String,
-    /// Name of the owner; same namespace, or cluster-scoped.
-    pub name: String,
-    /// UID of the owner.
-    pub uid: String,
-    /// Whether the owner is the managing controller.
-    pub controller: bool,
-    /// Whether the owner's foreground deletion waits for this object.
-    pub block_owner_deletion: bool,
-}
-
-/// What the server needs of an object without parsing it again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Header {
-    /// Namespace and name.
-    pub key: ObjectKey,
-    /// UID.
-    pub uid: String,
-    /// Generation; 0 when unset.
-    pub generation: i64,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Values of the kind's selectable fields, in the order of `Resource::selectable`.
-    pub fields: Box<[String]>,
-    /// Owners.
-    pub owners: Vec<OwnerRef>,
-    /// Finalizers.
-    pub finalizers: Vec<String>,
-    /// Whether deletion has begun.
-    pub deleting: bool,
-}
-
-impl Default for ObjectKey {
-    fn default() -> Self {
-        Self::new("", "")
-    }
-}
-
 /// One stored version of one object. Cheap to share; never changed.
 #[derive(Debug)]
 pub struct Entry {
@@ -71,12 +27,14 @@ pub struct Entry {
     pub revision: Revision,
     /// The object as JSON, `metadata.resourceVersion` included.
     pub bytes: Bytes,
+    /// Where in `bytes` the member `"resourceVersion":"N",` begins.
+    splice: usize,
 }
 
 impl Entry {
     /// Encodes `object` for the store: JSON without `metadata.resourceVersion`, behind four bytes
-    /// (little endian) that say where in it the revision is spliced in. [`Entry::decode`] and
-    /// [`Entry::commit`] are its inverse. Refuses an object with no `metadata` map or an empty one.
+    /// (little endian) that say where in it the revision is spliced in. [`Entry::commit`] is its inverse.
+    /// Refuses an object with no `metadata` map or an empty one.
     pub fn encode(object: &Object) -> Result<Bytes, NotAnObject> {
         let metadata = object.0.get("metadata").and_then(Value::as_object).ok_or(NotAnObject::Metadata)?;
         let mut out = BytesMut::with_capacity(1024);
@@ -114,24 +72,28 @@ impl Entry {
         Ok(out.freeze())
     }
 
-    /// The wire form of a stored value at the revision that wrote it.
-    pub fn splice(stored: &[u8], revision: Revision) -> Result<Bytes, NotAnObject> {
-        let (head, json) = stored.split_first_chunk::<4>().ok_or(NotAnObject::Splice)?;
-        let at = usize::try_from(u32::from_le_bytes(*head)).map_err(|_| NotAnObject::Splice)?;
-        let (before, after) = json.split_at_checked(at).ok_or(NotAnObject::Splice)?;
-        if !before.ends_with(b"\"metadata\":{") {
-            return Err(NotAnObject::Splice);
-        }
-        let mut out = BytesMut::with_capacity(json.len() + 44);
-        out.put_slice(before);
-        out.put_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
-        out.put_slice(after);
-        Ok(out.freeze())
-    }
-
     /// The entry that a commit at `revision` of the stored form `stored` made.
     pub fn commit(stored: &[u8], header: Header, revision: Revision) -> Result<Arc<Self>, NotAnObject> {
-        Ok(Arc::new(Self { header, revision, bytes: Self::splice(stored, revision)? }))
+        let (splice, json) = Self::stored(stored)?;
+        let (before, after) = json.split_at_checked(splice).ok_or(NotAnObject::Splice)?;
+        Ok(Arc::new(Self { header, revision, bytes: member(before, revision, after), splice }))
+    }
+
+    /// Where the revision goes in a stored value, and its JSON.
+    pub fn stored(stored: &[u8]) -> Result<(usize, &[u8]), NotAnObject> {
+        let (head, json) = stored.split_first_chunk::<4>().ok_or(NotAnObject::Splice)?;
+        let at = usize::try_from(u32::from_le_bytes(*head)).map_err(|_| NotAnObject::Splice)?;
+        let before = json.get(..at).ok_or(NotAnObject::Splice)?;
+        if before.ends_with(b"\"metadata\":{") { Ok((at, json)) } else { Err(NotAnObject::Splice) }
+    }
+
+    /// The same object as it reads at another revision: what a deletion at `revision` removed.
+    pub fn at(&self, revision: Revision) -> Arc<Self> {
+        let (before, rest) = self.bytes.split_at_checked(self.splice).unwrap_or((&self.bytes, &[]));
+        let own = format!("\"resourceVersion\":\"{}\",", self.revision).len();
+        let after = rest.get(own..).unwrap_or_default();
+        let bytes = member(before, revision, after);
+        Arc::new(Self { header: self.header.clone(), revision, bytes, splice: self.splice })
     }
 
     /// The object, parsed anew.
@@ -140,6 +102,14 @@ impl Entry {
             .map_err(NotAnObject::Json)
             .and_then(|value| Object::from_value(value).map_err(|_| NotAnObject::Metadata))
     }
+}
+
+fn member(before: &[u8], revision: Revision, after: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(before.len() + after.len() + 44);
+    out.put_slice(before);
+    out.put_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
+    out.put_slice(after);
+    out.freeze()
 }
 
 fn write_json(out: &mut BytesMut, value: &(impl Serialize + ?Sized)) -> Result<(), NotAnObject> {
@@ -177,7 +147,8 @@ mod tests {
         assert_eq!(back.str(&["metadata", "resourceVersion"]), Some("42"));
         assert_eq!(back.name(), "a\"b");
         assert!(!String::from_utf8_lossy(&stored).contains("resourceVersion"));
-        assert!(Entry::splice(b"\0\0", Revision(1)).is_err());
-        assert!(Entry::splice(b"\x01\0\0\0{}", Revision(1)).is_err());
+        assert_eq!(entry.at(Revision(7)).object().unwrap().str(&["metadata", "resourceVersion"]), Some("7"));
+        assert!(Entry::stored(b"\0\0").is_err());
+        assert!(Entry::stored(b"\x01\0\0\0{}").is_err());
     }
 }

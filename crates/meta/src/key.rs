@@ -84,7 +84,7 @@ impl fmt::Display for GroupResource {
 }
 
 /// Namespace and name of one object of a known kind. Cluster-scoped objects have an empty namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
     /// Namespace; empty for cluster-scoped kinds.
     pub namespace: String,

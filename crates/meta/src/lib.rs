@@ -7,6 +7,7 @@ mod clock;
 mod condition;
 mod entry;
 mod field_selector;
+mod header;
 mod key;
 pub mod names;
 mod object;
@@ -16,8 +17,9 @@ mod status;
 
 pub use clock::{Clock, Fixed, Random, Seeded, Timestamp, format_micro, format_second};
 pub use condition::{Condition, ConditionStatus, find_condition, is_condition_true};
-pub use entry::{Entry, Header, NotAnObject, OwnerRef, Revision};
+pub use entry::{Entry, NotAnObject, Revision};
 pub use field_selector::{FieldRequirement, FieldSelector, FieldSelectorError};
+pub use header::{Header, OwnerRef};
 pub use key::{GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource, ObjectKey};
 pub use object::{Object, Value};
 pub use quantity::{Quantity, QuantityError, QuantityForm};

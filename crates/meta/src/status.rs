@@ -85,12 +85,14 @@ pub struct Status {
     pub message: String,
     /// What it was about. Boxed: a `Result` with a status stays small.
     pub details: Option<Box<Details>>,
+    /// `metadata.continue`: how to go on after an expired page, at the price of consistency.
+    pub continue_token: Option<Box<str>>,
 }
 
 impl Status {
     /// A status with the given code, reason and message and no details.
     pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason: Some(reason), message: message.into(), details: None }
+        Self { code, reason: Some(reason), message: message.into(), details: None, continue_token: None }
     }
 
     /// 404 for one object: `pods "x" not found`.
@@ -170,6 +172,7 @@ impl Status {
                 causes: errors.iter().map(FieldError::cause).collect(),
                 ..Details::default()
             })),
+            continue_token: None,
         }
     }
 
@@ -196,6 +199,9 @@ impl Status {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,
         });
+        if let (Some(token), Some(map)) = (&self.continue_token, body.as_object_mut()) {
+            map.insert("metadata".into(), serde_json::json!({"continue": token}));
+        }
         if let (Some(reason), Some(map)) = (self.reason, body.as_object_mut()) {
             map.insert("reason".into(), serde_json::json!(reason));
         }

@@ -103,6 +103,11 @@ pub trait Strategy: Send + Sync {
         true
     }
 
+    /// Whether a client may create an object with its status (a node agent registers its Node so).
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
     /// How names are checked.
     fn validate_name(&self, name: &str) -> Result<(), String> {
         let _ = name;
