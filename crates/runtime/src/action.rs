@@ -338,8 +338,8 @@ pub struct SecurityContext {
     pub read_only_paths: Option<Vec<String>>,
     /// System call filter.
     pub seccomp: Profile,
-    /// AppArmor profile; ignored where the kernel has no AppArmor.
-    pub apparmor: Profile,
+    /// AppArmor profile; `None` for the runtime's own where the kernel has AppArmor.
+    pub apparmor: Option<Profile>,
 }
 
 /// Which security profile.
