@@ -1,0 +1,237 @@
+//! All that is kept in memory of one stored kind: the newest snapshot, recent events, watchers.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use meta::{Entry, ObjectKey, Revision};
+
+use super::{
+    event::{Batch, Event, Happened},
+    queue::{Item, Queue},
+    snapshot::Snapshot,
+};
+
+/// Most recent events kept per kind, for watchers that come back and for reads of a past revision. Enough
+/// for a reconnect of seconds at thousands of changes per second.
+const RING_EVENTS_MAX: usize = 8_192;
+/// Most bytes of objects kept by those events.
+const RING_BYTES_MAX: usize = 16 << 20;
+
+/// Which events a watcher is woken for. What the index cannot say (label selectors) the watcher filters
+/// itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Interest {
+    Whole,
+    Namespace(String),
+    Object(ObjectKey),
+    /// Position in `Resource::selectable` and value.
+    Field(usize, String),
+}
+
+/// One stored kind.
+pub struct Kind {
+    objects: ArcSwap<Snapshot>,
+    feed: Mutex<Feed>,
+}
+
+struct Feed {
+    ring: VecDeque<Arc<Event>>,
+    ring_bytes: usize,
+    /// Events up to and including this revision are no longer in the ring.
+    trimmed: Revision,
+    watchers: HashMap<Interest, Vec<Arc<Queue>>>,
+}
+
+/// A place in a kind's feed; leaves it when dropped.
+pub(crate) struct Subscription {
+    kind: Arc<Kind>,
+    interest: Interest,
+    pub(crate) queue: Arc<Queue>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut feed = self.kind.feed();
+        if let Some(queues) = feed.watchers.get_mut(&self.interest) {
+            queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+            if queues.is_empty() {
+                feed.watchers.remove(&self.interest);
+            }
+        }
+    }
+}
+
+/// What a new watcher first has to see.
+pub(crate) enum Backlog {
+    /// Events after the asked-for revision.
+    Events(Vec<Arc<Event>>),
+    /// The present state.
+    Snapshot(Arc<Snapshot>),
+    /// Events after that revision are no longer kept.
+    Expired,
+}
+
+impl Kind {
+    pub(crate) fn new(snapshot: Snapshot, trimmed: Revision) -> Self {
+        Self {
+            objects: ArcSwap::from_pointee(snapshot),
+            feed: Mutex::new(Feed {
+                ring: VecDeque::new(),
+                ring_bytes: 0,
+                trimmed,
+                watchers: HashMap::new(),
+            }),
+        }
+    }
+
+    fn feed(&self) -> MutexGuard<'_, Feed> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest state. Never waits.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.objects.load_full()
+    }
+
+    /// One object of the newest state.
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<Entry>> {
+        self.objects.load().get(key).cloned()
+    }
+
+    /// How many watchers there are.
+    pub fn watchers(&self) -> usize {
+        self.feed().watchers.values().map(Vec::len).sum()
+    }
+
+    /// The state at a past revision; `None` when events since then are no longer kept.
+    pub fn snapshot_at(&self, revision: Revision) -> Option<Arc<Snapshot>> {
+        let feed = self.feed();
+        let newest = self.objects.load_full();
+        if revision >= newest.revision {
+            return Some(newest);
+        }
+        if revision < feed.trimmed {
+            return None;
+        }
+        let mut past = Snapshot::clone(&newest);
+        past.revision = revision;
+        for event in feed.ring.iter().rev().take_while(|event| event.revision() > revision) {
+            match &event.previous {
+                Some(previous) => past.insert(previous.clone()),
+                None => past.remove(&event.entry.header.key),
+            }
+        }
+        Some(Arc::new(past))
+    }
+
+    /// Replaces entries that differ only in what was extracted from them.
+    pub(crate) fn reindex(&self, change: impl Fn(&Arc<Entry>) -> Option<Arc<Entry>>) {
+        let _feed = self.feed();
+        let mut snapshot = Snapshot::clone(&self.objects.load());
+        let changed: Vec<_> = snapshot.range(None, None).filter_map(change).collect();
+        for entry in changed {
+            snapshot.insert(entry);
+        }
+        self.objects.store(Arc::new(snapshot));
+    }
+
+    /// Makes the changes of one commit visible: state first, then notification, both while the feed is
+    /// held, so that a watcher that registers meanwhile sees each change exactly once.
+    pub(crate) fn publish(&self, changes: Vec<Arc<Event>>) {
+        let Some(last) = changes.last().map(|event| event.revision()) else { return };
+        let mut feed = self.feed();
+        let mut snapshot = Snapshot::clone(&self.objects.load());
+        debug_assert!(changes.iter().all(|event| event.revision() > snapshot.revision));
+        for event in &changes {
+            match event.happened {
+                Happened::Deleted => snapshot.remove(&event.entry.header.key),
+                Happened::Added | Happened::Modified | Happened::Bookmark => {
+                    snapshot.insert(event.entry.clone());
+                }
+            }
+        }
+        snapshot.revision = last;
+        self.objects.store(Arc::new(snapshot));
+        feed.remember(&changes);
+        feed.notify(changes);
+    }
+
+    /// Registers a watcher that has seen everything up to `after`; `None` begins with the present state.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        interest: Interest,
+        after: Option<Revision>,
+    ) -> (Subscription, Backlog) {
+        let queue = Arc::new(Queue::default());
+        let mut feed = self.feed();
+        let backlog = match after {
+            None => Backlog::Snapshot(self.objects.load_full()),
+            Some(after) if after < feed.trimmed => Backlog::Expired,
+            Some(after) => {
+                let start = feed.ring.partition_point(|event| event.revision() <= after);
+                Backlog::Events(feed.ring.range(start..).cloned().collect())
+            }
+        };
+        feed.watchers.entry(interest.clone()).or_default().push(queue.clone());
+        drop(feed);
+        (Subscription { kind: self.clone(), interest, queue }, backlog)
+    }
+}
+
+impl Feed {
+    fn remember(&mut self, changes: &[Arc<Event>]) {
+        for event in changes {
+            self.ring_bytes += event.weight();
+            self.ring.push_back(event.clone());
+        }
+        while self.ring.len() > RING_EVENTS_MAX || self.ring_bytes > RING_BYTES_MAX {
+            let Some(oldest) = self.ring.pop_front() else { break };
+            self.ring_bytes -= oldest.weight();
+            self.trimmed = oldest.revision();
+        }
+    }
+
+    fn notify(&self, changes: Vec<Arc<Event>>) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let fields = self.watchers.keys().any(|interest| matches!(interest, Interest::Field(..)));
+        for event in &changes {
+            let key = &event.entry.header.key;
+            self.push(&Interest::Object(key.clone()), event);
+            if !key.namespace.is_empty() {
+                self.push(&Interest::Namespace(key.namespace.clone()), event);
+            }
+            if fields {
+                self.notify_fields(event);
+            }
+        }
+        if let Some(queues) = self.watchers.get(&Interest::Whole) {
+            let batch = Arc::new(Batch::new(changes));
+            for queue in queues {
+                queue.push(Item::Batch(batch.clone()));
+            }
+        }
+    }
+
+    /// A watcher of a field value also sees the objects that had it before, so that it learns of their
+    /// going.
+    fn notify_fields(&self, event: &Arc<Event>) {
+        let old = event.previous.as_ref().map(|entry| &entry.header.fields);
+        for (at, value) in event.entry.header.fields.iter().enumerate() {
+            self.push(&Interest::Field(at, value.clone()), event);
+            if let Some(before) = old.and_then(|fields| fields.get(at)).filter(|before| *before != value) {
+                self.push(&Interest::Field(at, before.clone()), event);
+            }
+        }
+    }
+
+    fn push(&self, interest: &Interest, event: &Arc<Event>) {
+        for queue in self.watchers.get(interest).into_iter().flatten() {
+            queue.push(Item::Event(event.clone()));
+        }
+    }
+}

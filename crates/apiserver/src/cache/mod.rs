@@ -1,0 +1,120 @@
+//! The committed state of all kinds in memory. Readers take immutable snapshots and never wait for
+//! writers; watchers share the events of each commit.
+
+mod event;
+mod kind;
+mod load;
+mod queue;
+mod snapshot;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use meta::{Entry, GroupResource, ObjectKey, Revision, Status};
+use resource::{Resource, View};
+use tokio::sync::watch;
+
+pub use event::{Batch, Event, Happened, line};
+pub use kind::Kind;
+pub(crate) use kind::{Backlog, Interest, Subscription};
+pub use load::LoadError;
+pub(crate) use load::fields;
+pub(crate) use queue::{Item, Taken};
+pub use snapshot::Snapshot;
+
+/// How long a read waits for a revision that this server has not reached yet, as upstream.
+const FRESH_WAIT: Duration = Duration::from_secs(3);
+
+/// All kinds, and the revision they stand at.
+pub struct Cache {
+    kinds: ArcSwap<HashMap<GroupResource, Arc<Kind>>>,
+    adding: Mutex<()>,
+    head: watch::Sender<Revision>,
+    /// What was loaded at start; nothing before it can be watched.
+    loaded: Revision,
+}
+
+impl Cache {
+    /// The newest committed revision that readers can see.
+    pub fn head(&self) -> Revision {
+        *self.head.borrow()
+    }
+
+    /// The state of one stored kind, made empty when it is new.
+    pub fn kind(&self, stored_as: &GroupResource) -> Arc<Kind> {
+        if let Some(kind) = self.kinds.load().get(stored_as) {
+            return kind.clone();
+        }
+        let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kind) = self.kinds.load().get(stored_as) {
+            return kind.clone();
+        }
+        let mut kinds = HashMap::clone(&self.kinds.load());
+        let kind = Arc::new(Kind::new(Snapshot::default(), self.loaded));
+        kinds.insert(stored_as.clone(), kind.clone());
+        self.kinds.store(Arc::new(kinds));
+        kind
+    }
+
+    /// Every stored kind that has or had objects or readers.
+    pub fn kinds(&self) -> Vec<(GroupResource, Arc<Kind>)> {
+        let kinds = self.kinds.load();
+        let mut all: Vec<_> = kinds.iter().map(|(name, kind)| (name.clone(), kind.clone())).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// Waits until readers can see `revision`; after three seconds answers upstream's "too large" error.
+    pub async fn reach(&self, revision: Revision) -> Result<(), Status> {
+        if self.head() >= revision {
+            return Ok(());
+        }
+        let mut head = self.head.subscribe();
+        let reached = tokio::time::timeout(FRESH_WAIT, head.wait_for(|head| *head >= revision)).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Status::internal("the server is shutting down")),
+            Err(_) => Err(too_large(revision, self.head())),
+        }
+    }
+
+    /// Recomputes the selectable fields of all stored objects of a kind that has just been installed.
+    pub fn reindex(&self, resource: &Resource) {
+        if resource.selectable.is_empty() {
+            return;
+        }
+        self.kind(&resource.stored_as).reindex(|entry| load::with_fields(entry, resource));
+    }
+
+    pub(crate) fn advance(&self, revision: Revision) {
+        self.head.send_replace(revision);
+    }
+}
+
+fn too_large(asked: Revision, current: Revision) -> Status {
+    let message = format!("Too large resource version: {asked}, current: {current}");
+    let mut status = Status::new(504, meta::Reason::Timeout, message).retry_after(1);
+    if let Some(details) = &mut status.details {
+        details.causes.push(meta::Cause {
+            reason: "ResourceVersionTooLarge".to_owned(),
+            message: "Too large resource version".to_owned(),
+            field: String::new(),
+        });
+    }
+    status
+}
+
+impl View for Cache {
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        self.kinds.load().get(resource)?.get(&ObjectKey::new(namespace, name))
+    }
+
+    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Entry>> {
+        let Some(kind) = self.kinds.load().get(resource).cloned() else { return Vec::new() };
+        kind.snapshot().range(namespace, None).cloned().collect()
+    }
+}

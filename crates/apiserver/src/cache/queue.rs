@@ -1,0 +1,84 @@
+//! What one watcher has still to read. Filled by the committer, bounded, never waited for: a watcher that
+//! falls too far behind loses its queue and has to list again.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use super::event::{Batch, Event};
+
+/// Most events that wait for one watcher. A watcher of everything at 10,000 changes per second may stall
+/// for more than a second; the objects themselves are shared with the cache, so a queue costs pointers.
+pub(crate) const QUEUE_EVENTS_MAX: usize = 16_384;
+
+/// A piece of what happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    /// All changes of a commit, for a watcher of the whole kind.
+    Batch(Arc<Batch>),
+    /// One change, for a watcher that is woken for its own objects only.
+    Event(Arc<Event>),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Item>,
+    events: usize,
+    lost: bool,
+}
+
+/// The queue of one watcher.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    ready: Notify,
+}
+
+/// What a watcher finds.
+pub(crate) enum Taken {
+    /// Something to send.
+    Items(VecDeque<Item>),
+    /// Nothing now.
+    Empty,
+    /// The queue overflowed.
+    Lost,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, item: Item) {
+        let mut state = self.state();
+        state.events += match &item {
+            Item::Batch(batch) => batch.events.len(),
+            Item::Event(_) => 1,
+        };
+        if state.lost || state.events > QUEUE_EVENTS_MAX {
+            *state = State { lost: true, ..State::default() };
+        } else {
+            state.items.push_back(item);
+        }
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    pub(crate) fn take(&self) -> Taken {
+        let mut state = self.state();
+        if state.lost {
+            return Taken::Lost;
+        }
+        state.events = 0;
+        let items = std::mem::take(&mut state.items);
+        if items.is_empty() { Taken::Empty } else { Taken::Items(items) }
+    }
+
+    /// Completes when something was pushed since the last [`Queue::take`]. Cancel-safe.
+    pub(crate) async fn ready(&self) {
+        self.ready.notified().await;
+    }
+}

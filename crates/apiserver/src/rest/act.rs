@@ -1,0 +1,139 @@
+//! POST subresources (`binding`, `eviction`, `token`) and virtual kinds (`SubjectAccessReview`).
+
+use std::sync::Arc;
+
+use meta::{Object, Status, Value};
+use resource::{Acted, Operation, Resource, Subresource};
+
+use super::{
+    Caller, DeleteOptions, Propagation, Rest, TRIES_MAX, Target, attributes, create::Origin,
+    metadata::settle_name, update::Change,
+};
+
+impl Rest {
+    /// Carries out the POST subresource `target.subresource`, or (with an empty one) asks a virtual kind.
+    pub async fn act(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        mut body: Object,
+    ) -> Result<Value, Status> {
+        let Some(Subresource::Act(act)) = resource.subresource(&target.subresource) else {
+            return Err(Status::method_not_allowed(&resource.group_resource(), "create"));
+        };
+        let (group, version, kind) = act.body();
+        let expected = meta::GroupVersion::new(group, version).to_string();
+        for (field, wanted) in [("apiVersion", expected.as_str()), ("kind", kind)] {
+            match body.str(&[field]) {
+                None | Some("") => body.set(&[field], wanted),
+                Some(given) if given == wanted => {}
+                Some(given) => {
+                    return Err(Status::bad_request(format!(
+                        "the {field} in the data ({given}) does not match the expected {field} ({wanted})"
+                    )));
+                }
+            }
+        }
+        let mut attributes = attributes(caller, resource, target, Operation::Create);
+        kind.clone_into(&mut attributes.kind);
+        let cx = self.context(&attributes);
+        if target.key.name.is_empty() {
+            return match act.act(&cx, None, &body)? {
+                Acted::Answer(answer) => Ok(answer),
+                Acted::Update { .. } | Acted::Delete { .. } => {
+                    Err(Status::internal("a virtual kind cannot change objects"))
+                }
+            };
+        }
+        settle_name(&target.key, &mut body)?;
+        self.mutate(&cx, Some(&mut body), None).await?;
+        self.admit(&cx, Some(&body), None).await?;
+        for _ in 0..TRIES_MAX {
+            let Some((entry, current)) = self.current(resource, &target.key)? else {
+                return Err(Status::not_found(&resource.group_resource(), &target.key.name));
+            };
+            match act.act(&cx, Some(&current), &body)? {
+                Acted::Answer(answer) => return Ok(answer),
+                Acted::Update { object, answer } => {
+                    if self.act_update(caller, resource, target, &entry, object).await? {
+                        return Ok(answer);
+                    }
+                }
+                Acted::Delete { options, answer, also } => {
+                    if !self.act_also(caller, also).await? {
+                        continue;
+                    }
+                    let options = delete_options(caller, options);
+                    let caller = Caller { dry_run: options.1, ..caller.clone() };
+                    self.delete(&caller, resource, &target.key, &options.0).await?;
+                    return Ok(answer);
+                }
+            }
+        }
+        Err(super::update::modified(resource, &target.key.name))
+    }
+
+    /// Stores what an act decided; false when the object has changed since.
+    async fn act_update(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        seen: &Arc<meta::Entry>,
+        object: Object,
+    ) -> Result<bool, Status> {
+        let mut warnings = Vec::new();
+        let changed = self
+            .change(caller, resource, target, &mut warnings, |_, entry| {
+                if entry.revision != seen.revision {
+                    return Err(super::update::modified(resource, &target.key.name));
+                }
+                Ok(Change { object: object.clone(), origin: Origin::Sent, conditional: true })
+            })
+            .await;
+        match changed {
+            Ok(_) => Ok(true),
+            Err(Status { code: 409, .. }) => Ok(false),
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Updates the status of other objects that an act depends on; false when one of them has changed.
+    async fn act_also(&self, caller: &Caller, also: Vec<Object>) -> Result<bool, Status> {
+        for object in also {
+            let version = object.group_version().unwrap_or_else(|| meta::GroupVersion::new("", "v1"));
+            let resource = self
+                .registry
+                .by_kind(&version.group, &version.version, object.kind())
+                .ok_or_else(|| Status::internal(format!("kind {} is not served", object.kind())))?;
+            let target = Target { key: object.key(), subresource: "status".to_owned() };
+            match self.update(caller, &resource, &target, object, Vec::new()).await {
+                Ok(_) => {}
+                Err(Status { code: 409, .. }) => return Ok(false),
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// DeleteOptions as an act gives them, and whether they ask for a dry run.
+fn delete_options(caller: &Caller, raw: Value) -> (DeleteOptions, bool) {
+    let text = |pointer: &str| raw.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned);
+    let propagation = match raw.get("propagationPolicy").and_then(Value::as_str) {
+        Some("Orphan") => Some(Propagation::Orphan),
+        Some("Foreground") => Some(Propagation::Foreground),
+        Some("Background") => Some(Propagation::Background),
+        _ => None,
+    };
+    let dry_run = raw.get("dryRun").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    let options = DeleteOptions {
+        grace_period_seconds: raw.get("gracePeriodSeconds").and_then(Value::as_i64),
+        uid: text("/preconditions/uid"),
+        resource_version: text("/preconditions/resourceVersion"),
+        propagation,
+        raw,
+    };
+    (options, caller.dry_run || dry_run)
+}

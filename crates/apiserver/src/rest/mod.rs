@@ -1,0 +1,204 @@
+//! The one REST engine: every verb for every kind.
+//!
+//! A write goes: decode -> default -> mutate (admission) -> prepare (strategy) -> validate (schema,
+//! strategy) -> validate (admission) -> commit with the revision it was decided on -> answer. Whoever
+//! changed the object meanwhile makes the decision run again, unless the client named a revision.
+
+mod act;
+mod create;
+mod delete;
+mod metadata;
+mod options;
+mod page;
+mod patch;
+mod pipeline;
+mod read;
+mod scale;
+mod select;
+mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use meta::{Clock, Entry, Object, ObjectKey, Random, Revision, Status};
+use resource::{Admission, Attributes, Context, Operation, Resource};
+use tokio::task::JoinHandle;
+
+use crate::{
+    Cache, Registry,
+    cache::Kind,
+    committer::{Commit, Committed, Committer},
+};
+
+pub use options::{
+    At, Caller, DeleteOptions, FieldValidation, ListOptions, Patch, PatchKind, Propagation, Target,
+};
+pub use watch::{Watch, WatchEvent};
+
+/// How often a write is decided anew when others change the same object meanwhile, before the client gets
+/// the conflict. Each try needs another writer to have succeeded.
+const TRIES_MAX: usize = 64;
+
+/// What [`Rest`] stands on.
+pub struct Parts {
+    /// Where objects are kept.
+    pub store: Arc<dyn store::Store>,
+    /// Committed state, loaded.
+    pub cache: Arc<Cache>,
+    /// Which kinds are served.
+    pub registry: Arc<Registry>,
+    /// Admission plugins in order.
+    pub admission: Vec<Arc<dyn Admission>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Chance: UIDs, name suffixes, watch time-outs.
+    pub random: Arc<dyn Random>,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Rest {
+    cache: Arc<Cache>,
+    registry: Arc<Registry>,
+    admission: Arc<[Arc<dyn Admission>]>,
+    committer: Committer,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct Page {
+    /// Objects in key order.
+    pub entries: Vec<Arc<Entry>>,
+    /// The revision they stand at.
+    pub revision: Revision,
+    /// How to ask for the next page; `None` at the end.
+    pub continue_token: Option<String>,
+    /// How many objects follow, where it is known.
+    pub remaining: Option<u64>,
+}
+
+/// A successful write.
+#[derive(Debug)]
+pub struct Written {
+    /// The object as it is now; with `dryRun` as it would be.
+    pub entry: Arc<Entry>,
+    /// Whether it was new (201 instead of 200).
+    pub created: bool,
+    /// Texts for `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// A successful delete.
+#[derive(Debug)]
+pub enum Deleted {
+    /// It is gone; this is how it was last.
+    Gone(Arc<Entry>),
+    /// It is marked and waits for its finalizers or its grace period.
+    Pending(Arc<Entry>),
+}
+
+impl Rest {
+    /// Starts the engine. The returned task ends when all clones are dropped and every write is answered.
+    pub fn start(parts: Parts) -> (Self, JoinHandle<()>) {
+        let Parts { store, cache, registry, admission, clock, random } = parts;
+        let (committer, task) = Committer::start(store, cache.clone());
+        let admission = admission.into();
+        (Self { cache, registry, admission, committer, clock, random }, task)
+    }
+
+    /// Committed state.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Which kinds are served.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The clock the engine uses.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The source of chance the engine uses.
+    pub fn random(&self) -> &Arc<dyn Random> {
+        &self.random
+    }
+
+    fn kind(&self, resource: &Resource) -> Arc<Kind> {
+        self.cache.kind(&resource.stored_as)
+    }
+
+    fn context<'a>(&'a self, attributes: &'a Attributes) -> Context<'a> {
+        Context { attributes, view: &*self.cache, clock: &*self.clock, random: &*self.random }
+    }
+
+    /// An entry as the requested version shows it.
+    fn serve(&self, resource: &Resource, entry: Arc<Entry>) -> Result<Arc<Entry>, Status> {
+        if is_stored_version(resource) {
+            return Ok(entry);
+        }
+        let mut object = entry.object().map_err(Status::internal)?;
+        to_served(resource, &mut object)?;
+        let stored = Entry::encode(&object).map_err(Status::internal)?;
+        Entry::commit(&stored, entry.header.clone(), entry.revision).map_err(Status::internal)
+    }
+
+    /// The newest state of an object as a tree in the requested version.
+    fn current(&self, resource: &Resource, key: &ObjectKey) -> Result<Option<(Arc<Entry>, Object)>, Status> {
+        let Some(entry) = self.kind(resource).get(key) else { return Ok(None) };
+        let mut object = entry.object().map_err(Status::internal)?;
+        to_served(resource, &mut object)?;
+        Ok(Some((entry, object)))
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, Status> {
+        self.committer.commit(commit).await
+    }
+}
+
+fn is_stored_version(resource: &Resource) -> bool {
+    *resource.group == *resource.stored_version.group && *resource.version == *resource.stored_version.version
+}
+
+fn to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+    if is_stored_version(resource) {
+        return Ok(());
+    }
+    if let Some(convert) = &resource.convert {
+        convert.to_served(object)?;
+    }
+    object.set(&["apiVersion"], resource.api_version());
+    object.set(&["kind"], &*resource.kind);
+    Ok(())
+}
+
+fn to_stored(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+    if is_stored_version(resource) {
+        return Ok(());
+    }
+    if let Some(convert) = &resource.convert {
+        convert.to_stored(object)?;
+    }
+    object.set(&["apiVersion"], resource.stored_version.to_string());
+    Ok(())
+}
+
+/// The attributes of a request, as admission and strategies see them.
+fn attributes(caller: &Caller, resource: &Resource, target: &Target, operation: Operation) -> Attributes {
+    Attributes {
+        user: caller.user.clone(),
+        operation,
+        resource: resource.group_resource(),
+        version: resource.version.to_string(),
+        kind: resource.kind.to_string(),
+        subresource: target.subresource.clone(),
+        namespace: target.key.namespace.clone(),
+        name: target.key.name.clone(),
+        dry_run: caller.dry_run,
+        options: serde_json::Value::Null,
+    }
+}

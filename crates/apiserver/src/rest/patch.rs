@@ -1,0 +1,239 @@
+//! patch: JSON, merge, strategic merge, server-side apply.
+
+use std::sync::Arc;
+
+use meta::{Cause, Details, Object, ObjectKey, Reason, Status, Value};
+use resource::{Resource, Subresource, Verb};
+use schema::{managed::ApplyError, patch::PatchError};
+
+use super::{
+    Caller, FieldValidation, Patch, PatchKind, Rest, Target, Written,
+    create::Origin,
+    metadata::{settle_name, settle_namespace},
+    pipeline,
+    update::{Change, preconditions},
+};
+
+impl Rest {
+    /// Changes an object by a patch. Server-side apply creates it when it is absent.
+    pub async fn patch(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        patch: Patch,
+    ) -> Result<Written, Status> {
+        if !resource.verbs.contains(&Verb::Patch) {
+            return Err(Status::method_not_allowed(&resource.group_resource(), "patch"));
+        }
+        if let Some(Subresource::Scale(scale)) = resource.subresource(&target.subresource) {
+            return self.patch_scale(caller, resource, target, scale, &patch).await;
+        }
+        match patch.kind {
+            PatchKind::Apply { force } => self.apply(caller, resource, target, patch, force).await,
+            PatchKind::Strategic if resource.custom => Err(unsupported(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            )),
+            PatchKind::Json | PatchKind::Merge | PatchKind::Strategic => {
+                self.patch_plain(caller, resource, target, patch).await
+            }
+        }
+    }
+
+    async fn patch_plain(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        patch: Patch,
+    ) -> Result<Written, Status> {
+        let mut warnings: Vec<String> = resource.deprecated.iter().map(ToString::to_string).collect();
+        pipeline::strict(caller, Vec::new(), patch.duplicates.clone(), &mut warnings)?;
+        let said = std::cell::RefCell::new(Vec::new());
+        let mut texts = Vec::new();
+        let entry = self
+            .change(caller, resource, target, &mut texts, |current, entry| {
+                let mut tree = current.clone().into_value();
+                patched(resource, &mut tree, &patch)?;
+                let mut object = Object::from_value(tree)
+                    .map_err(|_| Status::bad_request("the patch does not leave an object"))?;
+                let mut unknown = Vec::new();
+                pipeline::decode(resource, caller, &mut object, Vec::new(), &mut unknown)?;
+                said.replace(unknown);
+                settle_name(&target.key, &mut object)?;
+                settle_namespace(resource, &target.key, &mut object)?;
+                // The stored revision came with the object; only one that the patch brought counts.
+                let conditional =
+                    brings_revision(&patch.body) && preconditions(resource, current, entry, &object)?;
+                Ok(Change { object, origin: Origin::Sent, conditional })
+            })
+            .await?;
+        warnings.extend(said.into_inner());
+        warnings.extend(texts);
+        Ok(Written { entry, created: false, warnings })
+    }
+
+    async fn apply(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        patch: Patch,
+        force: bool,
+    ) -> Result<Written, Status> {
+        if caller.field_manager.is_empty() {
+            return Err(Status::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
+        }
+        let mut warnings: Vec<String> = resource.deprecated.iter().map(ToString::to_string).collect();
+        let mut applied = Object::from_value(patch.body)
+            .map_err(|_| Status::bad_request("the applied configuration must be an object"))?;
+        if applied.get(&["metadata", "managedFields"]).is_some_and(|v| !v.is_null()) {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        self.check_applied(caller, resource, target, &mut applied, patch.duplicates, &mut warnings)?;
+        let api_version = resource.api_version();
+        let request = self.managed(resource, caller, &target.subresource, &api_version);
+        if target.subresource.is_empty() && self.kind(resource).get(&target.key).is_none() {
+            if !applied.uid().is_empty() || applied.str(&["metadata", "resourceVersion"]).is_some() {
+                let why = "uid mismatch: the provided object specified uid or resourceVersion, and no existing object was found";
+                return Err(Status::conflict(&resource.group_resource(), &target.key.name, why));
+            }
+            let made = schema::managed::apply(&resource.schema, None, &applied, &request, force);
+            let mut object = made.map_err(|error| refused(resource, &target.key, error))?.object;
+            self.complete(resource, &mut object)?;
+            let key = target.key.clone();
+            let created =
+                self.create_decoded(caller, resource, key, object, Origin::Applied, &mut warnings).await;
+            match created {
+                // Somebody else created it since: apply to what is there now.
+                Err(Status { reason: Some(Reason::AlreadyExists), .. }) => {}
+                other => return other.map(|entry| Written { entry, created: true, warnings }),
+            }
+        }
+        let entry = self
+            .change(caller, resource, target, &mut warnings, |current, entry| {
+                let conditional = preconditions(resource, current, entry, &applied)?;
+                let made = schema::managed::apply(&resource.schema, Some(current), &applied, &request, force);
+                let mut object = made.map_err(|error| refused(resource, &target.key, error))?.object;
+                self.complete(resource, &mut object)?;
+                Ok(Change { object, origin: Origin::Applied, conditional })
+            })
+            .await?;
+        Ok(Written { entry, created: false, warnings })
+    }
+
+    /// Checks an applied configuration without adding defaults to it: it must own what it says, no more.
+    fn check_applied(
+        &self,
+        caller: &Caller,
+        resource: &Resource,
+        target: &Target,
+        applied: &mut Object,
+        duplicates: Vec<String>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Status> {
+        for field in ["apiVersion", "kind"] {
+            if applied.str(&[field]).is_none_or(str::is_empty) {
+                return Err(Status::bad_request(format!("{field} must be set in an apply patch")));
+            }
+        }
+        let mut probe = applied.clone();
+        pipeline::decode(
+            resource,
+            &Caller { field_validation: FieldValidation::Ignore, ..caller.clone() },
+            &mut probe,
+            Vec::new(),
+            warnings,
+        )?;
+        let mut tree = std::mem::take(applied).into_value();
+        let unknown = schema::prune::unknown(&resource.schema, &mut tree, schema::prune::Mode::Report);
+        pipeline::strict(caller, unknown, duplicates, warnings)?;
+        *applied = Object::from_value(tree).unwrap_or_default();
+        settle_name(&target.key, applied)?;
+        settle_namespace(resource, &target.key, applied)
+    }
+
+    /// Defaults of an object that apply has merged.
+    fn complete(&self, resource: &Resource, object: &mut Object) -> Result<(), Status> {
+        let mut tree = std::mem::take(object).into_value();
+        schema::default::apply(&resource.schema, &mut tree);
+        *object = Object::from_value(tree).map_err(|_| Status::internal("apply did not leave an object"))?;
+        resource.strategy.default(object);
+        Ok(())
+    }
+}
+
+/// Applies a plain patch to a tree.
+pub(super) fn patched(resource: &Resource, tree: &mut Value, patch: &Patch) -> Result<(), Status> {
+    let applied = match patch.kind {
+        PatchKind::Json => schema::patch::json(tree, &patch.body),
+        PatchKind::Merge | PatchKind::Apply { .. } => {
+            if !patch.body.is_object() {
+                return Err(Status::bad_request("a merge patch must be an object"));
+            }
+            schema::patch::merge(tree, &patch.body);
+            Ok(())
+        }
+        PatchKind::Strategic => schema::patch::strategic(&resource.schema, tree, &patch.body),
+    };
+    applied.map_err(|error: PatchError| match error.code() {
+        422 => Status {
+            code: 422,
+            reason: Some(Reason::Invalid),
+            message: format!("the server rejected our request due to an error in our request: {error}"),
+            details: None,
+            continue_token: None,
+        },
+        413 => Status::new(413, Reason::RequestEntityTooLarge, error.to_string()),
+        _ => Status::bad_request(error.to_string()),
+    })
+}
+
+fn brings_revision(body: &Value) -> bool {
+    match body {
+        Value::Array(ops) => {
+            ops.iter().any(|op| op.get("path").and_then(Value::as_str) == Some("/metadata/resourceVersion"))
+        }
+        other => other.pointer("/metadata/resourceVersion").is_some_and(|v| !v.is_null()),
+    }
+}
+
+fn unsupported(why: &str) -> Status {
+    Status::new(415, Reason::UnsupportedMediaType, why)
+}
+
+fn refused(resource: &Resource, key: &ObjectKey, error: ApplyError) -> Status {
+    let conflicts = match error {
+        ApplyError::Invalid(why) => return Status::bad_request(why),
+        ApplyError::Conflicts(conflicts) => conflicts,
+    };
+    let causes: Vec<Cause> = conflicts
+        .iter()
+        .map(|conflict| {
+            let mut message = format!("conflict with \"{}\"", conflict.manager);
+            if !conflict.subresource.is_empty() {
+                message.push_str(&format!(" with subresource \"{}\"", conflict.subresource));
+            }
+            message.push_str(&format!(" using {}", conflict.api_version));
+            if conflict.operation == "Update" && !conflict.time.is_empty() {
+                message.push_str(&format!(" at {}", conflict.time));
+            }
+            Cause { reason: "FieldManagerConflict".to_owned(), message, field: conflict.field.clone() }
+        })
+        .collect();
+    let word = if causes.len() == 1 { "conflict" } else { "conflicts" };
+    let lines: Vec<String> =
+        causes.iter().map(|cause| format!("{}: {}", cause.message, cause.field)).collect();
+    let message = format!("Apply failed with {} {word}: {}", causes.len(), lines.join("\n"));
+    let _ = (resource, key);
+    Status {
+        code: 409,
+        reason: Some(Reason::Conflict),
+        message,
+        details: Some(Box::new(Details { causes, ..Details::default() })),
+        continue_token: None,
+    }
+}

@@ -1,0 +1,121 @@
+//! Which objects a list or watch wants.
+
+use meta::{Entry, FieldSelector, LabelSelector, ObjectKey, Status};
+use resource::Resource;
+
+use super::ListOptions;
+use crate::cache::Interest;
+
+/// A compiled selection over headers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selection {
+    namespace: Option<String>,
+    labels: Option<LabelSelector>,
+    terms: Vec<Term>,
+}
+
+#[derive(Clone, Debug)]
+struct Term {
+    field: Field,
+    value: String,
+    equal: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Name,
+    Namespace,
+    /// Position in `Resource::selectable`.
+    At(usize),
+}
+
+impl Selection {
+    /// Refuses field selectors on fields that the kind does not offer, in upstream's words.
+    pub(super) fn new(
+        resource: &Resource,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<Self, Status> {
+        let terms = match &options.fields {
+            Some(selector) => terms(resource, selector)?,
+            None => Vec::new(),
+        };
+        let labels = options.labels.clone().filter(|selector| !selector.is_everything());
+        Ok(Self { namespace: namespace.map(ToOwned::to_owned), labels, terms })
+    }
+
+    /// Whether it wants every object of the kind.
+    pub(super) fn is_everything(&self) -> bool {
+        let Self { namespace, labels, terms } = self;
+        namespace.is_none() && labels.is_none() && terms.is_empty()
+    }
+
+    /// Whether something besides the namespace narrows it.
+    pub(super) fn has_selectors(&self) -> bool {
+        self.labels.is_some() || !self.terms.is_empty()
+    }
+
+    pub(super) fn matches(&self, entry: &Entry) -> bool {
+        let header = &entry.header;
+        self.namespace.as_ref().is_none_or(|namespace| header.key.namespace == *namespace)
+            && self.labels.as_ref().is_none_or(|selector| selector.matches(&header.labels))
+            && self.terms.iter().all(|term| {
+                let value = match term.field {
+                    Field::Name => &header.key.name,
+                    Field::Namespace => &header.key.namespace,
+                    Field::At(at) => header.fields.get(at).map_or("", String::as_str),
+                };
+                (value == term.value) == term.equal
+            })
+    }
+
+    /// The name, where the selection is for one object.
+    pub(super) fn single(&self) -> Option<&str> {
+        self.value_of(Field::Name)
+    }
+
+    fn value_of(&self, field: Field) -> Option<&str> {
+        self.terms.iter().find(|term| term.field == field && term.equal).map(|term| term.value.as_str())
+    }
+
+    /// The narrowest thing a watcher of this selection can wait for.
+    pub(super) fn interest(&self, resource: &Resource) -> Interest {
+        let namespace = self.namespace.as_deref().or_else(|| self.value_of(Field::Namespace));
+        let cluster = resource.scope == resource::Scope::Cluster;
+        if let (Some(name), true) = (self.single(), namespace.is_some() || cluster) {
+            return Interest::Object(ObjectKey::new(namespace.unwrap_or_default(), name));
+        }
+        let field = self.terms.iter().find_map(|term| match term.field {
+            // "Unset" is no narrow choice: most objects may share it.
+            Field::At(at) if term.equal && !term.value.is_empty() => {
+                Some(Interest::Field(at, term.value.clone()))
+            }
+            _ => None,
+        });
+        field.unwrap_or_else(|| match namespace {
+            Some(namespace) => Interest::Namespace(namespace.to_owned()),
+            None => Interest::Whole,
+        })
+    }
+}
+
+fn terms(resource: &Resource, selector: &FieldSelector) -> Result<Vec<Term>, Status> {
+    selector
+        .requirements()
+        .iter()
+        .map(|requirement| {
+            let name = requirement.field.as_str();
+            let field =
+                match name {
+                    "metadata.name" => Field::Name,
+                    "metadata.namespace" => Field::Namespace,
+                    _ => Field::At(
+                        resource.selectable.iter().position(|field| field.name == name).ok_or_else(|| {
+                            Status::bad_request(format!("field label not supported: {name}"))
+                        })?,
+                    ),
+                };
+            Ok(Term { field, value: requirement.value.clone(), equal: !requirement.negated })
+        })
+        .collect()
+}

@@ -1,0 +1,325 @@
+//! watch: what happened to the objects of a kind since a revision, and then as it happens.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use meta::{Entry, Revision, Status};
+use resource::{Resource, Verb};
+use tokio::time::{Instant, sleep_until};
+
+use super::{ListOptions, Rest, select::Selection};
+use crate::cache::{Backlog, Batch, Event, Happened, Item, Subscription, Taken, line};
+
+/// Between two bookmarks, as upstream.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without `timeoutSeconds` ends after this time or up to twice as long (upstream
+/// `minRequestTimeout`).
+const TIMEOUT_MIN: Duration = Duration::from_secs(1_800);
+/// What one chunk may hold before it is sent.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// One event as this watcher sees it.
+#[derive(Clone, Debug)]
+pub struct WatchEvent {
+    /// What happened.
+    pub happened: Happened,
+    /// The object; for a bookmark, an object with nothing but a revision.
+    pub entry: Arc<Entry>,
+    /// The event as a line of JSON, shared with other watchers where they see the same.
+    pub line: Bytes,
+}
+
+/// A running watch. Dropping it ends it.
+pub struct Watch {
+    rest: Rest,
+    resource: Arc<Resource>,
+    selection: Selection,
+    subscription: Subscription,
+    /// Events up to this revision have been seen or are not wanted.
+    seen: Revision,
+    ready: VecDeque<Pending>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+    ended: bool,
+}
+
+enum Pending {
+    /// Sent as it is, whatever it selects.
+    Object(Happened, Arc<Entry>),
+    Event(Arc<Event>),
+    Batch(Arc<Batch>),
+    Bookmark {
+        initial_end: bool,
+    },
+}
+
+impl From<Item> for Pending {
+    fn from(item: Item) -> Self {
+        match item {
+            Item::Batch(batch) => Self::Batch(batch),
+            Item::Event(event) => Self::Event(event),
+        }
+    }
+}
+
+impl Rest {
+    /// Watches the objects of a kind, in one namespace or (with `None`) everywhere.
+    pub async fn watch(
+        &self,
+        resource: &Arc<Resource>,
+        namespace: Option<&str>,
+        options: &ListOptions,
+    ) -> Result<Watch, Status> {
+        if !resource.verbs.contains(&Verb::Watch) {
+            return Err(Status::method_not_allowed(&resource.group_resource(), "watch"));
+        }
+        let selection = Selection::new(resource, namespace, options)?;
+        let present = options.send_initial_events || options.watch_from.is_none_or(|from| from.0 == 0);
+        if let Some(from) = options.watch_from {
+            self.cache.reach(from).await?;
+        }
+        let kind = self.kind(resource);
+        let after = if present { None } else { options.watch_from };
+        // Read before registering: what is committed up to here is in the backlog.
+        let head = self.cache.head();
+        let (subscription, backlog) = kind.subscribe(selection.interest(resource), after);
+        let mut ready = VecDeque::new();
+        let mut seen = head;
+        match backlog {
+            Backlog::Expired => {
+                let from = options.watch_from.unwrap_or_default();
+                return Err(Status::expired(format!("too old resource version: {from} ({head})")));
+            }
+            Backlog::Events(events) => {
+                seen = after.unwrap_or(head);
+                ready.extend(events.into_iter().map(Pending::Event));
+            }
+            Backlog::Snapshot(snapshot) => {
+                seen = seen.max(snapshot.revision);
+                let wanted = snapshot.range(namespace, None).filter(|entry| selection.matches(entry));
+                ready.extend(wanted.map(|entry| Pending::Object(Happened::Added, entry.clone())));
+            }
+        }
+        if options.send_initial_events && options.bookmarks {
+            ready.push_back(Pending::Bookmark { initial_end: true });
+        }
+        let now = Instant::now();
+        Ok(Watch {
+            rest: self.clone(),
+            resource: resource.clone(),
+            selection,
+            subscription,
+            seen,
+            ready,
+            bookmarks: options.bookmarks,
+            next_bookmark: now + BOOKMARK_EVERY,
+            deadline: now + self.watch_timeout(options),
+            ended: false,
+        })
+    }
+
+    fn watch_timeout(&self, options: &ListOptions) -> Duration {
+        match options.timeout_seconds {
+            Some(seconds) => Duration::from_secs(u64::from(seconds)),
+            None => TIMEOUT_MIN + Duration::from_secs(self.random.below(TIMEOUT_MIN.as_secs())),
+        }
+    }
+}
+
+impl Watch {
+    /// The kind being watched, in the version asked for.
+    pub fn resource(&self) -> &Arc<Resource> {
+        &self.resource
+    }
+
+    /// The next event; `None` when the time is up. An error is the last thing a watch gives: the client
+    /// has to list again. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<WatchEvent, Status>> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            if let Some(event) = self.pop() {
+                return Some(event);
+            }
+            if let Err(end) = self.wait().await {
+                self.ended = true;
+                return end.map(Err);
+            }
+        }
+    }
+
+    /// All events that are ready, as lines of JSON; waits for the first. `None` and errors as
+    /// [`Watch::next`]. Cancel-safe.
+    pub async fn next_chunk(&mut self) -> Option<Result<Bytes, Status>> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            if let Some(chunk) = self.shared_chunk() {
+                return Some(Ok(chunk));
+            }
+            let mut first: Option<Bytes> = None;
+            let mut out = BytesMut::new();
+            while out.len() < CHUNK_BYTES {
+                if first.is_some() && matches!(self.ready.front(), Some(Pending::Batch(_))) {
+                    break;
+                }
+                match self.pop() {
+                    Some(Ok(WatchEvent { line, .. })) if first.is_none() => first = Some(line),
+                    Some(Ok(WatchEvent { line, .. })) => {
+                        if out.is_empty() {
+                            out.extend_from_slice(first.as_deref().unwrap_or_default());
+                        }
+                        out.extend_from_slice(&line);
+                    }
+                    Some(Err(status)) => return Some(Err(status)),
+                    None => break,
+                }
+            }
+            match first {
+                Some(first) if out.is_empty() => return Some(Ok(first)),
+                Some(_) => return Some(Ok(out.freeze())),
+                None => {}
+            }
+            if let Err(end) = self.wait().await {
+                self.ended = true;
+                return end.map(Err);
+            }
+        }
+    }
+
+    /// A whole commit in the bytes that all watchers of the kind share.
+    fn shared_chunk(&mut self) -> Option<Bytes> {
+        if !self.selection.is_everything() || !super::is_stored_version(&self.resource) {
+            return None;
+        }
+        let Some(Pending::Batch(batch)) = self.ready.front() else { return None };
+        let (first, last) = (batch.events.first()?.revision(), batch.events.last()?.revision());
+        if first <= self.seen {
+            return None;
+        }
+        self.seen = last;
+        let chunk = batch.chunk();
+        self.ready.pop_front();
+        Some(chunk)
+    }
+
+    /// The next ready event that the client wants.
+    fn pop(&mut self) -> Option<Result<WatchEvent, Status>> {
+        while let Some(pending) = self.ready.pop_front() {
+            match pending {
+                Pending::Object(happened, entry) => return Some(self.event(happened, entry, None)),
+                Pending::Bookmark { initial_end } => return Some(self.bookmark(initial_end)),
+                Pending::Batch(batch) => {
+                    for event in batch.events.iter().rev() {
+                        self.ready.push_front(Pending::Event(event.clone()));
+                    }
+                }
+                Pending::Event(event) => {
+                    if event.revision() <= self.seen {
+                        continue;
+                    }
+                    self.seen = event.revision();
+                    if let Some(seen) = self.see(&event) {
+                        return Some(seen);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// What a change looks like through the selection: leaving it is a deletion, entering it an addition.
+    fn see(&self, event: &Arc<Event>) -> Option<Result<WatchEvent, Status>> {
+        let gone = event.happened == Happened::Deleted;
+        let now = !gone && self.selection.matches(&event.entry);
+        let before = event.previous.as_ref().filter(|previous| self.selection.matches(previous));
+        match (before, now) {
+            (None, false) => None,
+            (Some(_), false) if gone => Some(self.event(event.happened, event.entry.clone(), Some(event))),
+            // Upstream shows the object as it was, at the revision at which it left.
+            (Some(before), false) => Some(self.event(Happened::Deleted, before.at(event.revision()), None)),
+            (None, true) => {
+                let same = (event.happened == Happened::Added).then_some(event);
+                Some(self.event(Happened::Added, event.entry.clone(), same))
+            }
+            (Some(_), true) => Some(self.event(Happened::Modified, event.entry.clone(), Some(event))),
+        }
+    }
+
+    fn event(
+        &self,
+        happened: Happened,
+        entry: Arc<Entry>,
+        shared: Option<&Arc<Event>>,
+    ) -> Result<WatchEvent, Status> {
+        match shared.filter(|_| super::is_stored_version(&self.resource)) {
+            Some(event) => Ok(WatchEvent { happened, entry, line: event.line() }),
+            None => {
+                let entry = self.rest.serve(&self.resource, entry)?;
+                let line = line(happened, &entry);
+                Ok(WatchEvent { happened, entry, line })
+            }
+        }
+    }
+
+    /// Waits until something is ready. `Err(None)` when the time is up, `Err(Some)` when the watch broke.
+    async fn wait(&mut self) -> Result<(), Option<Status>> {
+        let bookmark = if self.bookmarks { self.next_bookmark } else { self.deadline };
+        tokio::select! {
+            biased;
+            () = self.subscription.queue.ready() => {}
+            () = sleep_until(self.deadline) => return Err(None),
+            () = sleep_until(bookmark) => {
+                self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                if self.caught_up() {
+                    self.ready.push_back(Pending::Bookmark { initial_end: false });
+                }
+                return Ok(());
+            }
+        }
+        match self.subscription.queue.take() {
+            Taken::Empty => Ok(()),
+            Taken::Lost => {
+                Err(Some(Status::expired("the watch fell too far behind: list again and watch from there")))
+            }
+            Taken::Items(items) => {
+                self.ready.extend(items.into_iter().map(Pending::from));
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves `seen` up to the head when nothing waits. The head is read first: what was committed up to it
+    /// has been queued by then.
+    fn caught_up(&mut self) -> bool {
+        let head = self.rest.cache.head();
+        match self.subscription.queue.take() {
+            Taken::Empty => {
+                self.seen = self.seen.max(head);
+                true
+            }
+            Taken::Lost => false,
+            Taken::Items(items) => {
+                self.ready.extend(items.into_iter().map(Pending::from));
+                false
+            }
+        }
+    }
+
+    fn bookmark(&self, initial_end: bool) -> Result<WatchEvent, Status> {
+        let mut object = meta::Object::default();
+        object.set(&["kind"], &*self.resource.kind);
+        object.set(&["apiVersion"], self.resource.api_version());
+        object.set(&["metadata", "creationTimestamp"], meta::Value::Null);
+        if initial_end {
+            object.set(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
+        }
+        let stored = Entry::encode(&object).map_err(Status::internal)?;
+        let entry = Entry::commit(&stored, meta::Header::default(), self.seen).map_err(Status::internal)?;
+        let line = line(Happened::Bookmark, &entry);
+        Ok(WatchEvent { happened: Happened::Bookmark, entry, line })
+    }
+}
