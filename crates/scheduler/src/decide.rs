@@ -1,0 +1,287 @@
+//! Where a pod goes, and why not elsewhere.
+
+use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
+
+use crate::{
+    plugins::{Cycle, Normalize, Reach, Reason, Reasons, SCORE_MAX, Score, Wake},
+    pod::PodInfo,
+    profile::Profile,
+    snapshot::{Slot, Snapshot},
+    volumes::Bindings,
+};
+
+/// The answer for one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It goes here.
+    Place(Placement),
+    /// It fits nowhere.
+    Unfit(Arc<Unfit>),
+}
+
+/// A node for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The node.
+    pub node: Arc<str>,
+    /// Its weighted score.
+    pub score: i64,
+    /// How many nodes would have done.
+    pub feasible: usize,
+    /// What to write for the pod's claims first.
+    pub bindings: Bindings,
+}
+
+/// Why a pod fits nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// Number of nodes looked at.
+    pub nodes: usize,
+    /// What stands against every node alike.
+    pub refusal: Option<Reason>,
+    /// Reasons, with the number of nodes each holds for.
+    pub reasons: BTreeMap<Reason, usize>,
+    /// Events that could change the answer.
+    pub wake: Wake,
+}
+
+/// Upstream's `FitError`: `0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods.`
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nodes == 0 && self.refusal.is_none() {
+            return f.write_str("no nodes available to schedule pods");
+        }
+        write!(f, "0/{} nodes are available", self.nodes)?;
+        if let Some(refusal) = &self.refusal {
+            return write!(f, ": {refusal}.");
+        }
+        let mut counted: Vec<String> = self.reasons.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        counted.sort();
+        write!(f, ": {}.", counted.join(", "))
+    }
+}
+
+/// Places `pod`. A pure function: the same nodes, pods, volumes and profile give the same answer,
+/// whatever the order of the events that led there.
+pub fn decide(pod: &PodInfo, snapshot: &Snapshot, profile: &Profile) -> Decision {
+    let cycle = match Cycle::start(pod, snapshot) {
+        Ok(cycle) => cycle,
+        Err(refusal) => {
+            return Decision::Unfit(Arc::new(Unfit {
+                nodes: snapshot.nodes(),
+                refusal: Some(refusal.reason),
+                reasons: BTreeMap::new(),
+                wake: refusal.wake,
+            }));
+        }
+    };
+    let evaluation = Evaluation::of_all(&cycle, profile);
+    let ranks = snapshot.slots().filter_map(|slot| evaluation.rank(&cycle, profile, pod.shape_hash, slot));
+    match ranks.max() {
+        Some(best) => place(&cycle, best, evaluation.feasible),
+        None => Decision::Unfit(Arc::new(unfit(&cycle, profile))),
+    }
+}
+
+/// What every plugin says of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The node.
+    pub node: Arc<str>,
+    /// Filters that refuse it, with their reasons.
+    pub refused: Vec<(&'static str, Reasons)>,
+    /// Scores by plugin, normalized and weighted; empty when refused.
+    pub scores: Vec<(&'static str, i64)>,
+}
+
+/// What every plugin says of every node, in order of names; or what stands against all of them.
+pub fn explain(pod: &PodInfo, snapshot: &Snapshot, profile: &Profile) -> Result<Vec<Verdict>, Reason> {
+    let cycle = Cycle::start(pod, snapshot).map_err(|refusal| refusal.reason)?;
+    let evaluation = Evaluation::of_all(&cycle, profile);
+    let mut verdicts: Vec<Verdict> = snapshot
+        .slots()
+        .filter_map(|slot| {
+            let check = |f: &crate::Filter| (f.check)(&cycle, slot).err().map(|reasons| (f.name, reasons));
+            let refused: Vec<_> = profile.filters.iter().filter_map(check).collect();
+            let scores =
+                if refused.is_empty() { evaluation.weighted(profile, slot).collect() } else { Vec::new() };
+            Some(Verdict { node: Arc::clone(snapshot.name(slot)?), refused, scores })
+        })
+        .collect();
+    verdicts.sort_by(|a, b| a.node.cmp(&b.node));
+    Ok(verdicts)
+}
+
+/// Which of two feasible nodes is better: the higher score, then fewer pods (so that many small
+/// alike pods spread even where a pod does not move the score), then chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub(crate) score: i64,
+    pods: Reverse<i64>,
+    tie: u64,
+    pub(crate) slot: Slot,
+}
+
+/// The answers of filters and scores for every node, kept so that a change of one node costs one node.
+#[derive(Debug, Default)]
+pub(crate) struct Evaluation {
+    described: Vec<bool>,
+    fits: Vec<bool>,
+    raw: Vec<i64>,
+    largest: Vec<i64>,
+    pub(crate) feasible: usize,
+}
+
+impl Evaluation {
+    /// Asks every plugin about every node.
+    pub(crate) fn of_all(cycle: &Cycle<'_>, profile: &Profile) -> Self {
+        let end = cycle.snapshot.slots_end();
+        let width = profile.scores.len();
+        let mut all = Self {
+            described: vec![false; end],
+            fits: vec![false; end],
+            raw: vec![0; end * width],
+            largest: vec![0; width],
+            feasible: 0,
+        };
+        for slot in cycle.snapshot.slots() {
+            let passes = |reach: fn(Reach) -> bool| {
+                let mut filters = profile.filters.iter().filter(|f| reach(f.reach));
+                filters.all(|f| (f.check)(cycle, slot).is_ok())
+            };
+            let described = passes(|r| r == Reach::Nodes);
+            let fits = described && passes(|r| r != Reach::Nodes);
+            if let (Some(d), Some(f)) = (all.described.get_mut(slot), all.fits.get_mut(slot)) {
+                (*d, *f) = (described, fits);
+            }
+            if fits {
+                all.feasible += 1;
+            }
+            // A node that is full now may fit later; its description is scored with the others.
+            if described {
+                all.score(cycle, &profile.scores, slot, |_| true);
+            }
+        }
+        all.measure(cycle);
+        all
+    }
+
+    /// Asks again about one node whose use changed. Returns whether the ranks of other nodes may have
+    /// changed with it.
+    pub(crate) fn refresh(&mut self, cycle: &Cycle<'_>, profile: &Profile, slot: Slot) -> bool {
+        if !self.described.get(slot).copied().unwrap_or_default() {
+            return false;
+        }
+        let mut filters = profile.filters.iter().filter(|f| f.reach != Reach::Nodes);
+        let fits = filters.all(|f| (f.check)(cycle, slot).is_ok());
+        if fits {
+            self.score(cycle, &profile.scores, slot, |reach| reach != Reach::Nodes);
+        }
+        let Some(before) = self.fits.get_mut(slot) else { return false };
+        if *before == fits {
+            return false;
+        }
+        *before = fits;
+        self.feasible = if fits { self.feasible + 1 } else { self.feasible.saturating_sub(1) };
+        let old = self.largest.clone();
+        let relative = |score: &Score| score.normalize != Normalize::No;
+        let row = self.row(slot);
+        let at_edge = profile.scores.iter().zip(row).zip(&old).any(|((score, raw), largest)| {
+            relative(score) && *raw > 0 && (if fits { raw > largest } else { raw == largest })
+        });
+        if at_edge {
+            self.measure(cycle);
+        }
+        self.largest != old
+    }
+
+    /// The rank of a node, if it is feasible.
+    pub(crate) fn rank(&self, cycle: &Cycle<'_>, profile: &Profile, shape: u64, slot: Slot) -> Option<Rank> {
+        self.fits.get(slot).copied().unwrap_or_default().then(|| Rank {
+            score: self.weighted(profile, slot).map(|(_, score)| score).sum(),
+            pods: Reverse(cycle.snapshot.used(slot).pods),
+            tie: mix(cycle.snapshot.name_hash(slot) ^ shape ^ profile.seed),
+            slot,
+        })
+    }
+
+    fn weighted<'a>(
+        &'a self,
+        profile: &'a Profile,
+        slot: Slot,
+    ) -> impl Iterator<Item = (&'static str, i64)> + 'a {
+        profile.scores.iter().zip(self.row(slot)).zip(&self.largest).map(|((score, &raw), &largest)| {
+            let share = |raw: i64| if largest == 0 { 0 } else { SCORE_MAX * raw / largest };
+            let normal = match score.normalize {
+                Normalize::No => raw,
+                Normalize::Proportional => share(raw),
+                Normalize::Inverted => SCORE_MAX - share(raw),
+            };
+            (score.name, normal * score.weight)
+        })
+    }
+
+    fn row(&self, slot: Slot) -> &[i64] {
+        let width = self.largest.len();
+        self.raw.get(slot * width..(slot + 1) * width).unwrap_or_default()
+    }
+
+    fn score(&mut self, cycle: &Cycle<'_>, scores: &[Score], slot: Slot, which: impl Fn(Reach) -> bool) {
+        let width = scores.len();
+        let Some(row) = self.raw.get_mut(slot * width..(slot + 1) * width) else { return };
+        for (cell, score) in row.iter_mut().zip(scores).filter(|(_, score)| which(score.reach)) {
+            *cell = (score.score)(cycle, slot);
+        }
+    }
+
+    /// Finds the largest raw score of each plugin among feasible nodes.
+    fn measure(&mut self, cycle: &Cycle<'_>) {
+        let mut largest = vec![0; self.largest.len()];
+        for slot in cycle.snapshot.slots().filter(|&slot| self.fits.get(slot).copied().unwrap_or_default()) {
+            for (most, raw) in largest.iter_mut().zip(self.row(slot)) {
+                *most = i64::max(*most, *raw);
+            }
+        }
+        self.largest = largest;
+    }
+}
+
+/// Turns the best rank into an answer.
+pub(crate) fn place(cycle: &Cycle<'_>, best: Rank, feasible: usize) -> Decision {
+    let bindings = cycle
+        .snapshot
+        .node(best.slot)
+        .and_then(|n| cycle.snapshot.volumes.fit(&cycle.claims, &n.name, &n.labels).ok())
+        .unwrap_or_default();
+    let node = cycle.snapshot.name(best.slot).map(Arc::clone).unwrap_or_default();
+    Decision::Place(Placement { node, score: best.score, feasible, bindings })
+}
+
+/// Asks every filter why.
+pub(crate) fn unfit(cycle: &Cycle<'_>, profile: &Profile) -> Unfit {
+    let mut out = Unfit {
+        nodes: cycle.snapshot.nodes(),
+        refusal: None,
+        reasons: BTreeMap::new(),
+        wake: Wake::NODE_ADDED,
+    };
+    for slot in cycle.snapshot.slots() {
+        for filter in &profile.filters {
+            if let Err(reasons) = (filter.check)(cycle, slot) {
+                for reason in reasons {
+                    *out.reasons.entry(reason).or_default() += 1;
+                }
+                out.wake = out.wake | filter.wake;
+                break;
+            }
+        }
+    }
+    out
+}
+
+/// The finalizer of SplitMix64: spreads any two inputs apart.
+fn mix(mut n: u64) -> u64 {
+    n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}

@@ -1,0 +1,194 @@
+//! What users read of the scheduler: the `PodScheduled` condition and events.
+//!
+//! Guarantees: nothing here delays a binding; a condition that did not change is not written; a
+//! lasting failure is repeated as an event every five minutes, so that it does not expire. Bounded:
+//! when the writers are [`WAITING_MAX`] behind, scheduling waits before it tells more failures, and
+//! `Scheduled` events are dropped and counted in the log, as upstream's broadcaster does.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use meta::{Clock, Random, format_micro, format_second};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{bind::within, decide::Unfit, pod::PodInfo};
+
+/// Notes that may wait: some seconds' worth of writes.
+const WAITING_MAX: usize = 1024;
+/// Writes at a time.
+const WRITERS: usize = 16;
+
+/// Something to tell.
+#[derive(Debug)]
+enum Note {
+    Placed { pod: Arc<PodInfo>, node: Arc<str> },
+    Unfit { pod: Arc<PodInfo>, message: String, event: bool },
+    Failed { pod: Arc<PodInfo>, message: String },
+}
+
+/// Writes conditions and events beside the scheduling loop.
+pub(crate) struct Notes {
+    sender: mpsc::Sender<Note>,
+    writer: JoinHandle<()>,
+    dropped: AtomicU64,
+}
+
+/// Who writes, and when it is.
+pub(crate) struct Writer {
+    pub(crate) client: Client,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) controller: String,
+    pub(crate) instance: String,
+}
+
+impl Notes {
+    /// Starts the writer, which ends with [`Notes::drain`].
+    pub(crate) fn start(writer: Writer) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let notes = stream::unfold(receiver, |mut r| async move { r.recv().await.map(|note| (note, r)) });
+        let writer = Arc::new(writer);
+        let writing = notes.for_each_concurrent(WRITERS, move |note| {
+            let writer = Arc::clone(&writer);
+            async move { writer.write(note).await }
+        });
+        Self { sender, writer: tokio::spawn(writing), dropped: AtomicU64::new(0) }
+    }
+
+    /// Whether another failure can be told.
+    pub(crate) fn has_room(&self) -> bool {
+        self.sender.capacity() > 0
+    }
+
+    /// The pod was bound.
+    pub(crate) fn placed(&self, pod: Arc<PodInfo>, node: Arc<str>) {
+        self.send(Note::Placed { pod, node });
+    }
+
+    /// The pod could not be bound though a node was found.
+    pub(crate) fn failed(&self, pod: Arc<PodInfo>, message: String) {
+        self.send(Note::Failed { pod, message });
+    }
+
+    /// The pod fits nowhere.
+    pub(crate) fn unfit(&self, pod: Arc<PodInfo>, why: &Unfit, remind: bool) {
+        let message = why.to_string();
+        let event = remind || pod.condition.message != message;
+        self.send(Note::Unfit { pod, message, event });
+    }
+
+    /// Writes what is waiting, then ends.
+    pub(crate) async fn drain(self) {
+        drop(self.sender);
+        if let Err(error) = self.writer.await {
+            tracing::error!(%error, "writer of events ended early");
+        }
+    }
+
+    fn send(&self, note: Note) {
+        if self.sender.try_send(note).is_err() {
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            if dropped.is_power_of_two() {
+                tracing::warn!(dropped, "events dropped: the api server takes them too slowly");
+            }
+        }
+    }
+}
+
+impl Writer {
+    async fn write(&self, note: Note) {
+        let written = match &note {
+            Note::Placed { pod, node } => {
+                let text = format!("Successfully assigned {} to {node}", pod.key);
+                self.event(pod, "Normal", "Scheduled", "Binding", &text).await
+            }
+            Note::Failed { pod, message } => {
+                self.event(pod, "Warning", "FailedScheduling", "Scheduling", message).await
+            }
+            Note::Unfit { pod, message, event } => {
+                let condition = self.condition(pod, message).await;
+                if *event {
+                    let told = self.event(pod, "Warning", "FailedScheduling", "Scheduling", message).await;
+                    condition.and(told)
+                } else {
+                    condition
+                }
+            }
+        };
+        match written {
+            Err(error) if !error.is_gone() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, ?note, "telling users failed");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    async fn condition(&self, pod: &PodInfo, message: &str) -> Result<(), crate::bind::WriteError> {
+        const REASON: &str = "Unschedulable";
+        let old = &pod.condition;
+        if old.status == "False" && old.reason == REASON && old.message == message {
+            return Ok(());
+        }
+        let mut condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": REASON, "message": message});
+        if old.status != "False"
+            && let Some(map) = condition.as_object_mut()
+        {
+            map.insert("lastTransitionTime".into(), format_second(self.clock.now()).into());
+        }
+        let patch = json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [condition]}});
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.key.namespace);
+        let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&patch));
+        let write = pods.patch_status(&pod.key.name, &parameters, &patch);
+        within(|| format!("set condition PodScheduled of pod {}", pod.key), write).await.map(|_| ())
+    }
+
+    async fn event(
+        &self,
+        pod: &PodInfo,
+        kind: &str,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) -> Result<(), crate::bind::WriteError> {
+        // Upstream's bound on a note (events.k8s.io/v1 validation).
+        const NOTE_MAX: usize = 1024;
+        let end = note.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&e| e <= NOTE_MAX).last();
+        let event: Value = json!({
+            "apiVersion": "events.k8s.io/v1", "kind": "Event",
+            "metadata": {
+                "name": format!("{}.{:016x}", pod.key.name, self.random.next()),
+                "namespace": pod.key.namespace,
+            },
+            "eventTime": format_micro(self.clock.now()),
+            "reportingController": self.controller,
+            "reportingInstance": self.instance,
+            "type": kind, "reason": reason, "action": action,
+            "note": note.get(..end.unwrap_or(0)).unwrap_or_default(),
+            "regarding": {
+                "apiVersion": "v1", "kind": "Pod", "namespace": pod.key.namespace,
+                "name": pod.key.name, "uid": &*pod.uid,
+            },
+        });
+        let what = || format!("create event {reason} of pod {}", pod.key);
+        let event: Event = match serde_json::from_value(event) {
+            Ok(event) => event,
+            Err(error) => {
+                let source = Box::new(kube::Error::SerdeError(error));
+                return Err(crate::bind::WriteError::Refused { what: what(), source });
+            }
+        };
+        let events = Api::<Event>::namespaced(self.client.clone(), &pod.key.namespace);
+        let parameters = PostParams::default();
+        within(what, events.create(&parameters, &event)).await.map(|_| ())
+    }
+}

@@ -1,0 +1,191 @@
+//! The plugins: one per file, one line each in [`FILTERS`] or [`SCORES`]. A plugin is a pure function
+//! of a [`Cycle`] and a node; it says what its answer depends on, so that answers are reused.
+
+use std::{borrow::Cow, fmt, ops::BitOr};
+
+use crate::{
+    pod::{PodInfo, Shape},
+    snapshot::{Slot, Snapshot},
+    volumes::ClaimPlan,
+};
+
+mod balanced_allocation;
+mod image_locality;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_resources_fit;
+mod node_unschedulable;
+mod taint_toleration;
+mod volume_binding;
+
+/// Filters in upstream's order; the first that refuses a node speaks for it.
+pub(crate) const FILTERS: &[Filter] = &[
+    node_unschedulable::FILTER,
+    node_name::FILTER,
+    taint_toleration::FILTER,
+    node_affinity::FILTER,
+    node_ports::FILTER,
+    node_resources_fit::FILTER,
+    volume_binding::FILTER,
+];
+
+/// Scores with upstream's default weights.
+pub(crate) const SCORES: &[Score] = &[
+    taint_toleration::SCORE,
+    node_affinity::SCORE,
+    node_resources_fit::SCORE,
+    balanced_allocation::SCORE,
+    image_locality::SCORE,
+];
+
+/// The best a score can be.
+pub(crate) const SCORE_MAX: i64 = 100;
+
+/// Why a node was refused, in upstream's words.
+pub type Reason = Cow<'static, str>;
+
+/// All that one filter holds against one node; not empty.
+pub type Reasons = Vec<Reason>;
+
+/// What a plugin sees: one pod and the cluster as it stands.
+#[derive(Debug)]
+pub struct Cycle<'a> {
+    /// What the pod asks for.
+    pub shape: &'a Shape,
+    /// The node it insists on.
+    pub node_name: Option<&'a str>,
+    /// The cluster.
+    pub snapshot: &'a Snapshot,
+    /// The pod's claims.
+    pub claims: ClaimPlan,
+}
+
+impl<'a> Cycle<'a> {
+    /// Does what is the same for every node, or says why no node can do.
+    pub fn start(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Result<Self, Refusal> {
+        let shape = &*pod.shape;
+        if !shape.unsupported.is_empty() {
+            let fields = shape.unsupported.join(" and ");
+            let reason = format!("pod uses {fields}, which this scheduler does not support yet");
+            return Err(Refusal { reason: reason.into(), wake: Wake::NOTHING });
+        }
+        let claims = snapshot
+            .volumes
+            .plan(shape)
+            .map_err(|reason| Refusal { reason, wake: volume_binding::FILTER.wake })?;
+        Ok(Self { shape, node_name: pod.node_name.as_deref(), snapshot, claims })
+    }
+}
+
+/// Why no node can do, whatever the nodes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In upstream's words.
+    pub reason: Reason,
+    /// What could change that.
+    pub wake: Wake,
+}
+
+/// What a plugin's answer for a node depends on besides the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Only descriptions of nodes: holds until one changes.
+    Nodes,
+    /// Also what the node's pods use: holds until a pod comes or goes there.
+    Usage,
+    /// Also claims, volumes and classes; never reused.
+    Volumes,
+}
+
+/// How raw scores become 0..=100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalize {
+    /// They are already.
+    No,
+    /// In proportion to the largest among feasible nodes.
+    Proportional,
+    /// The same, upside down: the largest gives 0.
+    Inverted,
+}
+
+/// Refuses nodes.
+#[derive(Clone, Copy)]
+pub struct Filter {
+    /// Upstream's plugin name.
+    pub name: &'static str,
+    /// What the answer depends on.
+    pub reach: Reach,
+    /// Events that could change a refusal.
+    pub wake: Wake,
+    /// The answer for one node.
+    pub check: fn(&Cycle<'_>, Slot) -> Result<(), Reasons>,
+}
+
+/// Prefers nodes.
+#[derive(Clone, Copy)]
+pub struct Score {
+    /// Upstream's plugin name.
+    pub name: &'static str,
+    /// Upstream's default weight.
+    pub weight: i64,
+    /// What the answer depends on.
+    pub reach: Reach,
+    /// What becomes of raw scores.
+    pub normalize: Normalize,
+    /// The raw score of one feasible node.
+    pub score: fn(&Cycle<'_>, Slot) -> i64,
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl fmt::Debug for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}*{}", self.name, self.weight)
+    }
+}
+
+/// A set of cluster events: those that happened, or those that could help a pod that fits nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wake(u16);
+
+impl Wake {
+    /// No event.
+    pub const NOTHING: Self = Self(0);
+    /// A node appeared.
+    pub const NODE_ADDED: Self = Self(1);
+    /// A node's labels changed.
+    pub const NODE_LABELS: Self = Self(2);
+    /// A node's taints or `unschedulable` changed.
+    pub const NODE_TAINTS: Self = Self(4);
+    /// A node's allocatable resources changed.
+    pub const NODE_ALLOCATABLE: Self = Self(8);
+    /// A pod gave back what it held.
+    pub const POD_GONE: Self = Self(16);
+    /// A claim, volume or class changed.
+    pub const VOLUMES: Self = Self(32);
+
+    /// Whether both sets have an event in common.
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Joins two sets in a constant.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOr for Wake {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        self.and(other)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! NodeAffinity: `nodeSelector` and required node affinity must match; matching preferred terms add
+//! their weight.
+
+use crate::{
+    plugins::{Cycle, Filter, Normalize, Reach, Reasons, Score, Wake},
+    snapshot::Slot,
+};
+
+pub(crate) const FILTER: Filter = Filter {
+    name: "NodeAffinity",
+    reach: Reach::Nodes,
+    wake: Wake::NODE_ADDED.and(Wake::NODE_LABELS),
+    check,
+};
+
+pub(crate) const SCORE: Score =
+    Score { name: "NodeAffinity", weight: 2, reach: Reach::Nodes, normalize: Normalize::Proportional, score };
+
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
+    let shape = cycle.shape;
+    let fits = cycle.snapshot.node(slot).is_some_and(|node| {
+        shape.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+            && shape.node_affinity.as_ref().is_none_or(|a| a.matches(&node.name, &node.labels))
+    });
+    if fits { Ok(()) } else { Err(vec!["node(s) didn't match Pod's node affinity/selector".into()]) }
+}
+
+fn score(cycle: &Cycle<'_>, slot: Slot) -> i64 {
+    let Some(node) = cycle.snapshot.node(slot) else { return 0 };
+    let matching = cycle.shape.preferred_nodes.iter().filter(|(_, t)| t.matches(&node.name, &node.labels));
+    matching.map(|(weight, _)| weight).sum()
+}

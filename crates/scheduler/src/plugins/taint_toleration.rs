@@ -1,0 +1,40 @@
+//! TaintToleration: `NoSchedule` and `NoExecute` taints must be tolerated; fewer untolerated
+//! `PreferNoSchedule` taints score better.
+
+use crate::{
+    plugins::{Cycle, Filter, Normalize, Reach, Reasons, Score, Wake},
+    snapshot::Slot,
+    taint::{Effect, Taint},
+};
+
+pub(crate) const FILTER: Filter = Filter {
+    name: "TaintToleration",
+    reach: Reach::Nodes,
+    wake: Wake::NODE_ADDED.and(Wake::NODE_TAINTS),
+    check,
+};
+
+pub(crate) const SCORE: Score =
+    Score { name: "TaintToleration", weight: 3, reach: Reach::Nodes, normalize: Normalize::Inverted, score };
+
+fn taints<'a>(cycle: &'a Cycle<'_>, slot: Slot) -> &'a [Taint] {
+    cycle.snapshot.node(slot).map(|n| n.taints.as_slice()).unwrap_or_default()
+}
+
+fn tolerated(cycle: &Cycle<'_>, taint: &Taint) -> bool {
+    cycle.shape.tolerations.iter().any(|t| t.tolerates(taint))
+}
+
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
+    match taints(cycle, slot).iter().find(|t| t.repels() && !tolerated(cycle, t)) {
+        None => Ok(()),
+        Some(Taint { key, value, effect: _ }) => {
+            Err(vec![format!("node(s) had untolerated taint {{{key}: {value}}}").into()])
+        }
+    }
+}
+
+fn score(cycle: &Cycle<'_>, slot: Slot) -> i64 {
+    let preferences = taints(cycle, slot).iter().filter(|t| t.effect == Effect::PreferNoSchedule);
+    i64::try_from(preferences.filter(|t| !tolerated(cycle, t)).count()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,21 @@
+//! VolumeBinding: the pod's volumes must be reachable from the node, or be made there.
+
+use crate::{
+    plugins::{Cycle, Filter, Reach, Reasons, Wake},
+    snapshot::Slot,
+};
+
+pub(crate) const FILTER: Filter = Filter {
+    name: "VolumeBinding",
+    reach: Reach::Volumes,
+    wake: Wake::NODE_ADDED.and(Wake::NODE_LABELS).and(Wake::VOLUMES),
+    check,
+};
+
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
+    if cycle.shape.claims.is_empty() {
+        return Ok(());
+    }
+    let Some(node) = cycle.snapshot.node(slot) else { return Err(vec!["node(s) are gone".into()]) };
+    cycle.snapshot.volumes.fit(&cycle.claims, &node.name, &node.labels).map(|_| ())
+}

@@ -1,0 +1,352 @@
+//! The cluster as the scheduler counts it: nodes as columns, and what the pods on each of them use.
+//!
+//! Guarantees: after any order of events it equals one built afresh from the same nodes and pods; a
+//! pod event costs one node; the journal tells a reader which nodes changed since it last looked.
+//! Pods may name nodes that are not known yet; their use is counted when the node appears.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    node::NodeInfo,
+    pod::{HostPort, Shape},
+    volumes::Volumes,
+};
+
+/// A node's place in the columns. Valid until the node goes away.
+pub type Slot = usize;
+
+/// Changes the journal remembers; a reader further behind looks at every node again. Several
+/// thousand binds pass between two looks of a class that is still worth keeping.
+const JOURNAL_MAX: usize = 8192;
+
+/// Distinct shapes held before those nobody uses are dropped.
+const SHAPES_PRUNE_AT: usize = 1024;
+
+/// Where a reader of the journal stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Counts changes of the node set and of nodes' descriptions.
+    pub epoch: u64,
+    /// Counts changes of what pods use.
+    pub usage: u64,
+}
+
+/// Nodes, their pods' use, and volumes.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    names: Vec<Arc<str>>,
+    hashes: Vec<u64>,
+    nodes: Vec<Option<NodeInfo>>,
+    used: Usage,
+    extended: Vec<BTreeMap<Arc<str>, i64>>,
+    ports: Vec<Vec<HostPort>>,
+    index: HashMap<Arc<str>, Slot>,
+    free: Vec<Slot>,
+    pods: HashMap<Arc<str>, Placed>,
+    shapes: HashSet<Arc<Shape>>,
+    shapes_prune_at: usize,
+    image_nodes: HashMap<String, usize>,
+    present: usize,
+    mark: Mark,
+    journal: VecDeque<Slot>,
+    /// Claims, volumes and classes.
+    pub volumes: Volumes,
+}
+
+/// The columns that every filter and score reads.
+#[derive(Debug, Default)]
+struct Usage {
+    cpu: Vec<i64>,
+    memory: Vec<i64>,
+    ephemeral: Vec<i64>,
+    cpu_nonzero: Vec<i64>,
+    memory_nonzero: Vec<i64>,
+    pods: Vec<i64>,
+}
+
+#[derive(Debug)]
+struct Placed {
+    slot: Slot,
+    shape: Arc<Shape>,
+}
+
+/// What the pods of one node use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Thousandths of a cpu.
+    pub cpu_milli: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes.
+    pub ephemeral_storage: i64,
+    /// Cpu as scoring counts it.
+    pub cpu_milli_nonzero: i64,
+    /// Memory as scoring counts it.
+    pub memory_nonzero: i64,
+    /// Number of pods.
+    pub pods: i64,
+}
+
+impl Snapshot {
+    /// No nodes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a node or takes its new description. Returns whether anything changed.
+    pub fn set_node(&mut self, node: NodeInfo) -> bool {
+        let slot = self.slot_for(&node.name);
+        let Some(place) = self.nodes.get_mut(slot) else { return false };
+        if place.as_ref() == Some(&node) {
+            return false;
+        }
+        for image in node.images.keys() {
+            *self.image_nodes.entry(image.clone()).or_default() += 1;
+        }
+        match place.replace(node) {
+            Some(old) => forget_images(&mut self.image_nodes, &old),
+            None => self.present += 1,
+        }
+        self.mark.epoch += 1;
+        true
+    }
+
+    /// Takes a node away. Its pods stay counted, for when it comes back, until they go too.
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(&slot) = self.index.get(name) else { return };
+        if let Some(old) = self.nodes.get_mut(slot).and_then(Option::take) {
+            forget_images(&mut self.image_nodes, &old);
+            self.present -= 1;
+            self.mark.epoch += 1;
+        }
+        self.release_if_unused(slot);
+    }
+
+    /// Counts a pod on a node, moving or changing it if it was counted before.
+    pub fn set_pod(&mut self, uid: &Arc<str>, node: &str, shape: &Arc<Shape>) {
+        if let Some(placed) = self.pods.get(uid)
+            && self.names.get(placed.slot).is_some_and(|n| &**n == node)
+            && placed.shape == *shape
+        {
+            return;
+        }
+        self.remove_pod(uid);
+        let slot = self.slot_for(node);
+        let shape = self.intern(shape);
+        self.count(slot, &shape, 1);
+        if let Some(ports) = self.ports.get_mut(slot) {
+            ports.extend(shape.host_ports.iter().cloned());
+        }
+        self.pods.insert(Arc::clone(uid), Placed { slot, shape });
+        self.touch(slot);
+    }
+
+    /// Stops counting a pod. Returns whether it was counted.
+    pub fn remove_pod(&mut self, uid: &str) -> bool {
+        let Some(Placed { slot, shape }) = self.pods.remove(uid) else { return false };
+        self.count(slot, &shape, -1);
+        if let Some(ports) = self.ports.get_mut(slot) {
+            for port in &shape.host_ports {
+                if let Some(at) = ports.iter().position(|p| p == port) {
+                    ports.swap_remove(at);
+                }
+            }
+        }
+        self.touch(slot);
+        self.release_if_unused(slot);
+        true
+    }
+
+    /// The node a pod is counted on.
+    pub fn node_of(&self, uid: &str) -> Option<&Arc<str>> {
+        self.names.get(self.pods.get(uid)?.slot)
+    }
+
+    /// Number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.present
+    }
+
+    /// Number of pods counted.
+    pub fn pods(&self) -> usize {
+        self.pods.len()
+    }
+
+    /// Slots of the nodes that exist.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.nodes.iter().enumerate().filter_map(|(slot, node)| node.as_ref().map(|_| slot))
+    }
+
+    /// One past the largest slot.
+    pub fn slots_end(&self) -> Slot {
+        self.nodes.len()
+    }
+
+    /// The slot of a node that exists.
+    pub fn slot(&self, name: &str) -> Option<Slot> {
+        let slot = *self.index.get(name)?;
+        self.node(slot).map(|_| slot)
+    }
+
+    /// The node in a slot.
+    pub fn node(&self, slot: Slot) -> Option<&NodeInfo> {
+        self.nodes.get(slot)?.as_ref()
+    }
+
+    /// The name of the node in a slot.
+    pub fn name(&self, slot: Slot) -> Option<&Arc<str>> {
+        self.names.get(slot)
+    }
+
+    /// A hash of the node's name; the same in every run.
+    pub fn name_hash(&self, slot: Slot) -> u64 {
+        self.hashes.get(slot).copied().unwrap_or_default()
+    }
+
+    /// What the node's pods use.
+    pub fn used(&self, slot: Slot) -> Used {
+        let at = |column: &Vec<i64>| column.get(slot).copied().unwrap_or_default();
+        Used {
+            cpu_milli: at(&self.used.cpu),
+            memory: at(&self.used.memory),
+            ephemeral_storage: at(&self.used.ephemeral),
+            cpu_milli_nonzero: at(&self.used.cpu_nonzero),
+            memory_nonzero: at(&self.used.memory_nonzero),
+            pods: at(&self.used.pods),
+        }
+    }
+
+    /// What the node's pods use of an extended resource.
+    pub fn used_extended(&self, slot: Slot, resource: &str) -> i64 {
+        self.extended.get(slot).and_then(|e| e.get(resource)).copied().unwrap_or_default()
+    }
+
+    /// Host ports in use on the node.
+    pub fn ports(&self, slot: Slot) -> &[HostPort] {
+        self.ports.get(slot).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// How many nodes have the image.
+    pub fn nodes_with_image(&self, image: &str) -> usize {
+        self.image_nodes.get(image).copied().unwrap_or_default()
+    }
+
+    /// Where the journal stands.
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Slots whose use changed since `mark`, possibly repeated; `None` when nodes changed too or the
+    /// journal no longer reaches back, so that every node must be looked at.
+    pub fn changed_since(&self, mark: Mark) -> Option<impl Iterator<Item = Slot> + '_> {
+        let behind = usize::try_from(self.mark.usage.checked_sub(mark.usage)?).ok()?;
+        let from = self.journal.len().checked_sub(behind)?;
+        (mark.epoch == self.mark.epoch).then(|| self.journal.range(from..).copied())
+    }
+
+    fn touch(&mut self, slot: Slot) {
+        if self.journal.len() == JOURNAL_MAX {
+            self.journal.pop_front();
+        }
+        self.journal.push_back(slot);
+        self.mark.usage += 1;
+    }
+
+    fn count(&mut self, slot: Slot, shape: &Shape, sign: i64) {
+        let (asked, nonzero) = (&shape.requests, &shape.requests_nonzero);
+        for (column, amount) in [
+            (&mut self.used.cpu, asked.cpu_milli),
+            (&mut self.used.memory, asked.memory),
+            (&mut self.used.ephemeral, asked.ephemeral_storage),
+            (&mut self.used.cpu_nonzero, nonzero.cpu_milli),
+            (&mut self.used.memory_nonzero, nonzero.memory),
+            (&mut self.used.pods, 1),
+        ] {
+            if let Some(cell) = column.get_mut(slot) {
+                // Wrapping, so that what was added is exactly what is taken away again.
+                *cell = cell.wrapping_add(amount.wrapping_mul(sign));
+            }
+        }
+        if let Some(extended) = self.extended.get_mut(slot) {
+            for (name, amount) in &asked.extended {
+                let cell = extended.entry(Arc::clone(name)).or_default();
+                *cell = cell.wrapping_add(amount.wrapping_mul(sign));
+                if *cell == 0 {
+                    extended.remove(name);
+                }
+            }
+        }
+    }
+
+    fn slot_for(&mut self, name: &str) -> Slot {
+        if let Some(&slot) = self.index.get(name) {
+            return slot;
+        }
+        let name: Arc<str> = name.into();
+        let hash = fnv(&name);
+        let slot = if let Some(slot) = self.free.pop() {
+            if let (Some(n), Some(h)) = (self.names.get_mut(slot), self.hashes.get_mut(slot)) {
+                *n = Arc::clone(&name);
+                *h = hash;
+            }
+            slot
+        } else {
+            self.names.push(Arc::clone(&name));
+            self.hashes.push(hash);
+            self.nodes.push(None);
+            self.extended.push(BTreeMap::new());
+            self.ports.push(Vec::new());
+            let Usage { cpu, memory, ephemeral, cpu_nonzero, memory_nonzero, pods } = &mut self.used;
+            for column in [cpu, memory, ephemeral, cpu_nonzero, memory_nonzero, pods] {
+                column.push(0);
+            }
+            self.nodes.len() - 1
+        };
+        self.index.insert(name, slot);
+        slot
+    }
+
+    fn release_if_unused(&mut self, slot: Slot) {
+        if self.node(slot).is_some() || self.used(slot).pods > 0 {
+            return;
+        }
+        if let Some(name) = self.names.get(slot)
+            && self.index.remove(name).is_some()
+        {
+            self.free.push(slot);
+        }
+    }
+
+    fn intern(&mut self, shape: &Arc<Shape>) -> Arc<Shape> {
+        if let Some(known) = self.shapes.get(shape) {
+            return Arc::clone(known);
+        }
+        if self.shapes.len() >= self.shapes_prune_at.max(SHAPES_PRUNE_AT) {
+            self.shapes.retain(|s| Arc::strong_count(s) > 1);
+            self.shapes_prune_at = self.shapes.len() * 2;
+        }
+        self.shapes.insert(Arc::clone(shape));
+        Arc::clone(shape)
+    }
+}
+
+fn forget_images(counts: &mut HashMap<String, usize>, node: &NodeInfo) {
+    for image in node.images.keys() {
+        if let Some(count) = counts.get_mut(image) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(image);
+            }
+        }
+    }
+}
+
+/// FNV-1a: a hash that is the same in every run and every release.
+fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

@@ -1,0 +1,177 @@
+//! The watches that feed the scheduler: each object is projected as it arrives and dropped, so memory
+//! holds projections only. A list after a broken watch becomes changes and removals.
+
+use std::{collections::HashSet, fmt::Debug, hash::Hash, sync::Arc};
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::{
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    storage::v1::StorageClass as WireClass,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use meta::ObjectKey;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    core::Change,
+    node::NodeInfo,
+    pod::PodInfo,
+    volumes::{Claim, StorageClass, Volume},
+};
+
+/// Kinds that [`all`] watches; each says [`Signal::Synced`] once.
+pub(crate) const KINDS: usize = 5;
+
+/// What a watch says.
+#[derive(Debug)]
+pub(crate) enum Signal {
+    /// An object changed.
+    Change(Change),
+    /// One more kind is known completely.
+    Synced,
+}
+
+/// Everything the scheduler looks at. Never ends; broken watches are resumed with backoff.
+pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> {
+    let key = |object: &PersistentVolumeClaim| ObjectKey {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    };
+    stream::select_all([
+        follow(
+            Api::<Pod>::all(client.clone()),
+            |pod| Arc::from(pod.uid().unwrap_or_default()),
+            |pod| Change::Pod(Box::new(PodInfo::read(&pod))),
+            Change::PodGone,
+        ),
+        follow(
+            Api::<Node>::all(client.clone()),
+            ResourceExt::name_any,
+            |node| Change::Node(Box::new(NodeInfo::read(&node))),
+            Change::NodeGone,
+        ),
+        follow(
+            Api::<PersistentVolumeClaim>::all(client.clone()),
+            key,
+            |claim| Change::Claim(Box::new(Claim::read(&claim))),
+            Change::ClaimGone,
+        ),
+        follow(
+            Api::<PersistentVolume>::all(client.clone()),
+            ResourceExt::name_any,
+            |volume| Change::Volume(Box::new(Volume::read(&volume))),
+            Change::VolumeGone,
+        ),
+        follow(
+            Api::<WireClass>::all(client.clone()),
+            ResourceExt::name_any,
+            |class| Change::Class(Box::new(StorageClass::read(&class))),
+            Change::ClassGone,
+        ),
+    ])
+}
+
+fn follow<K, Key>(
+    api: Api<K>,
+    key: fn(&K) -> Key,
+    set: fn(K) -> Change,
+    gone: fn(Key) -> Change,
+) -> stream::BoxStream<'static, Signal>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    Key: Eq + Hash + Clone + Send + 'static,
+{
+    let mut known = Known { keys: HashSet::new(), listed: HashSet::new(), synced: false };
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .flat_map(move |event| stream::iter(known.signals(event, key, set, gone)))
+        .boxed()
+}
+
+/// Keys that were reported, to tell after a list what went away unseen.
+struct Known<Key> {
+    keys: HashSet<Key>,
+    listed: HashSet<Key>,
+    synced: bool,
+}
+
+impl<Key: Eq + Hash + Clone> Known<Key> {
+    fn signals<K: Resource<DynamicType = ()>>(
+        &mut self,
+        event: Result<watcher::Event<K>, watcher::Error>,
+        key: fn(&K) -> Key,
+        set: fn(K) -> Change,
+        gone: fn(Key) -> Change,
+    ) -> Vec<Signal> {
+        match event {
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "watch broke, resuming");
+                Vec::new()
+            }
+            Ok(watcher::Event::Init) => {
+                self.listed.clear();
+                Vec::new()
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                self.listed.insert(key(&object));
+                vec![Signal::Change(set(object))]
+            }
+            Ok(watcher::Event::InitDone) => {
+                let listed = std::mem::take(&mut self.listed);
+                let before = std::mem::replace(&mut self.keys, listed);
+                let lost = before.into_iter().filter(|k| !self.keys.contains(k));
+                let mut signals: Vec<Signal> = lost.map(|k| Signal::Change(gone(k))).collect();
+                if !std::mem::replace(&mut self.synced, true) {
+                    signals.push(Signal::Synced);
+                }
+                signals
+            }
+            Ok(watcher::Event::Apply(object)) => {
+                self.keys.insert(key(&object));
+                vec![Signal::Change(set(object))]
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                let key = key(&object);
+                self.keys.remove(&key);
+                vec![Signal::Change(gone(key))]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_after_a_broken_watch_removes_what_went_away() {
+        let mut known = Known { keys: HashSet::new(), listed: HashSet::new(), synced: false };
+        let node = |name: &str| {
+            serde_json::from_value::<Node>(serde_json::json!({"metadata": {"name": name}})).unwrap()
+        };
+        let mut feed = |event| -> Vec<String> {
+            let set = |node| Change::Node(Box::new(NodeInfo::read(&node)));
+            let signals = known.signals(Ok(event), ResourceExt::name_any, set, Change::NodeGone);
+            signals
+                .into_iter()
+                .map(|signal| match signal {
+                    Signal::Change(Change::Node(node)) => format!("+{}", node.name),
+                    Signal::Change(Change::NodeGone(name)) => format!("-{name}"),
+                    Signal::Change(other) => panic!("{other:?}"),
+                    Signal::Synced => "synced".into(),
+                })
+                .collect()
+        };
+        assert!(feed(watcher::Event::Init).is_empty());
+        assert_eq!(feed(watcher::Event::InitApply(node("a"))), ["+a"]);
+        assert_eq!(feed(watcher::Event::InitDone), ["synced"]);
+        assert_eq!(feed(watcher::Event::Apply(node("b"))), ["+b"]);
+        assert!(feed(watcher::Event::Init).is_empty());
+        assert_eq!(feed(watcher::Event::InitApply(node("b"))), ["+b"]);
+        assert_eq!(feed(watcher::Event::InitDone), ["-a"]);
+        assert_eq!(feed(watcher::Event::Delete(node("b"))), ["-b"]);
+    }
+}
