@@ -89,7 +89,12 @@ impl Rest {
                 if entry.revision != seen.revision {
                     return Err(super::update::modified(resource, &target.key.name));
                 }
-                Ok(Change { object: object.clone(), origin: Origin::Sent, conditional: true })
+                Ok(Change {
+                    object: object.clone(),
+                    origin: Origin::Sent,
+                    conditional: true,
+                    warnings: Vec::new(),
+                })
             })
             .await;
         match changed {

@@ -15,6 +15,8 @@ mod pipeline;
 mod read;
 mod scale;
 mod select;
+#[cfg(test)]
+mod tests;
 mod update;
 mod watch;
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use meta::{Cause, Details, Object, ObjectKey, Reason, Status, Value};
+use meta::{Object, Reason, Status, Value};
 use resource::{Resource, Subresource, Verb};
-use schema::{managed::ApplyError, patch::PatchError};
+use schema::patch::PatchError;
 
 use super::{
     Caller, FieldValidation, Patch, PatchKind, Rest, Target, Written,
@@ -50,27 +50,22 @@ impl Rest {
     ) -> Result<Written, Status> {
         let mut warnings: Vec<String> = resource.deprecated.iter().map(ToString::to_string).collect();
         pipeline::strict(caller, Vec::new(), patch.duplicates.clone(), &mut warnings)?;
-        let said = std::cell::RefCell::new(Vec::new());
-        let mut texts = Vec::new();
         let entry = self
-            .change(caller, resource, target, &mut texts, |current, entry| {
+            .change(caller, resource, target, &mut warnings, |current, entry| {
                 let mut tree = current.clone().into_value();
                 patched(resource, &mut tree, &patch)?;
                 let mut object = Object::from_value(tree)
                     .map_err(|_| Status::bad_request("the patch does not leave an object"))?;
-                let mut unknown = Vec::new();
-                pipeline::decode(resource, caller, &mut object, Vec::new(), &mut unknown)?;
-                said.replace(unknown);
+                let mut warnings = Vec::new();
+                pipeline::decode(resource, caller, &mut object, Vec::new(), &mut warnings)?;
                 settle_name(&target.key, &mut object)?;
                 settle_namespace(resource, &target.key, &mut object)?;
                 // The stored revision came with the object; only one that the patch brought counts.
                 let conditional =
                     brings_revision(&patch.body) && preconditions(resource, current, entry, &object)?;
-                Ok(Change { object, origin: Origin::Sent, conditional })
+                Ok(Change { object, origin: Origin::Sent, conditional, warnings })
             })
             .await?;
-        warnings.extend(said.into_inner());
-        warnings.extend(texts);
         Ok(Written { entry, created: false, warnings })
     }
 
@@ -102,7 +97,8 @@ impl Rest {
                 return Err(Status::conflict(&resource.group_resource(), &target.key.name, why));
             }
             let made = schema::managed::apply(&resource.schema, None, &applied, &request, force);
-            let mut object = made.map_err(|error| refused(resource, &target.key, error))?.object;
+            let mut object =
+                made.map_err(|error| error.status(&resource.group_resource(), &target.key.name))?.object;
             self.complete(resource, &mut object)?;
             let key = target.key.clone();
             let created =
@@ -117,9 +113,10 @@ impl Rest {
             .change(caller, resource, target, &mut warnings, |current, entry| {
                 let conditional = preconditions(resource, current, entry, &applied)?;
                 let made = schema::managed::apply(&resource.schema, Some(current), &applied, &request, force);
-                let mut object = made.map_err(|error| refused(resource, &target.key, error))?.object;
+                let mut object =
+                    made.map_err(|error| error.status(&resource.group_resource(), &target.key.name))?.object;
                 self.complete(resource, &mut object)?;
-                Ok(Change { object, origin: Origin::Applied, conditional })
+                Ok(Change { object, origin: Origin::Applied, conditional, warnings: Vec::new() })
             })
             .await?;
         Ok(Written { entry, created: false, warnings })
@@ -203,37 +200,4 @@ fn brings_revision(body: &Value) -> bool {
 
 fn unsupported(why: &str) -> Status {
     Status::new(415, Reason::UnsupportedMediaType, why)
-}
-
-fn refused(resource: &Resource, key: &ObjectKey, error: ApplyError) -> Status {
-    let conflicts = match error {
-        ApplyError::Invalid(why) => return Status::bad_request(why),
-        ApplyError::Conflicts(conflicts) => conflicts,
-    };
-    let causes: Vec<Cause> = conflicts
-        .iter()
-        .map(|conflict| {
-            let mut message = format!("conflict with \"{}\"", conflict.manager);
-            if !conflict.subresource.is_empty() {
-                message.push_str(&format!(" with subresource \"{}\"", conflict.subresource));
-            }
-            message.push_str(&format!(" using {}", conflict.api_version));
-            if conflict.operation == "Update" && !conflict.time.is_empty() {
-                message.push_str(&format!(" at {}", conflict.time));
-            }
-            Cause { reason: "FieldManagerConflict".to_owned(), message, field: conflict.field.clone() }
-        })
-        .collect();
-    let word = if causes.len() == 1 { "conflict" } else { "conflicts" };
-    let lines: Vec<String> =
-        causes.iter().map(|cause| format!("{}: {}", cause.message, cause.field)).collect();
-    let message = format!("Apply failed with {} {word}: {}", causes.len(), lines.join("\n"));
-    let _ = (resource, key);
-    Status {
-        code: 409,
-        reason: Some(Reason::Conflict),
-        message,
-        details: Some(Box::new(Details { causes, ..Details::default() })),
-        continue_token: None,
-    }
 }

@@ -108,7 +108,7 @@ impl Rest {
                 let conditional = preconditions(resource, current, entry, &wanted)?;
                 let mut object = current.clone();
                 object.set(&path(&scale.spec_replicas), replicas);
-                Ok(Change { object, origin: Origin::Sent, conditional })
+                Ok(Change { object, origin: Origin::Sent, conditional, warnings: Vec::new() })
             })
             .await?;
         Ok(Written { entry: entry_of(scale, &entry)?, created: false, warnings })

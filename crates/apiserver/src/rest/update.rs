@@ -22,6 +22,8 @@ pub(super) struct Change {
     pub(super) origin: Origin,
     /// Whether the client named the revision it has seen: then a conflict is its own to solve.
     pub(super) conditional: bool,
+    /// What the decoder has to say to the client.
+    pub(super) warnings: Vec<String>,
 }
 
 /// The outcome of one try.
@@ -63,7 +65,7 @@ impl Rest {
         let entry = self
             .change(caller, resource, target, &mut warnings, |current, entry| {
                 let conditional = preconditions(resource, current, entry, &object)?;
-                Ok(Change { object: object.clone(), origin: Origin::Sent, conditional })
+                Ok(Change { object: object.clone(), origin: Origin::Sent, conditional, warnings: Vec::new() })
             })
             .await?;
         Ok(Written { entry, created: false, warnings })
@@ -96,6 +98,7 @@ impl Rest {
             let change = decide(&current, &entry)?;
             let conditional = change.conditional;
             warnings.truncate(said);
+            warnings.extend(change.warnings.iter().cloned());
             match self.try_change(caller, resource, target, &entry, current, change, warnings).await? {
                 Tried::Done(entry) => return self.serve(resource, entry),
                 Tried::Again if conditional => break,
