@@ -1,15 +1,18 @@
 //! The one place that writes. Takes a plan, carries it out in the order [`Plan`] documents, and says
 //! what the caches have to show before the key may be planned again.
 
+use std::{borrow::Cow, collections::HashMap};
+
 use futures::future::join_all;
 use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
     core::Request,
 };
+use meta::ObjectKey;
 use serde_json::Value;
 
 use crate::{
-    Child, Context, Error, Finalizer, Plan, Precondition, Propagation, Recorder, Result, Write,
+    Child, Context, Error, Finalizer, Kind, Plan, Precondition, Propagation, Recorder, Result, Write,
     applied::Applied, expect::Expectation,
 };
 
@@ -31,6 +34,8 @@ pub struct Acted {
     /// The first failure, if there was one.
     pub result: Result<()>,
     pub(crate) expectations: Vec<Expectation>,
+    /// For each object patched: the version the plan saw and the one our patch made of it.
+    moved: HashMap<(Kind, ObjectKey), (Value, Value)>,
 }
 
 impl Actor {
@@ -44,7 +49,7 @@ impl Actor {
     /// which plans from what is, so nothing is lost but time.
     pub async fn act(&self, cx: &Context, plan: &Plan) -> Acted {
         let Plan { apply, delete, status, events, effects, recheck_after: _, finalizer } = plan;
-        let mut done = Acted { writes: 0, result: Ok(()), expectations: Vec::new() };
+        let mut done = Acted { writes: 0, result: Ok(()), expectations: Vec::new(), moved: HashMap::new() };
         if let Some(Finalizer::Add(child)) = finalizer {
             self.write_all(cx, &mut done, &[child]).await;
         }
@@ -102,7 +107,8 @@ impl Actor {
         if done.result.is_err() {
             return;
         }
-        let answers = join_all(batch.iter().map(|child| send(&cx.client, &self.manager, child))).await;
+        let due: Vec<Cow<'_, Child>> = batch.iter().map(|child| done.rebase(child)).collect();
+        let answers = join_all(due.iter().map(|child| send(&cx.client, &self.manager, child))).await;
         for (child, answer) in batch.iter().zip(answers) {
             done.writes += 1;
             match answer {
@@ -114,6 +120,7 @@ impl Actor {
                     if let Some(announce) = &child.announce {
                         self.recorder.tell(cx, &announce.created(child, &object)).await;
                     }
+                    done.note_move(child, &object);
                     let about_object = !matches!(child.write, Write::Post(_));
                     if about_object && revision > 0 {
                         done.expectations.extend(Expectation::revision(&cx.stores, &child.kind, revision));
@@ -150,6 +157,36 @@ impl Actor {
     }
 }
 
+impl Acted {
+    /// A plan may patch one object twice (its metadata and its status), both on condition of the
+    /// version it saw. Our own first patch must not make the second one a conflict.
+    fn rebase<'a>(&self, child: &'a Child) -> Cow<'a, Child> {
+        let precondition = child.body.pointer(VERSION);
+        let moved = self.moved.get(&(child.kind.clone(), child.key.clone()));
+        match (child.write, moved, precondition) {
+            (Write::Patch(_), Some((from, to)), Some(wanted)) if wanted == from => {
+                let mut child = child.clone();
+                if let Some(version) = child.body.pointer_mut(VERSION) {
+                    *version = to.clone();
+                }
+                Cow::Owned(child)
+            }
+            _ => Cow::Borrowed(child),
+        }
+    }
+
+    fn note_move(&mut self, child: &Child, answer: &Value) {
+        if let (Write::Patch(_), Some(from), Some(to)) =
+            (child.write, child.body.pointer(VERSION), answer.pointer(VERSION))
+        {
+            let slot = self.moved.entry((child.kind.clone(), child.key.clone()));
+            slot.or_insert_with(|| (from.clone(), Value::Null)).1 = to.clone();
+        }
+    }
+}
+
+const VERSION: &str = "/metadata/resourceVersion";
+
 fn keep_first(result: &mut Result<()>, error: Error) {
     if result.is_ok() {
         *result = Err(error);
@@ -157,7 +194,7 @@ fn keep_first(result: &mut Result<()>, error: Error) {
 }
 
 fn revision_in(object: &Value) -> u64 {
-    let text = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+    let text = object.pointer(VERSION).and_then(Value::as_str);
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 

@@ -179,7 +179,16 @@ impl<R: Reconciler> Driver<R> {
                 Err(error) => return Outcome::of(Err(error)),
             };
             let plan = reconciler.plan(&world, cx.clock.now());
-            let acted = actor.act(&cx, &plan).await;
+            let mut acted = actor.act(&cx, &plan).await;
+            if let Err(error) = &acted.result {
+                let report = reconciler.failed(&world, error, cx.clock.now());
+                let reported = actor.act(&cx, &report).await;
+                acted.writes += reported.writes;
+                acted.expectations.extend(reported.expectations);
+                if let Err(error) = reported.result {
+                    tracing::debug!(controller = R::NAME, %key, error = chain(&error), "cannot report the failure");
+                }
+            }
             metrics.writes.fetch_add(acted.writes, Relaxed);
             Outcome {
                 result: acted.result,

@@ -106,6 +106,11 @@ impl Error {
         }
     }
 
+    /// The error and all its causes on one line, for conditions and logs.
+    pub fn text(&self) -> String {
+        chain(self)
+    }
+
     /// Whether the server said 409: somebody wrote first, the next plan sees it.
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|status| status.code == 409)

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use meta::{ObjectKey, Timestamp};
 
-use crate::{Context, Plan, Result, Watches};
+use crate::{Context, Error, Plan, Result, Watches};
 
 /// One loop: reads in [`Reconciler::observe`], decides in [`Reconciler::plan`]; the driver acts.
 pub trait Reconciler: Send + Sync + 'static {
@@ -30,4 +30,11 @@ pub trait Reconciler: Send + Sync + 'static {
 
     /// Decides. Pure: the same world and time give the same plan.
     fn plan(&self, world: &Self::World, now: Timestamp) -> Plan;
+
+    /// Decides what to say when acting on the plan of `world` failed: a condition, an event. Pure. It
+    /// is acted on at once and its own failure is only logged; the key is retried in any case.
+    fn failed(&self, world: &Self::World, error: &Error, now: Timestamp) -> Plan {
+        let (_, _, _) = (world, error, now);
+        Plan::default()
+    }
 }

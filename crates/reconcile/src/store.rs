@@ -111,6 +111,15 @@ impl<K: Resource + Send + Sync + 'static> Store<K> {
         keys.filter_map(|key| objects.by_key.get(key).cloned()).collect()
     }
 
+    /// Every object of one namespace that has no controller, in name order.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+        let objects = self.objects.read();
+        let Some(keys) = objects.by_controller.get("") else { return Vec::new() };
+        let of_namespace =
+            keys.range(ObjectKey::new(namespace, "")..).take_while(|key| key.namespace == namespace);
+        of_namespace.filter_map(|key| objects.by_key.get(key).cloned()).collect()
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.objects.read().by_key.len()
@@ -221,25 +230,27 @@ impl<K: Resource> Objects<K> {
     fn insert(&mut self, object: Arc<K>) -> Option<Arc<K>> {
         let key = key_of(&*object);
         let old = self.remove(&key);
-        if let Some(controller) = controller_of(&*object) {
-            self.by_controller.entry(controller.uid.clone()).or_default().insert(key.clone());
-        }
+        self.by_controller.entry(controller_uid(&*object)).or_default().insert(key.clone());
         self.by_key.insert(key, object);
         old
     }
 
     fn remove(&mut self, key: &ObjectKey) -> Option<Arc<K>> {
         let old = self.by_key.remove(key)?;
-        if let Some(controller) = controller_of(&*old)
-            && let Some(keys) = self.by_controller.get_mut(&controller.uid)
-        {
+        let controller = controller_uid(&*old);
+        if let Some(keys) = self.by_controller.get_mut(&controller) {
             keys.remove(key);
             if keys.is_empty() {
-                self.by_controller.remove(&controller.uid);
+                self.by_controller.remove(&controller);
             }
         }
         Some(old)
     }
+}
+
+/// Empty for an object without a controller.
+fn controller_uid<K: Resource>(object: &K) -> String {
+    controller_of(object).map(|controller| controller.uid.clone()).unwrap_or_default()
 }
 
 /// `managedFields` are the largest part of many objects and nobody plans from them.

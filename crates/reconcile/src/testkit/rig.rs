@@ -38,6 +38,18 @@ impl<R: Reconciler> Bench<R> {
         Self { api, clock, cx, reconciler, actor: Actor::new(R::NAME) }
     }
 
+    /// A bench for another reconciler at the same API, with the same caches.
+    pub fn beside<Q: Reconciler>(&self, reconciler: Q) -> Bench<Q> {
+        let Self { api, clock, cx, reconciler: _, actor: _ } = self;
+        Bench {
+            api: api.clone(),
+            clock: Arc::clone(clock),
+            cx: cx.clone(),
+            reconciler,
+            actor: Actor::new(Q::NAME),
+        }
+    }
+
     /// Stores every document of a YAML text.
     pub fn put_yaml(&self, text: &str) {
         for object in yaml_documents(text) {
