@@ -25,11 +25,12 @@ pub use key::{InvalidKey, Key};
 pub use memory::Memory;
 pub use plan::{Current, Plan, plan};
 pub use types::{
-    BATCH_BYTES_MAX, BATCH_WRITES_MAX, Change, Expect, Head, Loaded, Outcome, Stored, VALUE_BYTES_MAX, Write,
+    BATCH_BYTES_MAX, BATCH_WRITES_MAX, Change, Expect, Head, KEY_BYTES_MAX, Loaded, Outcome, Stored,
+    VALUE_BYTES_MAX, Write,
 };
 
 /// The result of every verb.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Keeps objects as bytes under keys, with one revision counter for all of them.
 ///
@@ -47,7 +48,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// On `Err` none of the batch is applied and none will be, except after [`Error::Unknown`]
     /// (see there). Refuses, with [`Error::TooLarge`], a batch beyond [`BATCH_WRITES_MAX`],
-    /// [`BATCH_BYTES_MAX`] or [`VALUE_BYTES_MAX`].
+    /// [`BATCH_BYTES_MAX`], [`VALUE_BYTES_MAX`] or [`KEY_BYTES_MAX`].
     ///
     /// Not cancel-safe: once polled, the batch may be committed although the future is dropped. It is
     /// then committed whole or not at all.

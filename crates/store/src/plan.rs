@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use meta::Revision;
 
 use crate::{
-    BATCH_BYTES_MAX, BATCH_WRITES_MAX, Change, Error, Expect, Key, Outcome, Result, Stored, VALUE_BYTES_MAX,
-    Write,
+    BATCH_BYTES_MAX, BATCH_WRITES_MAX, Change, Error, Expect, KEY_BYTES_MAX, Key, Outcome, Result, Stored,
+    VALUE_BYTES_MAX, Write,
 };
 
 /// What is stored now, before the batch.
@@ -82,6 +82,9 @@ fn check_size(batch: &[Write]) -> Result<()> {
         let size = value.as_ref().map_or(0, bytes::Bytes::len);
         if size > VALUE_BYTES_MAX {
             return refuse(format!("value of {key} in bytes"), size, VALUE_BYTES_MAX);
+        }
+        if key.as_str().len() > KEY_BYTES_MAX {
+            return refuse(format!("key {key} in bytes"), key.as_str().len(), KEY_BYTES_MAX);
         }
         total += size + key.as_str().len();
     }

@@ -16,6 +16,9 @@ pub const BATCH_BYTES_MAX: usize = 64 << 20;
 /// limit is 3 MiB), so that hitting this is a defect above.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
+/// Most bytes in one key. Kubernetes' own limits on names end far below.
+pub const KEY_BYTES_MAX: usize = 4096;
+
 /// One object as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {

@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt};
 use meta::Revision;
 
 use super::{Home, bytes, commit, done, fill, key, load, open, stored};
-use crate::{BATCH_WRITES_MAX, Error, Expect, Head, Loaded, Outcome, VALUE_BYTES_MAX, Write};
+use crate::{BATCH_WRITES_MAX, Error, Expect, Head, KEY_BYTES_MAX, Loaded, Outcome, VALUE_BYTES_MAX, Write};
 
 /// A new store is empty and stands at revision 0.
 pub async fn begins_empty(home: &dyn Home) {
@@ -130,7 +130,8 @@ pub async fn too_large_is_refused_whole(home: &dyn Home) {
         Write::create(key("huge"), Bytes::from(vec![0; VALUE_BYTES_MAX + 1])),
     ];
     let many = (0..=BATCH_WRITES_MAX).map(|i| Write::create(key(&i.to_string()), "")).collect();
-    for batch in [huge, many] {
+    let long = vec![Write::create(key(&"k".repeat(KEY_BYTES_MAX)), bytes("x"))];
+    for batch in [huge, many, long] {
         let refused = store.commit(batch).await;
         assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
         assert_eq!(load(&*store).await, (vec![], Revision(0)));
