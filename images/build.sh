@@ -38,11 +38,11 @@ flock 9
 for image in "$@"; do
     # a subshell, and no `|| exit` after it: that would turn off `set -e` inside
     (
-        packages= build= names=
+        packages= sources= names=
         work=$output/.work-$image
         # defines `packages` (roots of the closure), `names` and the function `build`
         . "$here/$image/image.sh"
-        inputs=$(find "$here/$image" -type f | LC_ALL=C sort | xargs cat | sha256sum | cut -d ' ' -f 1)
+        inputs=$(find "$here/$image" $sources -type f | LC_ALL=C sort | xargs cat | sha256sum | cut -d ' ' -f 1)
         # shellcheck disable=SC2086 # a list of names
         if [ -n "$packages" ]; then
             if [ -z "$(versions $packages | grep -v '(none)')" ]; then

@@ -1,0 +1,262 @@
+//! The contract on a real, private containerd: needs root and Debian's packages containerd, runc,
+//! containernetworking-plugins and iptables; what is missing fails the test with its package.
+//!
+//! One containerd for each test, in a directory and with a bridge and an address range of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which the lints do not know"
+)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use runtime::{
+    Action, ContainerSpec, ErrorKind, Event, PodSandboxSpec, PullPolicy, Runtime, StreamRequest, conformance,
+    contract::Streams,
+};
+use runtime_containerd::private::{Origin, Private, Settings};
+
+const BUSYBOX: &str = "docker.io/library/busybox:1.35";
+
+/// A directory that is taken away even when a test fails, containerd and pods included.
+struct Machine {
+    directory: tempfile::TempDir,
+    number: u8,
+}
+
+impl Machine {
+    fn new(number: u8) -> Self {
+        Self { directory: tempfile::Builder::new().prefix("keelson-").tempdir().unwrap(), number }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            bridge: format!("keelson-t{}", self.number),
+            ..Settings::new(self.directory.path().join("c"))
+        }
+    }
+
+    async fn start(&self) -> Private {
+        let private = Private::start(self.settings()).await.unwrap();
+        private.runtime().set_pod_cidr(&format!("10.213.{}.0/24", self.number)).await.unwrap();
+        private
+    }
+
+    fn pod(&self, name: &str) -> PodSandboxSpec {
+        PodSandboxSpec {
+            uid: format!("uid-{name}"),
+            namespace: "default".into(),
+            name: name.into(),
+            hostname: name.into(),
+            log_dir: self.directory.path().join("logs").join(name),
+            ..PodSandboxSpec::default()
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let pid = std::fs::read_to_string(self.directory.path().join("c/containerd.pid"));
+        if pid.is_ok() {
+            let settings = self.settings();
+            let stopping = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime
+                    .block_on(async { Private::start(settings).await.unwrap().stop(Duration::ZERO).await })
+                    .unwrap();
+            });
+            if stopping.join().is_err() {
+                eprintln!("cannot stop the containerd below {}", self.directory.path().display());
+            }
+        }
+    }
+}
+
+/// The file of an image that `images/build.sh` makes; built at most once, whoever asks.
+fn image(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap().join("../..");
+    let output =
+        std::env::var_os("KEELSON_IMAGE_DIR").map_or_else(|| root.join("target/images"), PathBuf::from);
+    let built =
+        Command::new(root.join("images/build.sh")).arg("--output").arg(&output).arg(name).status().unwrap();
+    assert!(built.success(), "images/build.sh {name} failed");
+    output.join(format!("{name}.tar"))
+}
+
+async fn run(
+    runtime: &dyn Runtime,
+    pod: &PodSandboxSpec,
+    image: &str,
+    change: impl FnOnce(&mut ContainerSpec),
+) -> (String, String) {
+    let pull = Action::PullImage { image: image.into(), policy: PullPolicy::Never, credentials: None };
+    let mut spec = ContainerSpec {
+        name: "main".into(),
+        image: runtime.act(&pull).await.unwrap().id().to_owned(),
+        image_name: image.into(),
+        log_path: "main/0.log".into(),
+        ..ContainerSpec::default()
+    };
+    change(&mut spec);
+    let sandbox = runtime.act(&Action::CreateSandbox(Box::new(pod.clone()))).await.unwrap().id().to_owned();
+    let create = Action::CreateContainer {
+        sandbox: sandbox.clone(),
+        pod: Box::new(pod.clone()),
+        spec: Box::new(spec),
+    };
+    let id = runtime.act(&create).await.unwrap().id().to_owned();
+    runtime.act(&Action::StartContainer { id: id.clone() }).await.unwrap();
+    (sandbox, id)
+}
+
+fn shell(script: &str) -> Vec<String> {
+    vec!["/bin/sh".into(), "-c".into(), script.into()]
+}
+
+/// Asks again until a command in a container succeeds: databases take a moment to start.
+async fn until_said(runtime: &dyn Runtime, id: &str, script: &str) -> String {
+    let asking = async {
+        loop {
+            let said = runtime.exec_sync(id, &shell(script), Duration::from_secs(10)).await.unwrap();
+            if said.exit_code == 0 {
+                return String::from_utf8_lossy(&said.stdout).trim().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), asking)
+        .await
+        .unwrap_or_else(|_| panic!("never succeeds: {script}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conformance_on_containerd() {
+    let machine = Machine::new(1);
+    let private = machine.start().await;
+    assert_eq!(private.origin(), Origin::Started);
+    let names = private.load_image(&image("busybox")).await.unwrap();
+    assert!(names.contains(&BUSYBOX.to_owned()), "{names:?}");
+    let environment = conformance::Environment {
+        runtime: Arc::new(private.runtime()),
+        image: BUSYBOX.into(),
+        missing_image: "missing.invalid/x:1".into(),
+        log_dir: machine.directory.path().join("logs"),
+        cgroup_parent: String::new(),
+        real: true,
+    };
+    conformance::run(&environment).await.unwrap_or_else(|failures| panic!("{failures}"));
+    private.stop(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_outlive_us_and_containerd_and_end_with_stop() {
+    let machine = Machine::new(2);
+    let first = machine.start().await;
+    first.load_image(&image("busybox")).await.unwrap();
+    let pod = machine.pod("lasting");
+    let (_, id) = run(&first.runtime(), &pod, BUSYBOX, |spec| spec.command = shell("exec sleep 1000")).await;
+    let before = first.runtime().observe_pod(&pod.uid).await.unwrap().unwrap();
+    drop(first);
+
+    let second = machine.start().await;
+    assert_eq!(second.origin(), Origin::Adopted);
+    let after = second.runtime().observe_pod(&pod.uid).await.unwrap().unwrap();
+    assert_eq!(after, before);
+
+    let pid_file = machine.directory.path().join("c/containerd.pid");
+    let pid = std::fs::read_to_string(&pid_file).unwrap();
+    let runtime = second.runtime();
+    let mut events = runtime.events();
+    for _ in 0..2 {
+        assert_eq!(events.next().await, Some(Event::Lost), "the subscription stands");
+    }
+    let kill = Command::new("kill").args(["-9", &pid]).status().unwrap();
+    assert!(kill.success());
+    let supervised = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::select! {
+            () = second.supervise() => panic!("nobody ended it"),
+            event = events.next() => assert_eq!(event, Some(Event::Lost), "it is back"),
+        }
+    });
+    supervised.await.unwrap();
+    assert_ne!(std::fs::read_to_string(&pid_file).unwrap(), pid);
+    let after = runtime.observe_pod(&pod.uid).await.unwrap().unwrap();
+    assert_eq!(after.container("main").unwrap().state, before.container("main").unwrap().state);
+    let said = runtime.exec_sync(&id, &shell("echo alive"), Duration::from_secs(10)).await.unwrap();
+    assert_eq!(said.stdout.as_ref(), b"alive\n");
+
+    second.stop(Duration::ZERO).await.unwrap();
+    assert!(!pid_file.exists());
+    assert!(!Path::new("/sys/class/net/keelson-t2").exists());
+    let below = machine.directory.path().to_string_lossy().into_owned();
+    assert!(!std::fs::read_to_string("/proc/self/mounts").unwrap().contains(&below));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_attach_and_port_forward_give_a_loopback_address() {
+    let machine = Machine::new(3);
+    let private = machine.start().await;
+    private.load_image(&image("busybox")).await.unwrap();
+    let runtime = private.runtime();
+    let pod = machine.pod("streams");
+    let (sandbox, container) =
+        run(&runtime, &pod, BUSYBOX, |spec| spec.command = shell("exec sleep 1000")).await;
+    let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
+    for request in [
+        StreamRequest::Exec { container: container.clone(), command: shell("echo hi"), streams },
+        StreamRequest::Attach { container: container.clone(), streams },
+        StreamRequest::PortForward { sandbox, ports: vec![80] },
+    ] {
+        let url = runtime.stream(&request).await.unwrap().0;
+        assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    }
+    let gone = StreamRequest::Attach { container: "0".repeat(64), streams };
+    assert_eq!(runtime.stream(&gone).await.unwrap_err().kind, ErrorKind::NotFound);
+    private.stop(Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn database_images_behave_as_the_official_ones() {
+    let machine = Machine::new(4);
+    let private = machine.start().await;
+    for name in ["postgres", "redis"] {
+        private.load_image(&image(name)).await.unwrap();
+    }
+    let runtime = private.runtime();
+
+    let (_, id) = run(&runtime, &machine.pod("postgres"), "postgres:15", |spec| {
+        spec.env = [("POSTGRES_PASSWORD", "it's secret"), ("POSTGRES_USER", "app"), ("POSTGRES_DB", "shop")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec();
+        spec.args = vec!["postgres".into(), "-c".into(), "max_connections=42".into()];
+    })
+    .await;
+    let address = runtime.observe_pod("uid-postgres").await.unwrap().unwrap().sandbox().unwrap().ips[0];
+    let psql = |sql: &str| format!("PGPASSWORD=\"it's secret\" psql -h {address} -U app shop -tAc '{sql}'");
+    assert_eq!(until_said(&runtime, &id, &psql("show max_connections")).await, "42");
+    assert_eq!(until_said(&runtime, &id, &psql("show data_directory")).await, "/var/lib/postgresql/data");
+    assert_eq!(until_said(&runtime, &id, "stat -c %u /proc/1").await, "999");
+    let refused = format!("PGPASSWORD=wrong psql -h {address} -U app shop -c 'select 1'");
+    let said = runtime.exec_sync(&id, &shell(&refused), Duration::from_secs(10)).await.unwrap();
+    assert_ne!(said.exit_code, 0, "a wrong password is let in");
+
+    let (_, id) = run(&runtime, &machine.pod("redis"), "redis:7", |spec| {
+        spec.args = ["--requirepass", "secret"].map(str::to_owned).to_vec();
+    })
+    .await;
+    assert_eq!(
+        until_said(&runtime, &id, "redis-cli -a secret --no-auth-warning ping | grep PONG").await,
+        "PONG"
+    );
+    assert_eq!(until_said(&runtime, &id, "redis-cli ping").await, "NOAUTH Authentication required.");
+    assert_eq!(until_said(&runtime, &id, "stat -c %u /proc/1").await, "999");
+    private.stop(Duration::from_secs(30)).await.unwrap();
+}
