@@ -160,6 +160,12 @@ impl Entry {
         self.subresource("", Subresource::Act(act))
     }
 
+    /// Stored and never served: no verb.
+    pub(crate) fn hidden(mut self) -> Self {
+        self.0.verbs = &[];
+        self
+    }
+
     /// `Warning` text when it is used.
     pub(crate) fn deprecated(mut self, text: &str) -> Self {
         self.0.deprecated = Some(text.into());

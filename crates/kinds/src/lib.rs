@@ -13,6 +13,10 @@ mod entry;
 mod groups;
 mod options;
 mod schemas;
+mod strategy;
+#[cfg(test)]
+mod testing;
+mod validate;
 
 pub use options::{Acts, Options};
 

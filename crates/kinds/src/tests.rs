@@ -33,7 +33,7 @@ fn discovery() {
 
 #[test]
 fn every_kind_has_a_schema_and_columns() {
-    for resource in table() {
+    for resource in table().into_iter().filter(|resource| !resource.verbs.is_empty()) {
         let Shape::Struct { properties, .. } = &resource.schema.node().shape else {
             panic!("{resource:?} has no schema");
         };

@@ -2,7 +2,7 @@
 
 use resource::Resource;
 
-use crate::{columns::AGE, entry::Group};
+use crate::{columns::AGE, entry::Group, strategy::Definition};
 
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
@@ -12,6 +12,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .short("crd")
             .short("crds")
             .columns(&[AGE])
+            .strategy(Definition)
             .status()
             .done(),
     ]

@@ -4,7 +4,7 @@ use meta::{GroupResource, GroupVersion, Object, Status, Value};
 use resource::{Convert, Resource};
 use serde_json::{Map, json};
 
-use crate::{columns::AGE, entry::Group};
+use crate::{columns::AGE, entry::Group, strategy::Autoscaler};
 
 /// The kinds of `v2`, the version that is stored.
 pub(super) fn kinds_v2(group: &Group<'_>) -> Vec<Resource> {
@@ -14,6 +14,7 @@ pub(super) fn kinds_v2(group: &Group<'_>) -> Vec<Resource> {
             .short("hpa")
             .in_all()
             .columns(&[AGE])
+            .strategy(Autoscaler)
             .status()
             .done(),
     ]
@@ -27,6 +28,7 @@ pub(super) fn kinds_v1(group: &Group<'_>) -> Vec<Resource> {
             .short("hpa")
             .in_all()
             .columns(&[AGE])
+            .strategy(Autoscaler)
             .status()
             .stored_as(
                 GroupResource::new("autoscaling", "horizontalpodautoscalers"),

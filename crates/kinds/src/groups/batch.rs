@@ -2,16 +2,28 @@
 
 use resource::Resource;
 
-use crate::{columns::AGE, entry::Group};
+use crate::{
+    columns::AGE,
+    entry::Group,
+    strategy::{CronJob, Job},
+};
 
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
     vec![
-        group.namespaced("CronJob", "cronjobs").short("cj").in_all().columns(&[AGE]).status().done(),
+        group
+            .namespaced("CronJob", "cronjobs")
+            .short("cj")
+            .in_all()
+            .columns(&[AGE])
+            .strategy(CronJob)
+            .status()
+            .done(),
         group
             .namespaced("Job", "jobs")
             .in_all()
             .columns(&[AGE])
+            .strategy(Job)
             .status()
             .selectable(&[("status.successful", "0")])
             .done(),

@@ -5,7 +5,16 @@ use std::sync::Arc;
 use resource::{Resource, Subresource};
 
 use super::events::EVENT_FIELDS;
-use crate::{Acts, Options, columns::AGE, entry::Group};
+use crate::{
+    Acts, Options,
+    columns::AGE,
+    entry::Group,
+    strategy::{
+        Binding, ConfigMap, Endpoints, Eviction, LimitRange, Namespace, Node, PersistentVolume,
+        PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Rules, Secret,
+        Service,
+    },
+};
 
 const POD_FIELDS: &[(&str, &str)] = &[
     ("spec.nodeName", ""),
@@ -19,21 +28,36 @@ const POD_FIELDS: &[(&str, &str)] = &[
 ];
 
 /// The kinds of the group.
-pub(super) fn kinds(group: &Group<'_>, _options: &Options, acts: &Acts) -> Vec<Resource> {
-    let mut service_account =
-        group.namespaced("ServiceAccount", "serviceaccounts").short("sa").columns(&[AGE]);
+pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Resource> {
+    let mut service_account = group
+        .namespaced("ServiceAccount", "serviceaccounts")
+        .short("sa")
+        .columns(&[AGE])
+        .strategy(Rules::new());
     if let Some(token) = &acts.token {
         service_account = service_account.subresource("token", Subresource::Act(Arc::clone(token)));
     }
     vec![
-        group.namespaced("ConfigMap", "configmaps").short("cm").columns(&[AGE]).done(),
-        group.namespaced("Endpoints", "endpoints").short("ep").columns(&[AGE]).done(),
-        group.namespaced("Event", "events").short("ev").columns(&[AGE]).selectable(EVENT_FIELDS).done(),
-        group.namespaced("LimitRange", "limitranges").short("limits").columns(&[AGE]).done(),
+        group.namespaced("ConfigMap", "configmaps").short("cm").columns(&[AGE]).strategy(ConfigMap).done(),
+        group.namespaced("Endpoints", "endpoints").short("ep").columns(&[AGE]).strategy(Endpoints).done(),
+        group
+            .namespaced("Event", "events")
+            .short("ev")
+            .columns(&[AGE])
+            .strategy(Rules::new().creates_on_update())
+            .selectable(EVENT_FIELDS)
+            .done(),
+        group
+            .namespaced("LimitRange", "limitranges")
+            .short("limits")
+            .columns(&[AGE])
+            .strategy(LimitRange)
+            .done(),
         group
             .cluster("Namespace", "namespaces")
             .short("ns")
             .columns(&[AGE])
+            .strategy(Namespace)
             .status()
             .subresource("finalize", Subresource::Update)
             .selectable(&[("status.phase", "")])
@@ -42,6 +66,7 @@ pub(super) fn kinds(group: &Group<'_>, _options: &Options, acts: &Acts) -> Vec<R
             .cluster("Node", "nodes")
             .short("no")
             .columns(&[AGE])
+            .strategy(Node)
             .status()
             .connects(&["proxy"])
             .selectable(&[("spec.unschedulable", "false")])
@@ -50,28 +75,48 @@ pub(super) fn kinds(group: &Group<'_>, _options: &Options, acts: &Acts) -> Vec<R
             .namespaced("PersistentVolumeClaim", "persistentvolumeclaims")
             .short("pvc")
             .columns(&[AGE])
+            .strategy(PersistentVolumeClaim)
             .status()
             .done(),
-        group.cluster("PersistentVolume", "persistentvolumes").short("pv").columns(&[AGE]).status().done(),
+        group
+            .cluster("PersistentVolume", "persistentvolumes")
+            .short("pv")
+            .columns(&[AGE])
+            .strategy(PersistentVolume)
+            .status()
+            .done(),
         pods(group),
-        group.namespaced("PodTemplate", "podtemplates").columns(&[AGE]).done(),
+        group.namespaced("PodTemplate", "podtemplates").columns(&[AGE]).strategy(PodTemplate).done(),
         group
             .namespaced("ReplicationController", "replicationcontrollers")
             .short("rc")
             .in_all()
             .columns(&[AGE])
+            .strategy(ReplicationController)
             .status()
             .scale()
             .selectable(&[("status.replicas", "0")])
             .done(),
-        group.namespaced("ResourceQuota", "resourcequotas").short("quota").columns(&[AGE]).status().done(),
-        group.namespaced("Secret", "secrets").columns(&[AGE]).selectable(&[("type", "")]).done(),
+        group
+            .namespaced("ResourceQuota", "resourcequotas")
+            .short("quota")
+            .columns(&[AGE])
+            .strategy(ResourceQuota)
+            .status()
+            .done(),
+        group
+            .namespaced("Secret", "secrets")
+            .columns(&[AGE])
+            .strategy(Secret)
+            .selectable(&[("type", "")])
+            .done(),
         service_account.done(),
         group
             .namespaced("Service", "services")
             .short("svc")
             .in_all()
             .columns(&[AGE])
+            .strategy(Service { options: options.clone() })
             .status()
             .connects(&["proxy"])
             .selectable(&[("spec.clusterIP", ""), ("spec.type", "")])
@@ -85,8 +130,11 @@ fn pods(group: &Group<'_>) -> Resource {
         .short("po")
         .in_all()
         .columns(&[AGE])
+        .strategy(Pod)
         .status()
+        .subresource("binding", Subresource::Act(Arc::new(Binding)))
         .subresource("ephemeralcontainers", Subresource::Update)
+        .subresource("eviction", Subresource::Act(Arc::new(Eviction)))
         .connects(&["attach", "exec", "log", "portforward", "proxy"])
         .selectable(POD_FIELDS)
         .done()

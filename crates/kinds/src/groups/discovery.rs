@@ -2,9 +2,9 @@
 
 use resource::Resource;
 
-use crate::{columns::AGE, entry::Group};
+use crate::{columns::AGE, entry::Group, strategy::EndpointSlice};
 
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
-    vec![group.namespaced("EndpointSlice", "endpointslices").columns(&[AGE]).done()]
+    vec![group.namespaced("EndpointSlice", "endpointslices").columns(&[AGE]).strategy(EndpointSlice).done()]
 }

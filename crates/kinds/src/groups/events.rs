@@ -3,7 +3,7 @@
 use meta::{GroupResource, GroupVersion, Object, Status, Value};
 use resource::{Convert, Resource};
 
-use crate::{columns::AGE, entry::Group};
+use crate::{columns::AGE, entry::Group, strategy::Rules};
 
 /// Selectable fields of a core Event; those of this group's are in the same order.
 pub(super) const EVENT_FIELDS: &[(&str, &str)] = &[
@@ -39,6 +39,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("Event", "events")
             .short("ev")
             .columns(&[AGE])
+            .strategy(Rules::new().creates_on_update())
             .selectable(REGARDING_FIELDS)
             .stored_as(GroupResource::new("", "events"), GroupVersion::new("", "v1"), Renamed)
             .done(),

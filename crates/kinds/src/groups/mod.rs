@@ -5,7 +5,7 @@ use std::sync::Arc;
 use resource::Resource;
 use schema::TypeSet;
 
-use crate::{Acts, Options, entry::Group};
+use crate::{Acts, Options, entry::Group, strategy::NODE_PORTS};
 
 mod apiextensions;
 mod apps;
@@ -48,6 +48,7 @@ pub(crate) fn all(types: &Arc<TypeSet>, options: &Options, acts: &Acts) -> Vec<R
         scheduling::kinds(&group("scheduling.k8s.io", "v1", "io.k8s.api.scheduling.v1")),
         coordination::kinds(&group("coordination.k8s.io", "v1", "io.k8s.api.coordination.v1")),
         node::kinds(&group("node.k8s.io", "v1", "io.k8s.api.node.v1")),
+        networking::claims(&group(NODE_PORTS.0, "v1", "")),
         discovery::kinds(&group("discovery.k8s.io", "v1", "io.k8s.api.discovery.v1")),
     ];
     for group in &mut kinds {

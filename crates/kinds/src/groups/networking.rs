@@ -2,15 +2,36 @@
 
 use resource::Resource;
 
-use crate::{columns::AGE, entry::Group};
+use crate::{
+    columns::AGE,
+    entry::Group,
+    strategy::{Address, Ingress, IngressClass, NODE_PORTS, NetworkPolicy, Rules, ServiceCidr},
+};
 
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
     vec![
-        group.cluster("IngressClass", "ingressclasses").columns(&[AGE]).done(),
-        group.namespaced("Ingress", "ingresses").short("ing").columns(&[AGE]).status().done(),
-        group.cluster("IPAddress", "ipaddresses").short("ip").columns(&[AGE]).done(),
-        group.namespaced("NetworkPolicy", "networkpolicies").short("netpol").columns(&[AGE]).done(),
-        group.cluster("ServiceCIDR", "servicecidrs").columns(&[AGE]).status().done(),
+        group.cluster("IngressClass", "ingressclasses").columns(&[AGE]).strategy(IngressClass).done(),
+        group
+            .namespaced("Ingress", "ingresses")
+            .short("ing")
+            .columns(&[AGE])
+            .strategy(Ingress)
+            .status()
+            .done(),
+        group.cluster("IPAddress", "ipaddresses").short("ip").columns(&[AGE]).strategy(Address).done(),
+        group
+            .namespaced("NetworkPolicy", "networkpolicies")
+            .short("netpol")
+            .columns(&[AGE])
+            .strategy(NetworkPolicy)
+            .done(),
+        group.cluster("ServiceCIDR", "servicecidrs").columns(&[AGE]).strategy(ServiceCidr).status().done(),
     ]
+}
+
+/// The hidden kind of node port claims: stored, so that a port is claimed by creating an object, and
+/// without verbs, so that nobody sees it. It has no schema: only the server makes its objects.
+pub(super) fn claims(group: &Group<'_>) -> Vec<Resource> {
+    vec![group.cluster("NodePort", NODE_PORTS.1).strategy(Rules::new()).hidden().done()]
 }

@@ -2,7 +2,7 @@
 
 use resource::Resource;
 
-use crate::{columns::AGE, entry::Group};
+use crate::{columns::AGE, entry::Group, strategy::DisruptionBudget};
 
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
@@ -11,6 +11,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("PodDisruptionBudget", "poddisruptionbudgets")
             .short("pdb")
             .columns(&[AGE])
+            .strategy(DisruptionBudget)
             .status()
             .done(),
     ]
