@@ -293,8 +293,8 @@ async fn a_watch_resumes_after_its_revision_without_gap_or_repeat() {
 #[tokio::test]
 async fn whole_kind_watchers_share_the_bytes_of_a_commit() {
     let server = Server::start().await;
-    let (mut one, mut two) = (server.watch(from(1)).await, server.watch(from(1)).await);
     server.make("first").await;
+    let (mut one, mut two) = (server.watch(from(1)).await, server.watch(from(1)).await);
     server.make("a").await;
     let (one, two) = (one.next_chunk().await.unwrap().unwrap(), two.next_chunk().await.unwrap().unwrap());
     assert_eq!(one.as_ptr(), two.as_ptr());
