@@ -3,10 +3,24 @@
 //! Guarantees: a write is answered after it is durable; a watcher sees every change of what it asked for
 //! once and in order, or is told that it has to list again; no lock is held across a wait.
 
+pub mod admission;
+pub mod auth;
 pub mod cache;
 mod committer;
+pub mod connect;
+mod discovery;
+pub mod http;
+mod openapi;
+pub mod pki;
 mod registry;
 pub mod rest;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod testing_kinds;
+pub mod tokens;
 
 pub use cache::Cache;
+pub use openapi::Describe;
 pub use registry::Registry;

@@ -1,0 +1,4 @@
+//! Streams to nodes: log, exec, attach, port-forward and proxy.
+
+/// Reaches the kubelet endpoints of nodes.
+pub struct Kubelets;

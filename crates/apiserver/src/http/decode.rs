@@ -1,0 +1,219 @@
+//! From the bytes of a body to a tree. Keys given twice are reported as upstream's strict decoder does; the
+//! last one counts.
+
+use std::fmt;
+
+use meta::{Object, Status, Value};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::Map;
+
+use super::negotiate::Media;
+
+/// Most duplicates reported; nobody reads more.
+const DUPLICATES_MAX: usize = 100;
+
+/// A decoded body.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Decoded {
+    pub(crate) value: Value,
+    /// `duplicate field "spec.replicas"` for each key that was given twice.
+    pub(crate) duplicates: Vec<String>,
+}
+
+/// Decodes a body; 400 when it is not valid.
+pub(crate) fn decode(bytes: &[u8], media: Media) -> Result<Decoded, Status> {
+    let mut found = Found::default();
+    let value = match media {
+        Media::Json => {
+            let mut json = serde_json::Deserializer::from_slice(bytes);
+            let value = Seed(&mut found).deserialize(&mut json).and_then(|v| json.end().map(|()| v));
+            value.map_err(|error| Status::bad_request(format!("error decoding json: {error}")))?
+        }
+        Media::Yaml => {
+            let text = std::str::from_utf8(bytes)
+                .map_err(|error| Status::bad_request(format!("error decoding yaml: {error}")))?;
+            let options = serde_saphyr::options! {
+                duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+            };
+            serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
+                Seed(&mut found).deserialize(yaml)
+            })
+            .map_err(|error| Status::bad_request(format!("error decoding yaml: {error}")))?
+        }
+    };
+    Ok(Decoded { value, duplicates: found.duplicates })
+}
+
+/// Decodes a body that must be an object.
+pub(crate) fn object(bytes: &[u8], media: Media) -> Result<(Object, Vec<String>), Status> {
+    let Decoded { value, duplicates } = decode(bytes, media)?;
+    let object = Object::from_value(value)
+        .map_err(|_| Status::bad_request("the body of the request is not an object"))?;
+    Ok((object, duplicates))
+}
+
+#[derive(Default)]
+struct Found {
+    path: Vec<Step>,
+    duplicates: Vec<String>,
+}
+
+enum Step {
+    Key(String),
+    Item(usize),
+}
+
+impl Found {
+    fn duplicate(&mut self) {
+        if self.duplicates.len() >= DUPLICATES_MAX {
+            return;
+        }
+        let mut path = String::new();
+        for step in &self.path {
+            match step {
+                Step::Key(key) if path.is_empty() => path.push_str(key),
+                Step::Key(key) => path.extend([".", key]),
+                Step::Item(at) => path.push_str(&format!("[{at}]")),
+            }
+        }
+        let text = format!("duplicate field \"{path}\"");
+        if !self.duplicates.contains(&text) {
+            self.duplicates.push(text);
+        }
+    }
+}
+
+/// Builds a [`Value`] and remembers on the way where it is.
+struct Seed<'a>(&'a mut Found);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(Value::Bool(v))
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(Value::from(v))
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(Value::from(v))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Value, E> {
+        serde_json::Number::from_f64(v).map(Value::Number).ok_or_else(|| E::custom("number is not finite"))
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(Value::String(v.to_owned()))
+    }
+
+    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+        Ok(Value::String(v))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        self.0.path.push(Step::Item(0));
+        while let Some(item) = items.next_element_seed(Seed(self.0))? {
+            list.push(item);
+            if let Some(Step::Item(at)) = self.0.path.last_mut() {
+                *at += 1;
+            }
+        }
+        self.0.path.pop();
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            self.0.path.push(Step::Key(key));
+            let value = entries.next_value_seed(Seed(self.0))?;
+            let Some(Step::Key(key)) = self.0.path.pop() else { continue };
+            if map.contains_key(&key) {
+                self.0.path.push(Step::Key(key.clone()));
+                self.0.duplicate();
+                self.0.path.pop();
+            }
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(media: Media, text: &str, value: Value, duplicates: &[&str]) {
+        let decoded = decode(text.as_bytes(), media).unwrap();
+        assert_eq!(decoded.value, value, "{text}");
+        assert_eq!(decoded.duplicates, duplicates, "{text}");
+    }
+
+    #[test]
+    fn reads_json_and_reports_duplicates() {
+        check(
+            Media::Json,
+            r#"{"a": [1, -2, 1.5, "x", null, true]}"#,
+            json!({"a": [1, -2, 1.5, "x", null, true]}),
+            &[],
+        );
+        check(
+            Media::Json,
+            r#"{"spec": {"replicas": 1, "list": [{}, {"a": 1, "a": 2}], "replicas": 2}}"#,
+            json!({"spec": {"replicas": 2, "list": [{}, {"a": 2}]}}),
+            &[r#"duplicate field "spec.list[1].a""#, r#"duplicate field "spec.replicas""#],
+        );
+        for bad in ["", "{", "{}x", r#"{"a":}"#] {
+            assert_eq!(decode(bad.as_bytes(), Media::Json).unwrap_err().code, 400, "{bad}");
+        }
+        assert_eq!(object(b"[]", Media::Json).unwrap_err().code, 400);
+        let deep = "[".repeat(100_000);
+        assert_eq!(decode(deep.as_bytes(), Media::Json).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn reads_yaml_and_reports_duplicates() {
+        check(
+            Media::Yaml,
+            "apiVersion: v1\nport: 80\nratio: 0.5\nname: \"1\"\nlist:\n- a\n- {b: ~}\non: true\n",
+            json!({"apiVersion": "v1", "port": 80, "ratio": 0.5, "name": "1", "list": ["a", {"b": null}], "on": true}),
+            &[],
+        );
+        check(
+            Media::Yaml,
+            "spec:\n  a: 1\n  a: 2\n",
+            json!({"spec": {"a": 2}}),
+            &[r#"duplicate field "spec.a""#],
+        );
+        assert_eq!(decode(b"a: [", Media::Yaml).unwrap_err().code, 400);
+    }
+}

@@ -1,0 +1,105 @@
+//! `/healthz`, `/livez`, `/readyz`: each a list of named checks.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use http::Response;
+
+use super::{body::Body, encode, query::Query};
+
+/// One named check: why it fails, or nothing.
+pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The checks of a server. All must be added before it serves; a stopping server is not ready.
+#[derive(Clone, Default)]
+pub struct Health {
+    ready: Vec<(&'static str, Check)>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Health {
+    /// Adds a check to readiness, such as `controllers`. It must not wait.
+    #[must_use]
+    pub fn ready_when(mut self, name: &'static str, check: Check) -> Self {
+        self.ready.push((name, check));
+        self
+    }
+
+    /// From now on not ready, so that balancers send nothing new.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers one of the three paths (with or without a check's name behind it); `None` for other paths.
+    pub(crate) fn answer(&self, path: &str, query: &Query<'_>) -> Option<Response<Body>> {
+        let (endpoint, only) = match path.strip_prefix('/')?.split_once('/') {
+            Some((endpoint, check)) => (endpoint, Some(check)),
+            None => (path.strip_prefix('/')?, None),
+        };
+        let readiness = match endpoint {
+            "livez" | "healthz" => false,
+            "readyz" => true,
+            _ => return None,
+        };
+        let excluded: Vec<&str> = query.all("exclude").collect();
+        let mut results: Vec<(&str, Result<(), String>)> = vec![("ping", Ok(()))];
+        if readiness {
+            results.extend(self.ready.iter().map(|(name, check)| (*name, check())));
+            let stopping = self.stopping.load(Ordering::SeqCst);
+            results
+                .push(("shutdown", if stopping { Err("process is shutting down".into()) } else { Ok(()) }));
+        }
+        if let Some(only) = only {
+            results.retain(|(name, _)| *name == only);
+            if results.is_empty() {
+                return Some(encode::status(&meta::Status::no_such_path()));
+            }
+        }
+        results.retain(|(name, _)| !excluded.contains(name));
+        Some(report(endpoint, &results, query.all("verbose").next().is_some()))
+    }
+}
+
+fn report(endpoint: &str, results: &[(&str, Result<(), String>)], verbose: bool) -> Response<Body> {
+    let failed = results.iter().any(|(_, result)| result.is_err());
+    if !failed && !verbose {
+        return encode::text(200, "ok");
+    }
+    let mut text = String::new();
+    for (name, result) in results {
+        match result {
+            Ok(()) => text.push_str(&format!("[+]{name} ok\n")),
+            Err(why) => text.push_str(&format!("[-]{name} failed: {why}\n")),
+        }
+    }
+    let verdict = if failed { "failed" } else { "passed" };
+    text.push_str(&format!("{endpoint} check {verdict}\n"));
+    encode::text(if failed { 500 } else { 200 }, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_is_more_than_liveness() {
+        let health = Health::default().ready_when("informers", Arc::new(|| Err("not synced".into())));
+        let code = |path, query| health.answer(path, &Query::parse(query)).map(|r| r.status().as_u16());
+        for (path, query, expected) in [
+            ("/healthz", None, Some(200)),
+            ("/livez", Some("verbose"), Some(200)),
+            ("/readyz", None, Some(500)),
+            ("/readyz", Some("exclude=informers"), Some(200)),
+            ("/readyz/ping", None, Some(200)),
+            ("/readyz/informers", None, Some(500)),
+            ("/readyz/other", None, Some(404)),
+            ("/version", None, None),
+        ] {
+            assert_eq!(code(path, query), expected, "{path} {query:?}");
+        }
+        health.stop();
+        assert_eq!(code("/readyz", Some("exclude=informers")), Some(500));
+    }
+}

@@ -1,0 +1,35 @@
+//! The HTTP face of the server: from a request to the verb it means, and back.
+//!
+//! Guarantees: every request passes the one chain (authenticate, impersonate, authorize, route, handle);
+//! every error is a `metav1.Status`; a body is bounded; stored bytes are written as they are. Knows no kind
+//! and decides nothing about objects: that is `rest`.
+
+mod body;
+mod chain;
+mod decode;
+mod encode;
+mod health;
+mod impersonate;
+mod list;
+mod metrics;
+mod negotiate;
+mod paths;
+mod query;
+mod resources;
+mod route;
+mod serve;
+mod service;
+mod tls;
+mod watch;
+mod write;
+
+pub(crate) use encode::partial;
+
+pub use body::{Body, BoxError};
+pub use health::{Check, Health};
+pub use metrics::Metrics;
+pub use serve::{ServeError, Server, Serving};
+pub use service::InProcess;
+pub use tls::{TlsError, tls_config};
+
+pub(crate) use body::Input;

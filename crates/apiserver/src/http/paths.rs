@@ -1,0 +1,122 @@
+//! Paths that are no objects: discovery, OpenAPI, health, version, metrics, token issuer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, header, request::Parts};
+use meta::{Reason, Status};
+use serde_json::json;
+
+use super::{
+    body::Body,
+    chain::Shared,
+    encode,
+    negotiate::{self, Form, Wanted},
+    query::Query,
+};
+use crate::{discovery::Aggregated, openapi::Document};
+
+/// Answers one of them; 404 when it is none.
+pub(crate) async fn answer(
+    server: &Arc<Shared>,
+    parts: &Parts,
+    path: &str,
+    query: &Query<'_>,
+) -> Result<Response<Body>, Status> {
+    if let Some(answer) = server.health.answer(path, query) {
+        return Ok(answer);
+    }
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        return Err(Status::new(
+            405,
+            Reason::MethodNotAllowed,
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    let wanted = || negotiate::accept(&parts.headers, query.get("pretty"));
+    match path.trim_end_matches('/') {
+        "" => Ok(encode::value(
+            200,
+            wanted()?,
+            &json!({ "paths": server.discovery.paths(server.rest.registry()) }),
+        )),
+        "/version" => Ok(encode::value(200, wanted()?, &server.version)),
+        "/metrics" => {
+            let text = server.metrics.text(server.rest.cache());
+            let of = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            Ok(encode::response(200, of, Body::whole(text.into())))
+        }
+        "/.well-known/openid-configuration" => issuer(server, |tokens| tokens.discovery()),
+        "/openid/v1/jwks" => issuer(server, |tokens| tokens.jwks()),
+        openapi if openapi == "/openapi" || openapi.starts_with("/openapi/") => {
+            self::openapi(server, parts, openapi, query)
+        }
+        api if api == "/api" || api == "/apis" || api.starts_with("/api/") || api.starts_with("/apis/") => {
+            discovery(server, parts, api, wanted)
+        }
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+fn issuer(
+    server: &Shared,
+    document: impl Fn(&crate::tokens::Tokens) -> serde_json::Value,
+) -> Result<Response<Body>, Status> {
+    let tokens = server.tokens.as_ref().ok_or_else(Status::no_such_path)?;
+    Ok(encode::json(200, &document(tokens)))
+}
+
+fn discovery(
+    server: &Shared,
+    parts: &Parts,
+    path: &str,
+    wanted: impl Fn() -> Result<Wanted, Status>,
+) -> Result<Response<Body>, Status> {
+    let registry = server.rest.registry();
+    if matches!(path, "/api" | "/apis") && crate::discovery::wants_aggregated(&parts.headers) {
+        let core = path == "/api";
+        let Aggregated { body, etag } = server.discovery.aggregated(registry, core);
+        return Ok(tagged(parts, &etag, crate::discovery::AGGREGATED_TYPE, body));
+    }
+    let wanted = Wanted { form: Form::Whole, ..wanted()? };
+    let document = crate::discovery::legacy(registry, path).ok_or_else(Status::no_such_path)?;
+    Ok(encode::value(200, wanted, &document))
+}
+
+fn openapi(server: &Shared, parts: &Parts, path: &str, query: &Query<'_>) -> Result<Response<Body>, Status> {
+    let registry = server.rest.registry();
+    let document = match path {
+        "/openapi/v2" => {
+            let accepted =
+                parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            server.openapi.v2(registry, accepted)?
+        }
+        "/openapi/v3" => server.openapi.v3_index(registry)?,
+        _ => {
+            let name = path.strip_prefix("/openapi/v3/").ok_or_else(Status::no_such_path)?;
+            server.openapi.v3(registry, name)?.ok_or_else(Status::no_such_path)?
+        }
+    };
+    let Document { bytes, etag, content_type } = document;
+    let mut response = tagged(parts, &etag, content_type, bytes);
+    if query.get("hash").is_some_and(|hash| etag.trim_matches('"') == hash) {
+        // The address names this very content, so it never changes.
+        let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
+        response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    }
+    Ok(response)
+}
+
+/// The document, or 304 when the client has it.
+fn tagged(parts: &Parts, etag: &str, content_type: &'static str, bytes: Bytes) -> Response<Body> {
+    let known = parts.headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let same =
+        known.is_some_and(|list| list.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag));
+    let (code, body) = if same { (304, Body::empty()) } else { (200, Body::whole(bytes)) };
+    let mut response = encode::response(code, HeaderValue::from_static(content_type), body);
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}

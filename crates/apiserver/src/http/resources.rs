@@ -1,0 +1,197 @@
+//! Requests on objects, after they were authorized: which verb of the engine they mean.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Response};
+use meta::{ObjectKey, Status};
+use resource::{Resource, Scope, Subresource, User};
+
+use super::{
+    body::{Body, Input},
+    chain::Shared,
+    encode, list,
+    metrics::{Class, Labels},
+    negotiate::{self, Form, Wanted},
+    query::{self, Query},
+    route::Named,
+    watch, write,
+};
+use crate::{
+    rest::{Rest, Target},
+    table::Include,
+};
+
+/// One request on objects.
+pub(crate) struct Call<'a> {
+    pub(crate) server: &'a Arc<Shared>,
+    pub(crate) user: &'a User,
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) named: &'a Named<'a>,
+    pub(crate) query: Query<'a>,
+    pub(crate) verb: &'static str,
+}
+
+impl Call<'_> {
+    pub(crate) fn rest(&self) -> &Rest {
+        &self.server.rest
+    }
+
+    pub(crate) fn subresource(&self) -> &str {
+        self.named.subresource
+    }
+
+    /// The namespace of the path; `None` for all of them and for cluster scope.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        Some(&*self.named.namespace).filter(|namespace| !namespace.is_empty())
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            key: ObjectKey::new(&*self.named.namespace, &*self.named.name),
+            subresource: self.named.subresource.to_owned(),
+        }
+    }
+
+    pub(crate) fn wanted(&self) -> Result<Wanted, Status> {
+        negotiate::accept(self.headers, self.query.get("pretty"))
+    }
+
+    pub(crate) fn include(&self) -> Result<Include, Status> {
+        Include::parse(self.query.get("includeObject"))
+    }
+
+    pub(crate) fn now(&self) -> meta::Timestamp {
+        self.rest().clock().now()
+    }
+
+    /// A Scale is shown as it is: the columns are those of its parent.
+    pub(crate) fn formed(&self, wanted: Wanted, resource: &Resource) -> Wanted {
+        match resource.subresource(self.named.subresource) {
+            Some(Subresource::Scale(_)) => Wanted { form: Form::Whole, ..wanted },
+            _ => wanted,
+        }
+    }
+
+    pub(crate) fn labels(&self, resource: &Resource) -> Labels {
+        let scope = if !self.named.name.is_empty() {
+            "resource"
+        } else if self.named.namespace.is_empty() {
+            "cluster"
+        } else {
+            "namespace"
+        };
+        Labels {
+            verb: match self.verb {
+                "get" => "GET",
+                "list" => "LIST",
+                "watch" => "WATCH",
+                "create" => "POST",
+                "update" => "PUT",
+                "patch" if self.is_apply() => "APPLY",
+                "patch" => "PATCH",
+                "delete" => "DELETE",
+                _ => "DELETECOLLECTION",
+            },
+            group: resource.group.clone(),
+            version: resource.version.clone(),
+            resource: resource.plural.clone(),
+            subresource: self.named.subresource.to_owned(),
+            scope,
+        }
+    }
+
+    fn is_apply(&self) -> bool {
+        negotiate::media_type(self.headers).is_ok_and(|media| media == "application/apply-patch+yaml")
+    }
+}
+
+/// Finds the kind and checks that the path fits its scope and subresources.
+pub(crate) fn resolve(call: &Call<'_>) -> Result<Arc<Resource>, Status> {
+    let Named { group, version, plural, subresource, .. } = call.named;
+    let resource = call.rest().registry().resolve(group, version, plural).ok_or_else(Status::no_such_path)?;
+    if !subresource.is_empty() && resource.subresource(subresource).is_none() {
+        return Err(Status::no_such_path());
+    }
+    let in_namespace = !call.named.namespace.is_empty();
+    match (resource.scope, in_namespace) {
+        (Scope::Cluster, true) => Err(Status::no_such_path()),
+        (Scope::Namespaced, false) if !call.named.name.is_empty() => Err(Status::no_such_path()),
+        (Scope::Namespaced, false) if !matches!(call.verb, "list" | "watch") => Err(Status::new(
+            405,
+            meta::Reason::MethodNotAllowed,
+            format!(
+                "the server does not allow this method on the requested resource: name a namespace to {} {plural}",
+                call.verb
+            ),
+        )),
+        _ => Ok(resource),
+    }
+}
+
+/// Whether the request may run longer than the request time-out.
+pub(crate) fn is_long(call: &Call<'_>, resource: &Resource) -> Option<Class> {
+    if call.verb == "watch" {
+        return Some(Class::Watch);
+    }
+    matches!(resource.subresource(call.subresource()), Some(Subresource::Connect)).then_some(Class::Connect)
+}
+
+/// Answers a request that is not a stream.
+pub(crate) async fn answer(
+    call: &Call<'_>,
+    resource: &Arc<Resource>,
+    input: Input,
+) -> Result<Response<Body>, Status> {
+    match call.verb {
+        "get" => get(call, resource).await,
+        "list" => {
+            let wanted = call.wanted()?;
+            let options = query::list_options(&call.query, false)?;
+            let page = call.rest().list(resource, call.namespace(), &options).await?;
+            Ok(list::page(wanted, resource, page, call.include()?, call.now()))
+        }
+        "create" => write::create(call, resource, input).await,
+        "update" => write::update(call, resource, input).await,
+        "patch" => write::patch(call, resource, input).await,
+        "delete" if call.subresource().is_empty() => write::delete(call, resource, input).await,
+        "deletecollection" => write::delete_collection(call, resource, input).await,
+        other => Err(Status::method_not_allowed(&resource.group_resource(), other)),
+    }
+}
+
+async fn get(call: &Call<'_>, resource: &Arc<Resource>) -> Result<Response<Body>, Status> {
+    let wanted = call.wanted()?;
+    let key = ObjectKey::new(&*call.named.namespace, &*call.named.name);
+    let entry = match resource.subresource(call.subresource()) {
+        None if !resource.verbs.contains(&resource::Verb::Get) => {
+            return Err(Status::method_not_allowed(&resource.group_resource(), "get"));
+        }
+        None | Some(Subresource::Status | Subresource::Update) => {
+            call.rest().get(resource, &key, query::get_at(&call.query)?).await?
+        }
+        Some(Subresource::Scale(scale)) => call.rest().get_scale(resource, &call.target(), scale).await?,
+        Some(Subresource::Act(_) | Subresource::Connect) => {
+            return Err(Status::method_not_allowed(&resource.group_resource(), "get"));
+        }
+    };
+    Ok(encode::entry(200, call.formed(wanted, resource), resource, &entry, call.include()?, call.now()))
+}
+
+/// Answers a watch.
+pub(crate) async fn watch(call: &Call<'_>, resource: &Arc<Resource>) -> Result<Response<Body>, Status> {
+    let wanted = call.wanted()?;
+    let mut options = query::list_options(&call.query, true)?;
+    if call.named.watch && !call.named.name.is_empty() {
+        options.fields = Some(meta::FieldSelector::equals("metadata.name", &*call.named.name));
+    }
+    let writing = watch::Writing {
+        wanted,
+        include: call.include()?,
+        clock: call.rest().clock().clone(),
+        stop: call.server.stop.clone(),
+        running: call.server.metrics.begin(Class::Watch),
+    };
+    let watch = call.rest().watch(resource, call.namespace(), &options).await?;
+    Ok(watch::response(watch, writing))
+}

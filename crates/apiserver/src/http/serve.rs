@@ -1,0 +1,269 @@
+//! Listeners and connections.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use resource::User;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Input,
+    chain::{Sender, Shared},
+    health::Health,
+    metrics::Metrics,
+    service::InProcess,
+};
+use crate::{
+    auth::{Authenticator, Authorizer},
+    connect::Kubelets,
+    discovery::Discovery,
+    openapi::{Describe, OpenApi},
+    rest::Rest,
+    tokens::Tokens,
+};
+
+/// A client that does not finish its handshake or its request head in this time is not waited for.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long running requests may take after the server was told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams of one HTTP/2 connection. A controller holds a watch per kind beside its requests.
+const STREAMS_MAX: u32 = 1_000;
+/// Flow control windows: a body of the largest size fits without a round trip.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// What may be queued for a client that reads slowly, per stream; beyond, the producer waits.
+const SEND_BUFFER: usize = 1 << 20;
+/// Pause after the system refused a connection (out of file descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a server is made of.
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+/// What cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {address}")]
+pub struct ServeError {
+    /// Where.
+    pub address: SocketAddr,
+    /// Why.
+    #[source]
+    pub source: std::io::Error,
+}
+
+/// Sockets that are being served.
+pub struct Serving {
+    /// The addresses, with the ports that the system chose.
+    pub addresses: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A server on this engine, with these guards. `version` is `gitVersion`, such as
+    /// `v1.36.0+keelson.0.1.0`.
+    pub fn new(
+        rest: Rest,
+        authenticator: Arc<Authenticator>,
+        authorizer: Arc<dyn Authorizer>,
+        version: &str,
+    ) -> Self {
+        let shared = Shared {
+            rest,
+            authenticator,
+            authorizer,
+            tokens: None,
+            kubelets: None,
+            health: Health::default(),
+            metrics: Metrics::default(),
+            discovery: Discovery::default(),
+            openapi: OpenApi::new(version),
+            version: version_info(version),
+            stop: CancellationToken::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            change(shared);
+        }
+        self
+    }
+
+    /// Publishes the token issuer's documents.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Arc<Tokens>) -> Self {
+        self.with(|shared| shared.tokens = Some(tokens))
+    }
+
+    /// Lets `log`, `exec` and the like reach the nodes.
+    #[must_use]
+    pub fn with_kubelets(self, kubelets: Kubelets) -> Self {
+        self.with(|shared| shared.kubelets = Some(kubelets))
+    }
+
+    /// Replaces the health checks.
+    #[must_use]
+    pub fn with_health(self, health: Health) -> Self {
+        self.with(|shared| shared.health = health)
+    }
+
+    /// Texts for `kubectl explain` of kinds whose schema has none.
+    #[must_use]
+    pub fn with_descriptions(self, describe: Describe) -> Self {
+        self.with(|shared| shared.openapi.describe(describe))
+    }
+
+    /// The server as a tower service that acts as `user`, without a socket.
+    pub fn service(&self, user: User) -> InProcess {
+        InProcess::new(self.shared.clone(), user)
+    }
+
+    /// Serves HTTPS on every address until [`Serving::stop`].
+    pub async fn serve(
+        &self,
+        addresses: &[SocketAddr],
+        tls: rustls::ServerConfig,
+    ) -> Result<Serving, ServeError> {
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let stop = CancellationToken::new();
+        let mut bound = Vec::with_capacity(addresses.len());
+        let mut listeners = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let failed = |source| ServeError { address: *address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            bound.push(listener.local_addr().map_err(failed)?);
+            listeners.push(listener);
+        }
+        let listen = |listener| {
+            let listening =
+                Listening { shared: self.shared.clone(), acceptor: acceptor.clone(), stop: stop.clone() };
+            tokio::spawn(listening.run(listener))
+        };
+        let tasks = listeners.into_iter().map(listen).collect();
+        Ok(Serving { addresses: bound, shared: self.shared.clone(), stop, tasks })
+    }
+}
+
+impl Serving {
+    /// Stops accepting, ends watches and streams, waits for running requests (20 seconds at most).
+    pub async fn stop(self) {
+        self.shared.health.stop();
+        self.stop.cancel();
+        self.shared.stop.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "listener failed");
+            }
+        }
+    }
+}
+
+struct Listening {
+    shared: Arc<Shared>,
+    acceptor: TlsAcceptor,
+    stop: CancellationToken,
+}
+
+impl Listening {
+    async fn run(self, listener: TcpListener) {
+        let graceful = GracefulShutdown::new();
+        let builder = Arc::new(builder());
+        let mut connections = JoinSet::new();
+        loop {
+            let stream = tokio::select! {
+                () = self.stop.cancelled() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "accept connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            let watcher = graceful.watcher();
+            let (shared, acceptor, builder) = (self.shared.clone(), self.acceptor.clone(), builder.clone());
+            connections.spawn(async move {
+                if let Err(error) = connection(shared, acceptor, &builder, watcher, stream).await {
+                    tracing::debug!(%error, "connection ended");
+                }
+            });
+        }
+        drop(listener);
+        let drained = async {
+            graceful.shutdown().await;
+            while connections.join_next().await.is_some() {}
+        };
+        if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+            tracing::warn!("some connections did not end in time, they are cut");
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Some(HANDSHAKE_TIMEOUT * 9));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(15));
+    builder
+}
+
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connection(
+    shared: Arc<Shared>,
+    acceptor: TlsAcceptor,
+    builder: &auto::Builder<TokioExecutor>,
+    watcher: hyper_util::server::graceful::Watcher,
+    stream: TcpStream,
+) -> Result<(), ConnectionError> {
+    stream.set_nodelay(true)?;
+    let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let certified = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| {
+        // A verified certificate that names nobody is nobody, not somebody.
+        Authenticator::certificate(leaf).map(Arc::new)
+    });
+    let sender = Sender::Connection(certified.flatten());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, sender) = (shared.clone(), sender.clone());
+        async move { Ok::<_, std::convert::Infallible>(shared.respond(sender, request.map(Input::new)).await) }
+    });
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    watcher.watch(served).await
+}
+
+/// `/version`. Major and minor are those of `gitVersion`.
+fn version_info(git_version: &str) -> serde_json::Value {
+    let mut numbers = git_version.trim_start_matches('v').split('.');
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    serde_json::json!({
+        "major": major, "minor": minor, "gitVersion": git_version, "gitCommit": "", "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }),
+        "emulationMajor": major, "emulationMinor": minor,
+        "minCompatibilityMajor": major, "minCompatibilityMinor": minor,
+    })
+}

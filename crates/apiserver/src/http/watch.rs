@@ -1,0 +1,104 @@
+//! A watch as a stream of JSON lines.
+
+use bytes::Bytes;
+use futures::stream;
+use http::Response;
+use meta::{Status, Value};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    body::{Body, BoxError},
+    encode,
+    metrics::InFlight,
+    negotiate::{Form, Media, Wanted},
+};
+use crate::{
+    cache::Happened,
+    rest::{Watch, WatchEvent},
+    table,
+};
+
+/// How the events of one watch are written.
+pub(crate) struct Writing {
+    pub(crate) wanted: Wanted,
+    pub(crate) include: table::Include,
+    pub(crate) clock: std::sync::Arc<dyn meta::Clock>,
+    /// Ends the watch when the server stops.
+    pub(crate) stop: CancellationToken,
+    /// Counts the watch while it runs.
+    pub(crate) running: InFlight,
+}
+
+/// Streams the watch until it ends, the client leaves or the server stops.
+pub(crate) fn response(watch: Watch, writing: Writing) -> Response<Body> {
+    if writing.wanted.media == Media::Yaml {
+        return encode::status(&Status::new(
+            406,
+            meta::Reason::NotAcceptable,
+            "a watch is only served as application/json",
+        ));
+    }
+    let content_type = writing.wanted.content_type();
+    let state = State { watch, writing, columns_sent: false, ended: false };
+    let lines = stream::unfold(state, |mut state| async move {
+        let line = state.next().await?;
+        Some((Ok::<_, BoxError>(line), state))
+    });
+    encode::response(200, content_type, Body::stream(lines))
+}
+
+struct State {
+    watch: Watch,
+    writing: Writing,
+    columns_sent: bool,
+    ended: bool,
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let stop = self.writing.stop.clone();
+        let line = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            line = self.line() => line?,
+        };
+        Some(line.unwrap_or_else(|failed| {
+            self.ended = true;
+            Bytes::from(format!("{}\n", json!({ "type": "ERROR", "object": failed.to_json() })))
+        }))
+    }
+
+    async fn line(&mut self) -> Option<Result<Bytes, Status>> {
+        if self.writing.wanted.form == Form::Whole {
+            return self.watch.next_chunk().await;
+        }
+        let event = self.watch.next().await?;
+        Some(event.and_then(|event| self.formed(&event)))
+    }
+
+    fn formed(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
+        let WatchEvent { happened, entry, line: _ } = event;
+        let object: Value = match self.writing.wanted.form {
+            Form::Table => {
+                let resource = self.watch.resource().clone();
+                let definitions = (!self.columns_sent).then(|| table::definitions(&resource));
+                self.columns_sent = true;
+                let list = json!({ "resourceVersion": entry.revision.to_string() });
+                let now = self.writing.clock.now();
+                // A bookmark is no object: its row would be empty, its revision is what counts.
+                let rows = if *happened == Happened::Bookmark {
+                    vec![json!({ "cells": [], "object": encode::partial(entry)? })]
+                } else {
+                    vec![table::row(&resource, entry, self.writing.include, now)?]
+                };
+                table::whole(definitions, list, rows)
+            }
+            Form::Partial | Form::Whole => encode::partial(entry)?,
+        };
+        Ok(Bytes::from(format!("{}\n", json!({ "type": happened.wire(), "object": object }))))
+    }
+}

@@ -1,0 +1,185 @@
+//! Requests that change something: create, update, patch, delete and the POST subresources.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, header};
+use meta::{FieldError, Status};
+use resource::{Resource, Subresource};
+use serde_json::json;
+
+use super::{
+    body::{Body, Input},
+    decode, encode, list,
+    negotiate::{self, Form, Media, Wanted},
+    query::{self, Query},
+    resources::Call,
+};
+use crate::rest::{Deleted, Patch, PatchKind, Written};
+
+/// POST.
+pub(crate) async fn create(
+    call: &Call<'_>,
+    resource: &Arc<Resource>,
+    input: Input,
+) -> Result<Response<Body>, Status> {
+    let caller = query::caller(call.user, call.headers, &call.query)?;
+    let wanted = call.wanted()?;
+    let media = negotiate::content(call.headers)?;
+    let (object, duplicates) = decode::object(&input.collect().await?, media)?;
+    if let Some(Subresource::Act(_)) = resource.subresource(call.subresource()) {
+        let answer = call.rest().act(&caller, resource, &call.target(), object).await?;
+        return Ok(encode::value(201, Wanted { form: Form::Whole, ..wanted }, &answer));
+    }
+    if !call.subresource().is_empty() {
+        return Err(Status::method_not_allowed(&resource.group_resource(), "create"));
+    }
+    let namespace = call.namespace().unwrap_or_default();
+    let written = call.rest().create(&caller, resource, namespace, object, duplicates).await?;
+    Ok(answer(call, wanted, resource, &written))
+}
+
+/// PUT.
+pub(crate) async fn update(
+    call: &Call<'_>,
+    resource: &Arc<Resource>,
+    input: Input,
+) -> Result<Response<Body>, Status> {
+    let caller = query::caller(call.user, call.headers, &call.query)?;
+    let wanted = call.wanted()?;
+    let media = negotiate::content(call.headers)?;
+    let (object, duplicates) = decode::object(&input.collect().await?, media)?;
+    let written = call.rest().update(&caller, resource, &call.target(), object, duplicates).await?;
+    Ok(answer(call, wanted, resource, &written))
+}
+
+/// PATCH.
+pub(crate) async fn patch(
+    call: &Call<'_>,
+    resource: &Arc<Resource>,
+    input: Input,
+) -> Result<Response<Body>, Status> {
+    let caller = query::caller(call.user, call.headers, &call.query)?;
+    let wanted = call.wanted()?;
+    let (kind, media) = patch_kind(call, resource)?;
+    let decode::Decoded { value, duplicates } = decode::decode(&input.collect().await?, media)?;
+    let patch = Patch { kind, body: value, duplicates };
+    let written = call.rest().patch(&caller, resource, &call.target(), patch).await?;
+    Ok(answer(call, wanted, resource, &written))
+}
+
+fn patch_kind(call: &Call<'_>, resource: &Resource) -> Result<(PatchKind, Media), Status> {
+    let force = call.query.get("force").map(|_| call.query.flag("force"));
+    let invalid = |error| Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]);
+    let kind = match negotiate::media_type(call.headers)? {
+        "application/json-patch+json" => PatchKind::Json,
+        "application/merge-patch+json" => PatchKind::Merge,
+        "application/strategic-merge-patch+json" if !resource.custom => PatchKind::Strategic,
+        "application/apply-patch+yaml" => {
+            if call.query.get("fieldManager").is_none() {
+                return Err(invalid(FieldError::required("fieldManager", "is required for apply patch")));
+            }
+            return Ok((PatchKind::Apply { force: force.unwrap_or(false) }, Media::Yaml));
+        }
+        _ => {
+            let strategic = if resource.custom { "" } else { ", application/strategic-merge-patch+json" };
+            return Err(negotiate::unsupported(&format!(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, \
+                 application/apply-patch+yaml{strategic}"
+            )));
+        }
+    };
+    if force.is_some() {
+        return Err(invalid(FieldError::forbidden("force", "may not be specified for non-apply patch")));
+    }
+    Ok((kind, Media::Json))
+}
+
+/// DELETE of one object.
+pub(crate) async fn delete(
+    call: &Call<'_>,
+    resource: &Arc<Resource>,
+    input: Input,
+) -> Result<Response<Body>, Status> {
+    let mut caller = query::caller(call.user, call.headers, &Query::default())?;
+    let wanted = call.wanted()?;
+    let (options, dry_run) = query::delete_options(&call.query, options_body(call, input).await?)?;
+    caller.dry_run = dry_run;
+    let deleted = call.rest().delete(&caller, resource, &call.target().key, &options).await?;
+    Ok(match deleted {
+        Deleted::Pending(entry) => encode::entry(200, wanted, resource, &entry, call.include()?, call.now()),
+        Deleted::Gone(entry) => {
+            let mut details = json!({
+                "name": entry.header.key.name, "kind": &*resource.plural, "uid": entry.header.uid,
+            });
+            if let (false, Some(map)) = (resource.group.is_empty(), details.as_object_mut()) {
+                map.insert("group".to_owned(), json!(&*resource.group));
+            }
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+            });
+            encode::value(200, Wanted { form: Form::Whole, ..wanted }, &status)
+        }
+    })
+}
+
+/// DELETE of all objects of a kind.
+pub(crate) async fn delete_collection(
+    call: &Call<'_>,
+    resource: &Arc<Resource>,
+    input: Input,
+) -> Result<Response<Body>, Status> {
+    let mut caller = query::caller(call.user, call.headers, &Query::default())?;
+    let wanted = call.wanted()?;
+    let list = query::list_options(&call.query, false)?;
+    let (options, dry_run) = query::delete_options(&call.query, options_body(call, input).await?)?;
+    caller.dry_run = dry_run;
+    let page = call.rest().delete_collection(&caller, resource, call.namespace(), &options, &list).await?;
+    Ok(list::page(wanted, resource, page, call.include()?, call.now()))
+}
+
+/// DeleteOptions in the body, where there is one.
+async fn options_body(call: &Call<'_>, input: Input) -> Result<Option<meta::Object>, Status> {
+    let bytes = input.collect().await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let (object, _) = decode::object(&bytes, negotiate::content(call.headers)?)?;
+    if !matches!(object.kind(), "" | "DeleteOptions") {
+        return Err(Status::bad_request(format!(
+            "the body of a delete must be DeleteOptions, not {}",
+            object.kind()
+        )));
+    }
+    Ok(Some(object))
+}
+
+fn answer(call: &Call<'_>, wanted: Wanted, resource: &Arc<Resource>, written: &Written) -> Response<Body> {
+    let Written { entry, created, warnings } = written;
+    let code = if *created { 201 } else { 200 };
+    let include = match call.include() {
+        Ok(include) => include,
+        Err(status) => return encode::status(&status),
+    };
+    let mut response =
+        encode::entry(code, call.formed(wanted, resource), resource, entry, include, call.now());
+    for text in warnings {
+        if let Ok(value) = HeaderValue::from_str(&warning(text)) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
+}
+
+/// A `Warning` header of code 299 (RFC 7234 section 5.5).
+fn warning(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 10);
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push(' '),
+            c => quoted.push(c),
+        }
+    }
+    format!("299 - \"{quoted}\"")
+}

@@ -1,0 +1,54 @@
+use super::*;
+use crate::testing_kinds::{registry, widget};
+
+fn api() -> OpenApi {
+    OpenApi::new("v1.36.0")
+}
+
+fn value(document: &Document) -> Value {
+    serde_json::from_slice(&document.bytes).unwrap()
+}
+
+#[test]
+fn patch_operations_say_what_kubectl_looks_for() {
+    let registry = registry();
+    let document = value(&api().v3(&registry, "apis/toys.example/v1").unwrap().unwrap());
+    let patch = &document["paths"]["/apis/toys.example/v1/namespaces/{namespace}/widgets/{name}"]["patch"];
+    let kind = json!({"group": "toys.example", "version": "v1", "kind": "Widget"});
+    assert_eq!(patch["x-kubernetes-group-version-kind"], kind);
+    assert_eq!(patch["x-kubernetes-action"], "patch");
+    let names: Vec<&str> =
+        patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    for wanted in ["dryRun", "fieldManager", "fieldValidation", "force"] {
+        assert!(names.contains(&wanted), "{wanted}");
+    }
+    assert_eq!(
+        document["components"]["schemas"]["example.toys.v1.Widget"]["x-kubernetes-group-version-kind"][0],
+        kind
+    );
+    assert!(document["components"]["schemas"]["example.toys.v1.WidgetList"].is_object());
+    assert!(api().v3(&registry, "apis/none/v1").unwrap().is_none());
+}
+
+#[test]
+fn index_hashes_follow_the_document() {
+    let (registry, api) = (registry(), api());
+    let url =
+        |api: &OpenApi| value(&api.v3_index(&registry).unwrap())["paths"]["apis/toys.example/v1"].clone();
+    let before = url(&api);
+    assert_eq!(before, url(&api));
+    let mut without = widget();
+    without.subresources.clear();
+    registry.install(without);
+    assert_ne!(before, url(&api));
+}
+
+#[test]
+fn documents_are_built_once() {
+    let (registry, api) = (registry(), api());
+    let first = api.v2(&registry, "application/json").unwrap();
+    let again = api.v2(&registry, "application/json").unwrap();
+    assert_eq!(first.bytes.as_ptr(), again.bytes.as_ptr());
+    assert_eq!(api.v2(&registry, GNOSTIC).unwrap().content_type, GNOSTIC);
+    assert_eq!(value(&first)["swagger"], "2.0");
+}
