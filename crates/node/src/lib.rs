@@ -1,0 +1,31 @@
+//! The node agent: runs the pods that are bound to one node and tells the API server about them.
+//!
+//! Guarantees: what to do is decided by a pure function, [`plan_pod`]; every effect goes through
+//! [`runtime::Runtime`], [`Host`] or [`kube::Client`]; containers found running after a restart are
+//! adopted, not restarted. Knows nothing of how pods are placed, of Services' traffic or of DNS.
+//!
+//! Deliberately left out, refused with a message where a pod asks for it: CSI, NFS, image and block
+//! volumes, generic SELinux, ephemeral containers, static pods, in-place resize, eviction under
+//! pressure.
+
+pub mod backoff;
+pub mod dns;
+pub mod env;
+pub mod expand;
+pub mod fields;
+pub mod host;
+pub mod log;
+pub mod node;
+pub mod plan;
+pub mod pod;
+pub mod probe;
+pub mod qos;
+pub mod resources;
+pub mod security;
+pub mod service_env;
+pub mod sources;
+pub mod status;
+pub mod volume;
+
+pub use host::Host;
+pub use plan::{Action, Observed, plan_pod};
