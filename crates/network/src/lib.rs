@@ -1,0 +1,16 @@
+//! The service network of a node: [`run_proxy`] makes services reachable.
+//!
+//! Both watch Services and EndpointSlices through the API server and hold small projections. Which
+//! pods exist, how they get addresses and how packets reach other nodes is not known here.
+
+mod proxy;
+mod services;
+mod watches;
+
+pub use crate::proxy::{
+    CommandError, Commands, Flush, Fragment, Front, Place, Proxy, ProxyError, ProxyOptions, Ruleset, Table,
+    Update, plan, remove, run_proxy,
+};
+pub use crate::services::{
+    Change, Endpoint, Policy, Protocol, Service, ServicePort, Services, Slice, Target,
+};
