@@ -8,6 +8,8 @@ pub mod openapi;
 pub mod patch;
 mod path;
 pub mod prune;
+#[cfg(test)]
+mod testing;
 mod types;
 pub mod validate;
 

@@ -5,6 +5,9 @@
 mod json;
 mod strategic;
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::Value;
 
 pub use json::{OPERATIONS_MAX, json};
