@@ -85,12 +85,13 @@ make_cluster() {
         printf 'postgres:x:%s:\n' "$(id -g)" >"$accounts/group"
         export LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_PASSWD=$accounts/passwd NSS_WRAPPER_GROUP=$accounts/group
     fi
-    local -a arguments=(--username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD"))
+    local -a arguments=(--username="$POSTGRES_USER")
     [[ -z ${POSTGRES_INITDB_WALDIR:-} ]] || arguments+=(--waldir="$POSTGRES_INITDB_WALDIR")
     # the arguments are written as in a shell, with quotes
     local -a more=()
     eval "more=(${POSTGRES_INITDB_ARGS:-})"
-    initdb "${arguments[@]}" "${more[@]}"
+    # by a pipe: a file would need a place that can be written, and would stay when we are killed
+    initdb "${arguments[@]}" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") "${more[@]}"
     if [[ -n ${NSS_WRAPPER_PASSWD:-} ]]; then
         rm -rf "${NSS_WRAPPER_PASSWD%/*}"
         unset LD_PRELOAD NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP

@@ -242,7 +242,10 @@ async fn subscribe(connection: &Connection) -> Streaming<cri::Envelope> {
         let request = cri::SubscribeRequest { filters: vec![format!("namespace=={NAMESPACE}")] };
         tokio::select! {
             stream = connection.stream(SUBSCRIBE, request) => match stream {
-                Ok(stream) => return stream,
+                Ok(stream) => {
+                    initialized(connection).await;
+                    return stream;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "cannot subscribe to containerd's events yet");
                     tokio::time::sleep(RETRY).await;
@@ -250,6 +253,20 @@ async fn subscribe(connection: &Connection) -> Streaming<cri::Envelope> {
             },
             () = mark(connection) => {}
         }
+    }
+}
+
+/// Waits until CRI answers: a containerd that starts serves events sooner.
+async fn initialized(connection: &Connection) {
+    let filter = cri::PodSandboxFilter { id: MARKER.into(), ..Default::default() };
+    let request = cri::ListPodSandboxRequest { filter: Some(filter) };
+    let list = "/runtime.v1.RuntimeService/ListPodSandbox";
+    while let Err(error) = connection
+        .call::<_, cri::ListPodSandboxResponse>((Step::Observe, "events"), list, request.clone(), QUICK)
+        .await
+    {
+        tracing::debug!(%error, "containerd's CRI plugin does not answer yet");
+        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -135,7 +135,8 @@ fn container(sandbox_id: String, status: cri::ContainerStatus) -> ObservedContai
         cri::ContainerState::Created => ContainerState::Created,
         cri::ContainerState::Running => ContainerState::Running { started_at: timestamp(status.started_at) },
         cri::ContainerState::Exited => ContainerState::Exited {
-            started_at: (status.started_at > 0).then(|| timestamp(status.started_at)),
+            // containerd notes the start when it has returned, which for a short life is after the end
+            started_at: (status.started_at > 0).then(|| timestamp(status.started_at.min(status.finished_at))),
             finished_at: timestamp(status.finished_at),
             exit_code: status.exit_code,
             reason: status.reason.clone(),

@@ -121,13 +121,23 @@ fn shell(script: &str) -> Vec<String> {
     vec!["/bin/sh".into(), "-c".into(), script.into()]
 }
 
+async fn log(runtime: &dyn Runtime, id: &str) -> String {
+    match runtime.log(id).await.unwrap() {
+        runtime::log::Log::File(path) => std::fs::read_to_string(path).unwrap(),
+        runtime::log::Log::Lines(lines) => panic!("not a file: {lines:?}"),
+    }
+}
+
 /// Asks again until a command in a container succeeds: databases take a moment to start.
 async fn until_said(runtime: &dyn Runtime, id: &str, script: &str) -> String {
     let asking = async {
         loop {
-            let said = runtime.exec_sync(id, &shell(script), Duration::from_secs(10)).await.unwrap();
-            if said.exit_code == 0 {
-                return String::from_utf8_lossy(&said.stdout).trim().to_owned();
+            match runtime.exec_sync(id, &shell(script), Duration::from_secs(10)).await {
+                Ok(said) if said.exit_code == 0 => {
+                    return String::from_utf8_lossy(&said.stdout).trim().to_owned();
+                }
+                Ok(_) => {}
+                Err(error) => panic!("{error}\n{}", log(runtime, id).await),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -446,7 +446,8 @@ async fn oom(e: &Environment) -> Verdict {
     let pod = pod(e, "oom", &[("oom", "true")]);
     let sandbox = create_sandbox(e, &pod).await?;
     let resources = Resources { memory_limit_bytes: 32 << 20, ..Resources::default() };
-    let spec = ContainerSpec { resources, ..container_spec(e, 0, "exec tail /dev/zero").await? };
+    // containerd begins to watch for it when the process runs, and misses what happens at once
+    let spec = ContainerSpec { resources, ..container_spec(e, 0, "sleep 1; exec tail /dev/zero").await? };
     let id = create(e, &sandbox, &pod, spec).await.map_err(words)?;
     e.runtime.act(&Action::StartContainer { id }).await.map_err(words)?;
     let state = ended(e, &pod).await?;
