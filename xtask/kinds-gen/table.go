@@ -249,23 +249,45 @@ func (t *table) field(pkg *source, d *decl, field *ast.Field, tag reflect.Struct
 	}
 	if value := marks.first("default"); value != "" {
 		line += " default=" + t.value(pkg, value)
-	} else if t.zeroStruct(form, field.Type, options) {
-		line += " default={}"
+	} else if value := t.zero(form, field.Type, options, required == "!"); value != "" {
+		line += " default=" + value
 	}
 	return line, nil
 }
 
-// zeroStruct says whether upstream writes the field as `{}` when it is unset: a struct held by value.
-func (t *table) zeroStruct(form string, e ast.Expr, options string) bool {
-	b, ok := t.blocks[form]
-	if _, pointer := e.(*ast.StarExpr); pointer || !ok || strings.Contains(options, "omitzero") {
-		return false
+// zero gives what upstream writes for the field when it is unset: `{}` for a struct held by value, and the
+// zero of a required scalar, list or map. (For a list upstream writes null, which readers take for empty.)
+// A required enum has none: an empty one is an error.
+func (t *table) zero(form string, e ast.Expr, options string, required bool) string {
+	if _, pointer := e.(*ast.StarExpr); pointer || strings.Contains(options, "omitzero") {
+		return ""
 	}
-	return strings.HasPrefix(b.head, "struct ")
+	if b, ok := t.blocks[form]; ok {
+		if strings.HasPrefix(b.head, "struct ") {
+			return "{}"
+		}
+		return ""
+	}
+	if !required {
+		return ""
+	}
+	switch {
+	case form == "string":
+		return `""`
+	case form == "bool":
+		return "false"
+	case form == "int32" || form == "int64":
+		return "0"
+	case strings.HasPrefix(form, "[]"):
+		return "[]"
+	case strings.HasPrefix(form, "{}"):
+		return "{}"
+	}
+	return ""
 }
 
-// zeroAbsent says whether "", 0 or false in the field is the same as not setting it: a scalar held by value.
-// Upstream drops it when it writes JSON, and its protobuf form cannot tell the two apart.
+// zeroAbsent says whether "", 0, false, [] or {} in the field is the same as not setting it: a scalar, list or
+// map held by value. Upstream drops it when it writes JSON, and its protobuf form cannot tell the two apart.
 func (t *table) zeroAbsent(form string, e ast.Expr, options string) bool {
 	if _, pointer := e.(*ast.StarExpr); pointer || !strings.Contains(options, "omitempty") {
 		return false
@@ -277,7 +299,7 @@ func (t *table) zeroAbsent(form string, e ast.Expr, options string) bool {
 	case "string", "bool", "int32", "int64", "float", "double":
 		return true
 	}
-	return false
+	return strings.HasPrefix(form, "[]") || strings.HasPrefix(form, "{}")
 }
 
 // value resolves `ref(Constant)`.

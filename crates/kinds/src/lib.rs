@@ -8,6 +8,7 @@
 //! `certificates.k8s.io`, `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
 //! `pods/binding` is), `pods/resize`.
 
+mod canonical;
 mod columns;
 mod entry;
 mod groups;
@@ -27,13 +28,13 @@ use schema::TypeSet;
 
 /// Every built-in kind. Groups and versions are in discovery's order, kinds sorted by plural within each.
 pub fn all(options: &Options, acts: &Acts) -> Vec<Resource> {
-    let types = types();
-    groups::all(&types, options, acts)
+    let schemas::Types { set, zeros } = schemas::read();
+    groups::all(&Arc::new(set), &Arc::new(zeros), options, acts)
 }
 
 /// The built-in types, read from the generated table: parse once and share.
 pub fn types() -> Arc<TypeSet> {
-    Arc::new(schemas::read())
+    Arc::new(schemas::read().set)
 }
 
 #[cfg(test)]

@@ -9,31 +9,43 @@
 //!  containers! 2 []core.v1.Container map=name patch=merge:name default=[]
 //! ```
 //!
-//! name (`!` when required, `~` when `""`, 0 and false mean the same as absent), protobuf number, type, attributes. `[]` and `{}` are list and map of what
+//! name (`!` when required, `~` when `""`, 0, false, `[]` and `{}` mean the same as absent), protobuf number, type, attributes. `[]` and `{}` are list and map of what
 //! follows. A number `2.3` is field 3 of the message that is field 2: JSON inlines a struct that protobuf
 //! keeps; [`schema::Property::protobuf`] holds it as `2 << 16 | 3`.
 //!
 //! A damaged line is skipped: the table is generated, and a test reads every line of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use schema::{Constraints, Format, ListType, MapType, Node, PatchStrategy, Property, Shape, TypeId, TypeSet};
 use serde_json::Value;
 
+use crate::canonical::Zeros;
+
 const TYPES: &str = include_str!("schemas.txt");
 const DEFAULTS: &str = include_str!("defaults.txt");
 
+/// The built-in types, and which of their fields mean "unset" when they are zero.
+pub(crate) struct Types {
+    pub(crate) set: TypeSet,
+    pub(crate) zeros: Zeros,
+}
+
 /// The whole table.
-pub(crate) fn read() -> TypeSet {
+pub(crate) fn read() -> Types {
     let mut reader = Reader::new(TYPES, DEFAULTS);
     reader.reserve(TYPES);
     reader.fill(TYPES);
-    reader.set
+    Types { set: reader.set, zeros: reader.zeros }
 }
 
 /// State of one reading.
 struct Reader<'a> {
     set: TypeSet,
+    zeros: Zeros,
     packages: BTreeMap<&'a str, &'a str>,
     ids: BTreeMap<&'a str, TypeId>,
     /// (type, field) -> default; overrides what the types say.
@@ -70,7 +82,7 @@ impl<'a> Reader<'a> {
         ] {
             ids.insert(name, set.add(Node { shape, ..Node::default() }));
         }
-        Self { set, packages, ids, defaults, anonymous: BTreeMap::new() }
+        Self { set, zeros: Zeros::new(), packages, ids, defaults, anonymous: BTreeMap::new() }
     }
 
     /// Gives every named type its place, so that fields may refer to types further down.
@@ -105,11 +117,16 @@ impl<'a> Reader<'a> {
             };
             let mut properties = BTreeMap::new();
             let mut required = Vec::new();
+            let mut zeros = HashSet::new();
             while let Some(field) = lines.peek().and_then(|line| line.strip_prefix(' ')) {
                 lines.next();
-                if let Some((key, property, must)) = self.field(name, field) {
-                    if must {
-                        required.push(key.clone());
+                if let Some((key, property, zero)) = self.field(name, field) {
+                    match zero {
+                        Zero::Missing => required.push(key.clone()),
+                        Zero::Unset => {
+                            zeros.insert(key.clone());
+                        }
+                        Zero::Value => {}
                     }
                     properties.insert(key, property);
                 }
@@ -124,19 +141,23 @@ impl<'a> Reader<'a> {
             };
             if let Some(id) = self.ids.get(name) {
                 self.set.replace(*id, Node { name: self.full(name), shape, ..Node::default() });
+                self.zeros.insert(*id, zeros);
             }
         }
     }
 
-    fn field(&mut self, of: &'a str, line: &'a str) -> Option<(Arc<str>, Property, bool)> {
+    fn field(&mut self, of: &'a str, line: &'a str) -> Option<(Arc<str>, Property, Zero)> {
         let (line, written) = match line.split_once(" default=") {
             Some((line, value)) => (line, serde_json::from_str::<Value>(value).ok().map(Arc::new)),
             None => (line, None),
         };
         let mut words = line.split(' ');
         let name = words.next()?;
-        let (name, required) = name.strip_suffix('!').map_or((name, false), |name| (name, true));
-        let name = name.trim_end_matches('~');
+        let (name, zero) = match (name.strip_suffix('!'), name.strip_suffix('~')) {
+            (Some(name), _) => (name, Zero::Missing),
+            (None, Some(name)) => (name, Zero::Unset),
+            (None, None) => (name, Zero::Value),
+        };
         let number = protobuf(words.next()?)?;
         let form = words.next()?;
         let (mut patch, mut attribute) = (None, "");
@@ -149,7 +170,7 @@ impl<'a> Reader<'a> {
         }
         let default = self.defaults.get(&(of, name)).cloned().or(written);
         let property = Property { of: self.form(form, attribute)?, default, patch, protobuf: number };
-        Some((name.into(), property, required))
+        Some((name.into(), property, zero))
     }
 
     /// The type that an expression with its attribute means; equal ones share a node.
@@ -183,6 +204,16 @@ impl<'a> Reader<'a> {
         }
         self.set.add(node)
     }
+}
+
+/// What the zero of a field means.
+enum Zero {
+    /// The field is required; its zero stands for nothing better.
+    Missing,
+    /// The same as not setting it.
+    Unset,
+    /// Itself.
+    Value,
 }
 
 fn scalar(form: &str) -> Shape {

@@ -31,6 +31,14 @@ fn discovery() {
     insta::assert_snapshot!(lines.join("\n"));
 }
 
+/// Numbers of the generated table that a careless change would move.
+#[test]
+fn zeros_are_read() {
+    let schemas::Types { set, zeros } = schemas::read();
+    let spec = set.find("io.k8s.api.core.v1.PodSpec").unwrap();
+    assert!(zeros[&spec].contains("restartPolicy") && !zeros[&spec].contains("priority"));
+}
+
 #[test]
 fn every_kind_has_a_schema_and_columns() {
     for resource in table().into_iter().filter(|resource| !resource.verbs.is_empty()) {

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use resource::Resource;
 use schema::TypeSet;
 
-use crate::{Acts, Options, entry::Group, strategy::NODE_PORTS};
+use crate::{
+    Acts, Options,
+    canonical::{Canonical, Zeros},
+    entry::Group,
+    strategy::NODE_PORTS,
+};
 
 mod apiextensions;
 mod apps;
@@ -25,7 +30,7 @@ mod scheduling;
 mod storage;
 
 /// Every kind of every group.
-pub(crate) fn all(types: &Arc<TypeSet>, options: &Options, acts: &Acts) -> Vec<Resource> {
+pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, acts: &Acts) -> Vec<Resource> {
     let group = |name, version, package| Group { name, version, package, types };
     let mut kinds = vec![
         core::kinds(&group("", "v1", "io.k8s.api.core.v1"), options, acts),
@@ -54,5 +59,10 @@ pub(crate) fn all(types: &Arc<TypeSet>, options: &Options, acts: &Acts) -> Vec<R
     for group in &mut kinds {
         group.sort_by(|a, b| a.plural.cmp(&b.plural));
     }
-    kinds.into_iter().flatten().collect()
+    let canonical = |mut kind: Resource| {
+        let (inner, schema) = (kind.strategy, kind.schema.clone());
+        kind.strategy = Arc::new(Canonical { inner, schema, zeros: zeros.clone() });
+        kind
+    };
+    kinds.into_iter().flatten().map(canonical).collect()
 }

@@ -58,6 +58,10 @@ impl Strategy for Node {
         }
     }
 
+    fn keeps_status_on_create(&self) -> bool {
+        true
+    }
+
     fn has_generation(&self) -> bool {
         false
     }

@@ -107,7 +107,11 @@ impl<'a> At<'a> {
     }
 
     pub(crate) fn required(&self, errors: &mut Errors, detail: &str) {
-        errors.push(FieldError::required(&self.path, detail));
+        // The schema says it too where the field is not even there.
+        let error = FieldError::required(&self.path, detail);
+        if !errors.contains(&error) {
+            errors.push(error);
+        }
     }
 
     pub(crate) fn invalid(&self, errors: &mut Errors, detail: impl Into<String>) {
