@@ -39,21 +39,25 @@ pub(crate) fn matches<K: Resource>(selector: &Selector, object: &K) -> bool {
     selector.matches(object.meta().labels.as_ref().unwrap_or(&NONE))
 }
 
-/// Sorts the objects of `store` into the claims of `owner`. Before anything may be adopted, the owner
+/// Sorts the objects of `store` into the claims of `owner`: those that match the selector and `fits`.
+/// Before anything may be adopted, the owner
 /// is read from the API itself: a cache may show an owner that is deleted, or another of that name.
 pub(crate) async fn claim<O, K>(
     cx: &Context,
     owner: &O,
     selector: &Selector,
     store: &Store<K>,
+    fits: impl Fn(&K) -> bool,
 ) -> Result<Claims<K>>
 where
     O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     K: Resource<DynamicType = ()> + Send + Sync + 'static,
 {
     let uid = owner.uid().unwrap_or_default();
-    let (mine, other): (Vec<_>, Vec<_>) =
-        store.controlled_by(&uid).into_iter().partition(|object| matches(selector, &**object));
+    let (mine, other): (Vec<_>, Vec<_>) = store
+        .controlled_by(&uid)
+        .into_iter()
+        .partition(|object| matches(selector, &**object) && fits(object));
     let deleting = owner.meta().deletion_timestamp.is_some();
     let release =
         other.into_iter().filter(|object| !deleting && object.meta().deletion_timestamp.is_none()).collect();
@@ -61,7 +65,9 @@ where
     let orphans = if deleting { Vec::new() } else { store.orphans(&namespace) };
     let mut adopt: Vec<Arc<K>> = orphans
         .into_iter()
-        .filter(|object| object.meta().deletion_timestamp.is_none() && matches(selector, &**object))
+        .filter(|object| {
+            object.meta().deletion_timestamp.is_none() && matches(selector, &**object) && fits(object)
+        })
         .collect();
     if !adopt.is_empty() && !may_adopt(cx, owner, &namespace, &uid).await? {
         adopt.clear();

@@ -53,7 +53,7 @@ impl Reconciler for ReplicaSets {
         let sets = cx.stores.ready::<ReplicaSet>().await;
         let Some(set) = sets.get(key) else { return Ok(None) };
         let store = cx.stores.ready::<Pod>().await;
-        let pods = claim(cx, &*set, &selector(&set.spec().selector)?, &store).await?;
+        let pods = claim(cx, &*set, &selector(&set.spec().selector)?, &store, |_| true).await?;
         let family = match controller_of(&*set) {
             Some(owner) => sets.controlled_by(&owner.uid),
             None => vec![Arc::clone(&set)],

@@ -62,7 +62,7 @@ impl Reconciler for Deployments {
     async fn observe(&self, cx: &Context, key: &ObjectKey) -> Result<Option<World>> {
         let Some(deployment) = cx.stores.ready::<Deployment>().await.get(key) else { return Ok(None) };
         let store = cx.stores.ready::<ReplicaSet>().await;
-        let sets = claim(cx, &*deployment, &selector(&deployment.spec().selector)?, &store).await?;
+        let sets = claim(cx, &*deployment, &selector(&deployment.spec().selector)?, &store, |_| true).await?;
         let name = revision::new_set_name(&deployment);
         let namesake = store.get(&ObjectKey::new(&key.namespace, name));
         let pods = cx.stores.ready::<Pod>().await;
