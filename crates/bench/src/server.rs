@@ -1,0 +1,260 @@
+//! Measures a server: the phases, in order.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::Method;
+
+use crate::{
+    cli::{Phase, ServerOptions},
+    client::{Client, Reply, resource_version},
+    drive::{Limit, drive},
+    failure::{Failure, Result, chain},
+    objects,
+    process::{Server, memory_mb},
+    report::{Report, Row},
+    target::Target,
+    watch::{self, Seen},
+};
+
+/// Everything the phases share.
+struct Run<'a> {
+    options: &'a ServerOptions,
+    target: Target,
+    client: Client,
+    /// Namespace of the objects that are read and updated.
+    namespace: String,
+    /// Namespace of those that the create phase makes.
+    spare: String,
+    /// The resourceVersion of each object, so that updates are conditional, as controllers' are.
+    versions: Arc<Vec<AtomicU64>>,
+}
+
+pub(crate) async fn run(options: &ServerOptions) -> Result<Report> {
+    let mut report = Report::default();
+    let mut pids = options.process.pid.clone();
+    let server = match &options.process.spawn {
+        Some(command) => {
+            let (server, ready) = Server::start(command, &options.process, &options.target).await?;
+            report.figure("from start to ready", ready.as_secs_f64() * 1000.0, "ms");
+            pids.push(server.pid());
+            Some(server)
+        }
+        None => None,
+    };
+    let target = Target::read(&options.target)?;
+    let client = Client::connect(&target, options.connections).await?;
+    describe(options, &target, &client, &mut report).await?;
+    if !pids.is_empty() {
+        tokio::time::sleep(Duration::from_secs(options.process.idle_seconds)).await;
+        report.figure("memory, idle", memory_mb(&pids)?, "MB");
+    }
+    let token = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let (namespace, spare) = (format!("bench-{token:x}"), format!("bench-{token:x}-creates"));
+    let versions = Arc::new((0..options.objects).map(|_| AtomicU64::new(0)).collect());
+    let run = Run { options, target, client, namespace, spare, versions };
+    let measured = run.measure(&pids, &mut report).await;
+    if !options.keep {
+        run.clean_up().await;
+    }
+    // Stopping may take a while, and must come after the last request.
+    tokio::task::spawn_blocking(move || drop(server)).await?;
+    measured.map(|()| report)
+}
+
+async fn describe(
+    options: &ServerOptions,
+    target: &Target,
+    client: &Client,
+    report: &mut Report,
+) -> Result<()> {
+    let version = client.json(Method::GET, "/version", Bytes::new()).await?;
+    let version = version.get("gitVersion").and_then(|v| v.as_str()).unwrap_or("of unknown version");
+    report.setting("server", format!("{} {version}", target.authority));
+    report.setting("in flight", options.in_flight);
+    report.setting("connections", options.connections);
+    report.setting("objects", options.objects);
+    report.setting("bytes", options.object_bytes);
+    Ok(())
+}
+
+impl Run<'_> {
+    async fn measure(&self, pids: &[u32], report: &mut Report) -> Result<()> {
+        for namespace in [&self.namespace, &self.spare] {
+            self.client.call(0, Method::POST, "/api/v1/namespaces", objects::namespace(namespace)).await?;
+        }
+        report.rows.push(self.fill().await?);
+        if !pids.is_empty() {
+            let name = format!("memory, {} objects", self.options.objects);
+            report.figure(name, memory_mb(pids)?, "MB");
+        }
+        for phase in &self.options.phases {
+            report.rows.push(match phase {
+                Phase::Create => self.create().await?,
+                Phase::Get => self.get().await?,
+                Phase::Update => self.update("update", self.limit()).await?,
+                Phase::List => self.list().await?,
+                Phase::Watch => self.watch().await?,
+            });
+        }
+        if !pids.is_empty() {
+            report.figure("memory, at the end", memory_mb(pids)?, "MB");
+        }
+        Ok(())
+    }
+
+    fn limit(&self) -> Limit {
+        Limit { requests: self.options.requests_max, time: Duration::from_secs(self.options.seconds) }
+    }
+
+    /// Makes the objects that the other phases work on.
+    async fn fill(&self) -> Result<Row> {
+        let (client, namespace, versions) =
+            (self.client.clone(), self.namespace.clone(), self.versions.clone());
+        let bytes = self.options.object_bytes;
+        // As long as it takes, within reason: the phases need all of them.
+        let limit = Limit { requests: self.options.objects as u64, time: Duration::from_secs(600) };
+        let row = drive("fill", self.options.in_flight, limit, move |lane, index| {
+            let (client, path, versions) =
+                (client.clone(), objects::collection(&namespace), versions.clone());
+            let body = objects::config_map(&namespace, index, 0, 0, bytes);
+            async move {
+                let reply = client.call(lane, Method::POST, &path, body).await?;
+                remember(&versions, index, &path, &reply)
+            }
+        })
+        .await?;
+        match row.note {
+            Some(why) => Err(Failure::Answer { path: objects::collection(&self.namespace), why }),
+            None => Ok(row),
+        }
+    }
+
+    async fn create(&self) -> Result<Row> {
+        let (client, namespace) = (self.client.clone(), self.spare.clone());
+        let bytes = self.options.object_bytes;
+        drive("create", self.options.in_flight, self.limit(), move |lane, index| {
+            let (client, path) = (client.clone(), objects::collection(&namespace));
+            let body = objects::config_map(&namespace, index, 0, 0, bytes);
+            async move { client.call(lane, Method::POST, &path, body).await.map(|_| ()) }
+        })
+        .await
+    }
+
+    async fn get(&self) -> Result<Row> {
+        let (client, collection) = (self.client.clone(), objects::collection(&self.namespace));
+        let count = self.options.objects as u64;
+        drive("get", self.options.in_flight, self.limit(), move |lane, index| {
+            let path = format!("{collection}/{}", objects::name(index.checked_rem(count).unwrap_or(0)));
+            let client = client.clone();
+            async move { client.call(lane, Method::GET, &path, Bytes::new()).await.map(|_| ()) }
+        })
+        .await
+    }
+
+    async fn update(&self, name: &str, limit: Limit) -> Result<Row> {
+        let (client, namespace, versions) =
+            (self.client.clone(), self.namespace.clone(), self.versions.clone());
+        let (bytes, count) = (self.options.object_bytes, self.options.objects as u64);
+        drive(name, self.options.in_flight, limit, move |lane, index| {
+            let object = index.checked_rem(count).unwrap_or(0);
+            let version = versions.get(object as usize).map_or(0, |version| version.load(Ordering::Relaxed));
+            let body = objects::config_map(&namespace, object, version, index + 1, bytes);
+            let path = format!("{}/{}", objects::collection(&namespace), objects::name(object));
+            let (client, versions) = (client.clone(), versions.clone());
+            async move {
+                let reply = client.call(lane, Method::PUT, &path, body).await?;
+                remember(&versions, object, &path, &reply)
+            }
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Row> {
+        let (client, path) = (self.client.clone(), objects::collection(&self.namespace));
+        let at_least = self.options.objects * self.options.object_bytes;
+        let row = drive("list", self.options.lists_in_flight, self.limit(), move |lane, _| {
+            let (client, path) = (client.clone(), path.clone());
+            async move {
+                let Reply { length, head: _ } = client.call(lane, Method::GET, &path, Bytes::new()).await?;
+                let short = || Failure::Answer { path, why: format!("{length} bytes are not all objects") };
+                if length < at_least { Err(short()) } else { Ok(()) }
+            }
+        })
+        .await?;
+        let note = format!("of {} objects, {} in flight", self.options.objects, self.options.lists_in_flight);
+        Ok(Row { note: row.note.or(Some(note)), ..row })
+    }
+
+    /// Updates objects while watchers look on; counts what the watchers are given.
+    async fn watch(&self) -> Result<Row> {
+        let collection = objects::collection(&self.namespace);
+        let list = self.client.json(Method::GET, &format!("{collection}?limit=1"), Bytes::new()).await?;
+        let version =
+            list.pointer("/metadata/resourceVersion").and_then(|v| v.as_str()).ok_or_else(|| {
+                Failure::Answer { path: collection.clone(), why: "a list without resourceVersion".into() }
+            })?;
+        let path = format!("{collection}?watch=true&timeoutSeconds=600&resourceVersion={version}");
+        let expected = Arc::new(AtomicU64::new(self.options.watch_updates));
+        let silence = Duration::from_secs(self.options.watch_silence_seconds);
+        let mut watchers = Vec::new();
+        for _ in 0..self.options.watchers {
+            watchers.push(watch::open(&self.target, &path, expected.clone(), silence).await?);
+        }
+        let begin = Instant::now();
+        let limit = Limit { requests: self.options.watch_updates, time: Duration::from_secs(600) };
+        let updates = self.update("update", limit).await?;
+        expected.store(updates.done, Ordering::Relaxed);
+        let (mut all, mut missed) = (Seen::default(), 0);
+        for watcher in watchers {
+            let Seen { events, out_of_order, wrong, last } = watcher.await??;
+            missed += updates.done.saturating_sub(events);
+            all.events += events;
+            all.out_of_order += out_of_order + events.saturating_sub(updates.done);
+            all.wrong += wrong;
+            all.last = all.last.max(last);
+        }
+        let elapsed = all.last.map_or(Duration::ZERO, |last| last.duration_since(begin));
+        let mut row = Row::counted("watch", all.events, elapsed);
+        row.errors = missed + all.out_of_order + all.wrong + updates.errors;
+        let mut note = format!(
+            "{} watchers of {} updates ({:.0}/s)",
+            self.options.watchers, updates.done, updates.per_second
+        );
+        if row.errors > 0 {
+            let Seen { out_of_order, wrong, .. } = all;
+            note += &format!(
+                "; {missed} events missed, {out_of_order} doubled or out of order, {wrong} wrong, {} updates failed",
+                updates.errors
+            );
+        }
+        row.note = Some(note);
+        Ok(row)
+    }
+
+    /// Removes what was made. A failure is told, not returned: the measurement stands.
+    async fn clean_up(&self) {
+        for namespace in [&self.namespace, &self.spare] {
+            for path in [objects::collection(namespace), format!("/api/v1/namespaces/{namespace}")] {
+                if let Err(failure) = self.client.call(0, Method::DELETE, &path, Bytes::new()).await {
+                    eprintln!("warning: clean up: {}", chain(&failure));
+                }
+            }
+        }
+    }
+}
+
+fn remember(versions: &[AtomicU64], index: u64, path: &str, reply: &Reply) -> Result<()> {
+    let version = resource_version(&reply.head)
+        .ok_or_else(|| Failure::Answer { path: path.to_owned(), why: "no resourceVersion".into() })?;
+    if let Some(slot) = versions.get(index as usize) {
+        slot.store(version, Ordering::Relaxed);
+    }
+    Ok(())
+}
