@@ -7,7 +7,7 @@ use runtime::{
 
 use crate::{
     connection::{Connection, PULL, QUICK, SLOW},
-    cri,
+    cri, pause,
 };
 
 /// Whether images may be fetched from registries.
@@ -126,5 +126,7 @@ fn auth(credentials: &Credentials) -> cri::AuthConfig {
 
 fn from_cri(image: cri::Image) -> Image {
     let cri::Image { id, repo_tags, repo_digests, size, uid, username, pinned } = image;
+    // containerd 1.6 does not pin its own sandbox image
+    let pinned = pinned || repo_tags.iter().any(|name| name == pause::NAME);
     Image { id, repo_tags, repo_digests, size_bytes: size, uid: uid.map(|uid| uid.value), username, pinned }
 }

@@ -11,6 +11,8 @@
 )]
 
 use std::{
+    io::{Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -19,7 +21,9 @@ use std::{
 
 use futures::StreamExt;
 use runtime::{
-    Action, ContainerSpec, ErrorKind, Event, PodSandboxSpec, PullPolicy, Runtime, StreamRequest, conformance,
+    Action, ContainerSpec, ErrorKind, Event, PodSandboxSpec, PullPolicy, Runtime, StreamRequest,
+    action::{DnsConfig, Mount, PidNamespace, PortMapping, Profile, Protocol, Resources, SecurityContext},
+    conformance,
     contract::Streams,
 };
 use runtime_containerd::private::{Origin, Private, Settings};
@@ -119,6 +123,26 @@ async fn run(
 
 fn shell(script: &str) -> Vec<String> {
     vec!["/bin/sh".into(), "-c".into(), script.into()]
+}
+
+/// Asks for an upgraded connection; all that is said until `output` comes or, without any, the headers end.
+fn upgraded(url: &str, upgrade: &str, output: &str) -> String {
+    let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let request = format!(
+        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n{key}\r\nUpgrade: {upgrade}\r\n\r\n"
+    );
+    let method = if upgrade.starts_with("websocket") { "GET" } else { "POST" };
+    stream.write_all(request.replacen("POST", method, 1).as_bytes()).unwrap();
+    let (mut said, mut buffer) = (String::new(), [0; 1024]);
+    while !said.contains("\r\n\r\n") || !said.contains(output) {
+        let read = stream.read(&mut buffer).unwrap();
+        assert!(read > 0, "closed after: {said}");
+        said.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    said
 }
 
 async fn log(runtime: &dyn Runtime, id: &str) -> String {
@@ -228,6 +252,19 @@ async fn exec_attach_and_port_forward_give_a_loopback_address() {
         let url = runtime.stream(&request).await.unwrap().0;
         assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     }
+
+    // what the node passes through: WebSocket as old as v4 works, v5 is refused, so that kubectl falls
+    // back to SPDY, which works too
+    let request = StreamRequest::Exec { container: container.clone(), command: shell("echo hi"), streams };
+    for (upgrade, status, output) in [
+        ("websocket\r\nSec-WebSocket-Protocol: v4.channel.k8s.io", "HTTP/1.1 101 ", "\x01hi\n"),
+        ("websocket\r\nSec-WebSocket-Protocol: v5.channel.k8s.io", "HTTP/1.1 403 ", ""),
+        ("SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io", "HTTP/1.1 101 ", ""),
+    ] {
+        let url = runtime.stream(&request).await.unwrap().0;
+        let said = tokio::task::spawn_blocking(move || upgraded(&url, upgrade, output)).await.unwrap();
+        assert!(said.starts_with(status), "{upgrade}: {said}");
+    }
     let gone = StreamRequest::Attach { container: "0".repeat(64), streams };
     assert_eq!(runtime.stream(&gone).await.unwrap_err().kind, ErrorKind::NotFound);
     private.stop(Duration::ZERO).await.unwrap();
@@ -269,4 +306,162 @@ async fn database_images_behave_as_the_official_ones() {
     assert_eq!(until_said(&runtime, &id, "redis-cli ping").await, "NOAUTH Authentication required.");
     assert_eq!(until_said(&runtime, &id, "stat -c %u /proc/1").await, "999");
     private.stop(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn database_images_run_as_their_user_on_a_read_only_root_and_say_what_is_missing() {
+    let machine = Machine::new(5);
+    let private = machine.start().await;
+    for name in ["postgres", "redis"] {
+        private.load_image(&image(name)).await.unwrap();
+    }
+    let runtime = private.runtime();
+    let confined = |uid| SecurityContext {
+        uid: Some(uid),
+        gid: Some(uid),
+        read_only_root: true,
+        no_new_privileges: true,
+        drop_capabilities: vec!["ALL".into()],
+        seccomp: Profile::RuntimeDefault,
+        ..SecurityContext::default()
+    };
+    let data = |name: &str, uid: u32| {
+        let host_path = machine.directory.path().join(name);
+        std::fs::create_dir_all(&host_path).unwrap();
+        std::os::unix::fs::chown(&host_path, Some(uid), Some(uid)).unwrap();
+        host_path
+    };
+    let scripts = data("scripts", 0);
+    std::fs::write(scripts.join("1.sql"), "create table made (by text); insert into made values ('script');")
+        .unwrap();
+    std::fs::write(scripts.join("password"), "from a file").unwrap();
+
+    // 999 is the image's postgres, 4711 has no account in it
+    for uid in [999, 4711] {
+        let name = format!("postgres-{uid}");
+        let (_, id) = run(&runtime, &machine.pod(&name), "postgres:15", |spec| {
+            spec.security = confined(i64::from(uid));
+            spec.env = [
+                ("POSTGRES_PASSWORD_FILE", "/docker-entrypoint-initdb.d/password"),
+                ("PGDATA", "/var/lib/postgresql/data/pgdata"),
+                ("POSTGRES_INITDB_ARGS", "--data-checksums --encoding='UTF8'"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec();
+            let mount = |host_path, path: &str, read_only| Mount {
+                host_path,
+                container_path: path.into(),
+                read_only,
+                ..Mount::default()
+            };
+            spec.mounts = vec![
+                mount(data(&name, uid), "/var/lib/postgresql/data", false),
+                mount(scripts.clone(), "/docker-entrypoint-initdb.d", true),
+            ];
+        })
+        .await;
+        let psql = |sql: &str| format!("PGPASSWORD='from a file' psql -h 127.0.0.1 -U postgres -tAc '{sql}'");
+        assert_eq!(until_said(&runtime, &id, &psql("select by from made")).await, "script");
+        assert_eq!(until_said(&runtime, &id, &psql("show data_checksums")).await, "on");
+        assert_eq!(until_said(&runtime, &id, "stat -c %u /proc/1").await, uid.to_string());
+    }
+
+    let (_, id) =
+        run(&runtime, &machine.pod("redis-999"), "redis:7", |spec| spec.security = confined(999)).await;
+    assert_eq!(until_said(&runtime, &id, "redis-cli set a b").await, "OK");
+    assert_eq!(until_said(&runtime, &id, "redis-cli config get protected-mode | tail -n 1").await, "no");
+
+    let pod = machine.pod("postgres-empty");
+    let mut events = runtime.events();
+    let (_, id) = run(&runtime, &pod, "postgres:15", |_| {}).await;
+    while runtime.observe_pod(&pod.uid).await.unwrap().unwrap().container("main").unwrap().is_running() {
+        events.next().await;
+    }
+    let seen = runtime.observe_pod(&pod.uid).await.unwrap().unwrap();
+    assert_eq!(seen.container("main").unwrap().exit_code(), Some(1));
+    assert!(log(&runtime, &id).await.contains("set POSTGRES_PASSWORD"), "{}", log(&runtime, &id).await);
+    private.stop(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_has_what_it_asked_for() {
+    let machine = Machine::new(6);
+    let private = machine.start().await;
+    private.load_image(&image("busybox")).await.unwrap();
+    let runtime = private.runtime();
+    let host_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut pod = machine.pod("asks");
+    pod.dns = DnsConfig {
+        servers: vec!["10.96.0.10".into()],
+        searches: vec!["default.svc.cluster.local".into()],
+        options: vec!["ndots:5".into()],
+    };
+    pod.port_mappings = vec![PortMapping {
+        protocol: Protocol::Tcp,
+        container_port: 8080,
+        host_port,
+        host_ip: String::new(),
+    }];
+    pod.sysctls = [("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned())].into();
+    pod.namespaces.pid = PidNamespace::Pod;
+    let shared = machine.directory.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::write(shared.join("index.html"), "served").unwrap();
+    let (_, id) = run(&runtime, &pod, BUSYBOX, |spec| {
+        spec.command = shell("exec httpd -f -p 8080 -h /shared");
+        spec.env = vec![("A".into(), "x y".into())];
+        spec.working_dir = "/shared".into();
+        spec.mounts = vec![Mount {
+            host_path: shared.clone(),
+            container_path: "/shared".into(),
+            read_only: true,
+            ..Mount::default()
+        }];
+        spec.resources = Resources { memory_limit_bytes: 64 << 20, cpu_shares: 512, ..Resources::default() };
+        spec.security = SecurityContext {
+            uid: Some(1000),
+            gid: Some(2000),
+            supplemental_groups: vec![3000],
+            read_only_root: true,
+            no_new_privileges: true,
+            drop_capabilities: vec!["ALL".into()],
+            seccomp: Profile::RuntimeDefault,
+            ..SecurityContext::default()
+        };
+    })
+    .await;
+    let sandbox = runtime.observe_pod(&pod.uid).await.unwrap().unwrap().sandbox().unwrap().clone();
+    let memory =
+        "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+    for (script, expected) in [
+        ("hostname", "asks"),
+        ("echo $A; pwd", "x y\n/shared"),
+        ("id -u; id -g; id -G", "1000\n2000\n2000 3000"),
+        (
+            "grep -v '^$' /etc/resolv.conf",
+            "search default.svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5",
+        ),
+        ("cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "80"),
+        (
+            "touch /x 2>&1; touch /shared/x 2>&1; true",
+            "touch: /x: Read-only file system\ntouch: /shared/x: Read-only file system",
+        ),
+        (
+            "sed -n -e 's/^CapEff:\t//p' -e 's/^NoNewPrivs:\t//p' -e 's/^Seccomp:\t//p' /proc/self/status",
+            "0000000000000000\n1\n2",
+        ),
+        // the sandbox's own process is seen: the pod shares its process namespace
+        ("cat /proc/1/comm", "pause"),
+        (memory, "67108864"),
+    ] {
+        assert_eq!(until_said(&runtime, &id, script).await, expected, "{script}");
+    }
+
+    let other = machine.pod("other");
+    let (_, other_id) = run(&runtime, &other, BUSYBOX, |spec| spec.command = shell("exec sleep 1000")).await;
+    let fetch = format!("wget -qO- http://{}:8080/", sandbox.ips[0]);
+    assert_eq!(until_said(&runtime, &other_id, &fetch).await, "served", "from pod to pod");
+    let fetch = format!("wget -qO- http://10.213.{}.1:{host_port}/", machine.number);
+    assert_eq!(until_said(&runtime, &other_id, &fetch).await, "served", "through the host's port");
+    private.stop(Duration::ZERO).await.unwrap();
 }

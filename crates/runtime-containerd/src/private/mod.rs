@@ -35,20 +35,20 @@ pub struct Settings {
     pub directory: PathBuf,
     /// Name of the bridge that pods are attached to; at most 15 characters, one for each directory.
     pub bridge: String,
-    /// Whether the bridge plugin hides pods behind the machine's address towards the world (with
-    /// iptables). False where the network crate does it with nftables.
+    /// Whether pods reach the world behind the machine's address (the bridge plugin's iptables rules).
+    /// Switch it off where something else does that.
     pub ip_masquerade: bool,
     /// Whether images may be fetched.
     pub registries: Registries,
 }
 
 impl Settings {
-    /// The usual settings below `directory`: bridge `keelson0`, no masquerade, no registries.
+    /// The usual settings below `directory`: bridge `keelson0`, masquerade, no registries.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
             bridge: "keelson0".into(),
-            ip_masquerade: false,
+            ip_masquerade: true,
             registries: Registries::Off,
         }
     }
@@ -158,7 +158,7 @@ impl Private {
 
     /// Ends every pod, each container having `grace` to end by itself, then containerd, and takes away
     /// what they leave in the kernel: mounts below the directory and the bridge. Images and volumes stay.
-    pub async fn stop(self, grace: Duration) -> Result<()> {
+    pub async fn stop(&self, grace: Duration) -> Result<()> {
         self.ending.send_replace(true);
         let mut process = self.process.lock().await;
         let stopped = stop_pods(&self.runtime, grace).await;
