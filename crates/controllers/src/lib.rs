@@ -1,14 +1,21 @@
 //! The controller manager.
 mod claims;
 mod deployment;
+mod discovery;
 mod endpoints;
 mod hash;
+mod namespace;
 mod pods;
 mod rank;
 mod replicaset;
+mod root_ca;
+mod service_account;
 mod spec;
 mod statefulset;
 pub use deployment::Deployments;
 pub use endpoints::{EndpointSlices, EndpointsController};
+pub use namespace::Namespaces;
 pub use replicaset::ReplicaSets;
+pub use root_ca::RootCaPublisher;
+pub use service_account::ServiceAccounts;
 pub use statefulset::StatefulSets;

@@ -68,6 +68,10 @@ impl Actor {
         }
         let failure = std::mem::replace(&mut done.result, Ok(()));
         self.write_all(cx, &mut done, &status.iter().collect::<Vec<_>>()).await;
+        if done.result.as_ref().is_err_and(Error::is_not_found) {
+            // Gone meanwhile, perhaps by this very plan: there is no status left to write.
+            done.result = Ok(());
+        }
         if failure.is_err() {
             done.result = failure;
         }
@@ -164,7 +168,7 @@ impl Acted {
         let precondition = child.body.pointer(VERSION);
         let moved = self.moved.get(&(child.kind.clone(), child.key.clone()));
         match (child.write, moved, precondition) {
-            (Write::Patch(_), Some((from, to)), Some(wanted)) if wanted == from => {
+            (Write::Patch(_) | Write::Put(_), Some((from, to)), Some(wanted)) if wanted == from => {
                 let mut child = child.clone();
                 if let Some(version) = child.body.pointer_mut(VERSION) {
                     *version = to.clone();
@@ -176,7 +180,7 @@ impl Acted {
     }
 
     fn note_move(&mut self, child: &Child, answer: &Value) {
-        if let (Write::Patch(_), Some(from), Some(to)) =
+        if let (Write::Patch(_) | Write::Put(_), Some(from), Some(to)) =
             (child.write, child.body.pointer(VERSION), answer.pointer(VERSION))
         {
             let slot = self.moved.entry((child.kind.clone(), child.key.clone()));

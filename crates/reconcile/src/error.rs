@@ -111,6 +111,11 @@ impl Error {
         chain(self)
     }
 
+    /// Whether the server said 404.
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 404)
+    }
+
     /// Whether the server said 409: somebody wrote first, the next plan sees it.
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|status| status.code == 409)

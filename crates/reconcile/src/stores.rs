@@ -45,7 +45,8 @@ impl WeakStores {
 struct Shared {
     client: kube::Client,
     random: Arc<dyn Random>,
-    open: Mutex<HashMap<TypeId, Opened>>,
+    /// By type and field selector; the empty selector is the whole kind.
+    open: Mutex<HashMap<(TypeId, &'static str), Opened>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -95,17 +96,28 @@ impl Stores {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static,
     {
+        self.with_fields("")
+    }
+
+    /// The cache of the objects of a kind that a field selector admits. Writes to such a kind are not
+    /// waited for (read-your-writes needs the cache of the whole kind): plan only what is safe to
+    /// repeat.
+    pub fn with_fields<K>(&self, fields: &'static str) -> Arc<Store<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        let slot = (TypeId::of::<K>(), fields);
         let mut open = self.shared.open.lock();
-        let present =
-            open.get(&TypeId::of::<K>()).and_then(|opened| Arc::clone(&opened.typed).downcast().ok());
+        let present = open.get(&slot).and_then(|opened| Arc::clone(&opened.typed).downcast().ok());
         if let Some(store) = present {
             return store;
         }
         let store = Arc::new(Store::<K>::default());
         let opened =
             Opened { kind: Kind::of::<K>(), typed: Arc::clone(&store) as _, erased: Arc::clone(&store) as _ };
-        open.insert(TypeId::of::<K>(), opened);
-        let feed = feed(Arc::clone(&store), self.shared.client.clone(), Arc::clone(&self.shared.random));
+        open.insert(slot, opened);
+        let feed =
+            feed(Arc::clone(&store), fields, self.shared.client.clone(), Arc::clone(&self.shared.random));
         self.shared.tasks.lock().spawn(feed);
         store
     }
@@ -127,7 +139,9 @@ impl Stores {
 
     pub(crate) fn find(&self, kind: &Kind) -> Option<Arc<dyn Cache>> {
         let open = self.shared.open.lock();
-        open.values().find(|opened| opened.kind == *kind).map(|opened| Arc::clone(&opened.erased))
+        open.iter()
+            .find(|((_, fields), opened)| fields.is_empty() && opened.kind == *kind)
+            .map(|(_, opened)| Arc::clone(&opened.erased))
     }
 
     /// Waits until every open cache is listed and satisfies `shown`.
@@ -151,12 +165,16 @@ impl Stores {
 }
 
 /// Keeps `store` up to date for ever. Errors end nothing: the watch is taken up again after a wait.
-async fn feed<K>(store: Arc<Store<K>>, client: kube::Client, random: Arc<dyn Random>)
+async fn feed<K>(store: Arc<Store<K>>, fields: &'static str, client: kube::Client, random: Arc<dyn Random>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let kind = Kind::of::<K>();
-    let mut events = pin!(watcher(Api::<K>::all(client), watcher::Config::default()));
+    let mut config = watcher::Config::default();
+    if !fields.is_empty() {
+        config = config.fields(fields);
+    }
+    let mut events = pin!(watcher(Api::<K>::all(client), config));
     let mut failures = 0_u32;
     while let Some(event) = events.next().await {
         match event {

@@ -47,8 +47,18 @@ impl Watches {
 
     /// Watches a kind with a mapping of its own. The mapping may look at caches and must be quick.
     #[must_use]
-    pub fn also<C>(
+    pub fn also<C>(self, map: impl Fn(&Change<C>, &Stores) -> Vec<ObjectKey> + Send + Sync + 'static) -> Self
+    where
+        C: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.also_where("", map)
+    }
+
+    /// Watches the objects of a kind that a field selector admits ([`Stores::with_fields`]).
+    #[must_use]
+    pub fn also_where<C>(
         mut self,
+        fields: &'static str,
         map: impl Fn(&Change<C>, &Stores) -> Vec<ObjectKey> + Send + Sync + 'static,
     ) -> Self
     where
@@ -56,7 +66,7 @@ impl Watches {
     {
         let map = Arc::new(map);
         self.sources.push(Box::new(move |stores, enqueue| {
-            let store = stores.of::<C>();
+            let store = stores.with_fields::<C>(fields);
             let (map, stores, enqueue) = (Arc::clone(&map), stores.downgrade(), Arc::clone(enqueue));
             store.subscribe(move |change| {
                 if let Some(stores) = stores.upgrade() {
@@ -65,6 +75,17 @@ impl Watches {
             });
             store.watch_progress()
         }));
+        self
+    }
+
+    /// Takes keys from elsewhere than a cache: `feed` is given where to put them and says when what it
+    /// knows is complete ([`Progress::lists_done`] above 0).
+    #[must_use]
+    pub fn fed_by(
+        mut self,
+        feed: impl Fn(Arc<dyn Fn(ObjectKey) + Send + Sync>) -> watch::Receiver<Progress> + Send + Sync + 'static,
+    ) -> Self {
+        self.sources.push(Box::new(move |_, enqueue| feed(Arc::clone(enqueue))));
         self
     }
 
