@@ -3,7 +3,13 @@
 //!
 //! Servers and clients are this program, started again inside a namespace (see [`role`]).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code"
+)]
 
 use std::{
     collections::BTreeSet,
