@@ -8,6 +8,7 @@
 //! `certificates.k8s.io`, `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
 //! `pods/binding` is), `pods/resize`.
 
+mod admission;
 mod canonical;
 mod columns;
 mod entry;
@@ -19,7 +20,8 @@ mod strategy;
 mod testing;
 mod validate;
 
-pub use options::{Acts, Options};
+pub use admission::admission;
+pub use options::{Acts, Cidr, Options};
 
 use std::sync::Arc;
 
