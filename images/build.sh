@@ -45,9 +45,11 @@ for image in "$@"; do
         inputs=$(find "$here/$image" $sources -type f | LC_ALL=C sort | xargs cat | sha256sum | cut -d ' ' -f 1)
         # shellcheck disable=SC2086 # a list of names
         if [ -n "$packages" ]; then
-            if [ -z "$(versions $packages | grep -v '(none)')" ]; then
-                [ ! -e "$output/$image.tar" ] || [ "$(head -n 1 "$output/$image.stamp")" != "$scripts $inputs" ] || exit 0
-                say "apt-get update, since apt knows no packages yet"
+            if ! has_lists; then
+                if [ -e "$output/$image.tar" ] && [ "$(head -n 1 "$output/$image.stamp")" = "$scripts $inputs" ]; then
+                    exit 0
+                fi
+                say "apt-get update, since apt has no package lists yet"
                 apt-get -qq update
             fi
             packages=$(closure $packages)

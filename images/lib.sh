@@ -14,6 +14,13 @@ apt_cache() {
     apt-cache -o Dir::Cache::pkgcache="$cache/pkgcache.bin" -o Dir::Cache::srcpkgcache="$cache/srcpkgcache.bin" "$@"
 }
 
+# has_lists: whether apt has been told what there is to download.
+has_lists() {
+    apt-get indextargets --format '$(FILENAME)' 'Created-By: Packages' | while read -r list; do
+        [ ! -e "$list" ] || echo "$list"
+    done | grep -q .
+}
+
 # closure ROOT...: the packages and the libraries they depend on, one per line. Only libraries are
 # followed: what else Debian's packages depend on (init scripts, perl, debconf) serves installation,
 # and nothing is installed here. Programs that are wanted are named as roots. LLVM is left out: it is
@@ -39,6 +46,11 @@ versions() {
     apt_cache policy "$@" | sed -n -e 's/^\([^ ].*\):$/\1/p' -e 's/^  Candidate: /=/p' | paste -d '' - -
 }
 
+# download PACKAGE...: into the cache; what is there already is not fetched again.
+download() {
+    (cd "$cache" && apt-get -qq -o APT::Sandbox::User=root download "$@")
+}
+
 # unpack DIRECTORY PACKAGE...: fetches packages (kept in $cache) and unpacks them into a root directory
 # in which /bin, /sbin and /lib are links into /usr, as on any Debian.
 unpack() {
@@ -48,7 +60,11 @@ unpack() {
         mkdir -p "$root/usr/$directory"
         ln -s "usr/$directory" "$root/$directory"
     done
-    (cd "$cache" && apt-get -qq -o APT::Sandbox::User=root download "$@") || die "apt-get could not download: $*"
+    if ! download "$@"; then
+        say "apt-get update, since its package lists may be old"
+        apt-get -qq update
+        download "$@" || die "apt-get could not download: $*"
+    fi
     for package in $(versions "$@"); do
         # apt writes the colon of an epoch as %3a
         file=$(printf '%s' "$package" | sed -e 's/:/%3a/g' -e 's/=/_/')

@@ -6,6 +6,10 @@ names=docker.io/library/postgres:15
 config='{"Entrypoint":["docker-entrypoint.sh"],"Cmd":["postgres"],"StopSignal":"SIGINT","Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/15/bin","LANG=en_US.utf8","PG_MAJOR=15","PGDATA=/var/lib/postgresql/data"],"ExposedPorts":{"5432/tcp":{}},"Volumes":{"/var/lib/postgresql/data":{}}}'
 
 build() {
+    case $available in
+    *postgresql-15=15.*) ;;
+    *) die "this machine's package sources have no PostgreSQL 15; build on Debian 12" ;;
+    esac
     # shellcheck disable=SC2086 # a list of names
     unpack "$1" $packages
     base "$1"
