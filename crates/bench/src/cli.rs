@@ -80,7 +80,7 @@ pub(crate) struct ServerOptions {
     /// Updates that the watchers are to see
     #[arg(long, default_value_t = 5000)]
     pub(crate) watch_updates: u64,
-    /// A watcher that is given nothing for so many seconds has been forgotten
+    /// After the last update, a watcher that is given nothing for so many seconds has been forgotten
     #[arg(long, default_value_t = 10)]
     pub(crate) watch_silence_seconds: u64,
     /// Leave the objects and namespaces that were made

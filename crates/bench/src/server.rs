@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -20,7 +20,7 @@ use crate::{
     process::{Server, memory_mb},
     report::{Report, Row},
     target::Target,
-    watch::{self, Seen},
+    watch::{self, Expected, Seen},
 };
 
 /// Everything the phases share.
@@ -201,7 +201,10 @@ impl Run<'_> {
                 Failure::Answer { path: collection.clone(), why: "a list without resourceVersion".into() }
             })?;
         let path = format!("{collection}?watch=true&timeoutSeconds=600&resourceVersion={version}");
-        let expected = Arc::new(AtomicU64::new(self.options.watch_updates));
+        let expected = Arc::new(Expected {
+            events: AtomicU64::new(self.options.watch_updates),
+            done: AtomicBool::new(false),
+        });
         let silence = Duration::from_secs(self.options.watch_silence_seconds);
         let mut watchers = Vec::new();
         for _ in 0..self.options.watchers {
@@ -210,7 +213,8 @@ impl Run<'_> {
         let begin = Instant::now();
         let limit = Limit { requests: self.options.watch_updates, time: Duration::from_secs(600) };
         let updates = self.update("update", limit).await?;
-        expected.store(updates.done, Ordering::Relaxed);
+        expected.events.store(updates.done, Ordering::Relaxed);
+        expected.done.store(true, Ordering::Relaxed);
         let (mut all, mut missed) = (Seen::default(), 0);
         for watcher in watchers {
             let Seen { events, out_of_order, wrong, last } = watcher.await??;

@@ -2,7 +2,10 @@
 //! order.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,12 +33,21 @@ pub(crate) struct Seen {
     pub(crate) last: Option<Instant>,
 }
 
-/// Opens a watcher of `path` (which has its query) that ends after `expected` events, which may be
-/// lowered meanwhile, or once nothing came for as long as `silence`.
+/// What watchers are to see, which is known for certain only once all updates are done.
+#[derive(Debug)]
+pub(crate) struct Expected {
+    /// No watcher reads on beyond this.
+    pub(crate) events: AtomicU64,
+    /// No further events will be caused.
+    pub(crate) done: AtomicBool,
+}
+
+/// Opens a watcher of `path` (which has its query) that ends after the expected events, or once all
+/// were caused and nothing came for as long as `silence`.
 pub(crate) async fn open(
     target: &Target,
     path: &str,
-    expected: Arc<AtomicU64>,
+    expected: Arc<Expected>,
     silence: Duration,
 ) -> Result<JoinHandle<Result<Seen>>> {
     let client = Client::connect(target, 1).await?;
@@ -48,12 +60,15 @@ pub(crate) async fn open(
     }))
 }
 
-async fn follow(mut body: Incoming, expected: &AtomicU64, silence: Duration) -> Result<Seen> {
+async fn follow(mut body: Incoming, expected: &Expected, silence: Duration) -> Result<Seen> {
     let mut reader = Reader::default();
-    while reader.seen.events < expected.load(Ordering::Relaxed) {
-        let Ok(frame) = tokio::time::timeout(silence, body.frame()).await else { break };
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|source| Failure::Http { doing: "read a watch", source })?;
+    while reader.seen.events < expected.events.load(Ordering::Relaxed) {
+        let frame = match tokio::time::timeout(silence, body.frame()).await {
+            Ok(Some(frame)) => frame.map_err(|source| Failure::Http { doing: "read a watch", source })?,
+            Ok(None) => break,
+            Err(_) if expected.done.load(Ordering::Relaxed) => break,
+            Err(_) => continue,
+        };
         if let Ok(data) = frame.into_data() {
             reader.read(&data);
         }
