@@ -1,0 +1,203 @@
+//! Rules by example, in upstream's words.
+
+use serde_json::{Value, json};
+
+use super::{Answer, Expression, ExpressionError, Rules};
+use crate::{Schema, openapi::from_crd};
+
+fn schema(spec: Value) -> Schema {
+    from_crd(&json!({"type": "object", "properties": {"spec": spec}}), "s").unwrap()
+}
+
+fn spec(rules: Value) -> Schema {
+    schema(json!({"type": "object", "x-kubernetes-validations": rules, "properties": {
+        "min": {"type": "integer"}, "max": {"type": "integer"}, "name": {"type": "string"},
+        "my-name": {"type": "string"}, "namespace": {"type": "string"}, "a__b": {"type": "string"},
+        "memory": {"x-kubernetes-int-or-string": true},
+        "since": {"type": "string", "format": "date-time"},
+        "ratio": {"type": "number"},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"], "items":
+            {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}, "size": {"type": "integer",
+                "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "may only grow"}]}}}},
+    }}))
+}
+
+fn check(rules: Value, new: Value, old: Option<Value>, expected: &[&str]) {
+    let schema = spec(rules.clone());
+    let compiled = Rules::compile(&schema).unwrap();
+    let new = json!({"apiVersion": "x/v1", "kind": "W", "metadata": {"name": "w"}, "spec": new});
+    let old = old.map(|old| json!({"spec": old}));
+    let errors: Vec<String> =
+        compiled.validate(&schema, &new, old.as_ref()).iter().map(ToString::to_string).collect();
+    assert_eq!(errors, expected, "{rules}");
+}
+
+#[test]
+fn rules_hold_or_say_why() {
+    let limits = json!([{"rule": "self.min <= self.max"}]);
+    check(limits.clone(), json!({"min": 1, "max": 2}), None, &[]);
+    check(
+        limits.clone(),
+        json!({"min": 3, "max": 2}),
+        None,
+        &["spec: Invalid value: failed rule: self.min <= self.max"],
+    );
+    check(
+        limits,
+        json!({"min": 3}),
+        None,
+        &["spec: Invalid value: no such key: max evaluating rule: self.min <= self.max"],
+    );
+    check(
+        json!([{"rule": "self.min <= self.max", "message": "min over max", "fieldPath": ".min", "reason": "FieldValueForbidden"}]),
+        json!({"min": 3, "max": 2}),
+        None,
+        &["spec.min: Forbidden: min over max"],
+    );
+    check(
+        json!([{"rule": "self.min <= self.max", "messageExpression": "'min ' + string(self.min) + ' is over max'"}]),
+        json!({"min": 3, "max": 2}),
+        None,
+        &["spec: Invalid value: min 3 is over max"],
+    );
+    check(
+        json!([{"rule": "self.min <= self.max", "messageExpression": "''", "message": "static"}]),
+        json!({"min": 3, "max": 2}),
+        None,
+        &["spec: Invalid value: static"],
+    );
+}
+
+#[test]
+fn the_language_of_kubernetes_is_there() {
+    for rule in [
+        "has(self.name) && !has(self.ratio)",
+        "self.name.matches('^[a-z]+$') && self.name.size() == 3",
+        "self.name.lowerAscii().startsWith('ab')",
+        "self.tags.all(t, t in ['x', 'y']) && self.tags.exists_one(t, t == 'x')",
+        "self.tags.map(t, t + '1').filter(t, t.endsWith('1')).size() == 2",
+        "self.labels.all(k, k == 'app') && self.labels['app'] == 'w' && self.labels.app == 'w'",
+        "self.parts.exists(p, p.id == 'a' && p.size > 1)",
+        "quantity(self.memory).isGreaterThan(quantity('1Gi'))",
+        "type(self.memory) == string ? self.memory == '2Gi' : false",
+        "self.since > timestamp('2020-01-01T00:00:00Z')",
+        "isURL('https://a/b') && url('https://a/b').getHost() == 'a'",
+        "self.tags.isSorted() && self.tags.join(',') == 'x,y'",
+        "self.my__dash__name == 'm' && self.__namespace__ == 'n' && self.a__underscores__b == 'u'",
+        "sets.contains(self.tags, ['x'])",
+        "ip.isCanonical('127.0.0.1') && cidr('10.0.0.0/8').containsIP('10.1.2.3')",
+        "self.?ratio.orValue(1.0) == 1.0",
+        "!format.dns1123Label().validate('a').hasValue()",
+        "'%s-%d'.format(['a', 1]) == 'a-1'",
+    ] {
+        check(
+            json!([{"rule": rule}]),
+            json!({"min": 1, "name": "abc", "my-name": "m", "namespace": "n", "a__b": "u", "memory": "2Gi",
+                "since": "2024-01-01T00:00:00Z", "labels": {"app": "w"}, "tags": ["x", "y"],
+                "parts": [{"id": "a", "size": 2}]}),
+            None,
+            &[],
+        );
+    }
+}
+
+#[test]
+fn transition_rules_need_an_old_value() {
+    let frozen = json!([{"rule": "self.name == oldSelf.name", "message": "name is immutable"}]);
+    check(frozen.clone(), json!({"name": "a"}), None, &[]);
+    check(frozen.clone(), json!({"name": "a"}), Some(json!({"name": "a"})), &[]);
+    check(
+        frozen,
+        json!({"name": "b"}),
+        Some(json!({"name": "a"})),
+        &["spec: Invalid value: name is immutable"],
+    );
+    let optional = json!([{"rule": "oldSelf.hasValue() || self.min == 0", "optionalOldSelf": true, "message": "starts at 0"}]);
+    check(optional.clone(), json!({"min": 1}), None, &["spec: Invalid value: starts at 0"]);
+    check(optional, json!({"min": 1}), Some(json!({"min": 5})), &[]);
+    let parts = |a: i64, b: i64| json!({"parts": [{"id": "b", "size": b}, {"id": "a", "size": a}]});
+    let old = json!({"parts": [{"id": "a", "size": 5}]});
+    check(json!([]), parts(5, 1), Some(old.clone()), &[]);
+    check(json!([]), parts(4, 1), Some(old), &["spec.parts[1].size: Invalid value: 4: may only grow"]);
+}
+
+#[test]
+fn what_was_wrong_and_stays_is_not_reported() {
+    let rules = json!([{"rule": "self.min <= self.max", "message": "m"}]);
+    check(rules.clone(), json!({"min": 3, "max": 2}), Some(json!({"min": 3, "max": 2})), &[]);
+    check(rules, json!({"min": 4, "max": 2}), Some(json!({"min": 3, "max": 2})), &["spec: Invalid value: m"]);
+}
+
+#[test]
+fn bad_rules_are_refused_when_the_schema_is_read() {
+    for (rule, expected) in [
+        (json!({"rule": "self.min <"}), "compilation failed"),
+        (json!({"rule": "other.min > 1"}), "compilation failed: undeclared reference to 'other'"),
+        (json!({"rule": "self.nope == 1"}), "compilation failed: undefined field 'nope'"),
+        (json!({"rule": "self.parts.all(p, p.nope == 1)"}), "compilation failed: undefined field 'nope'"),
+        (
+            json!({"rule": "self.min > 1", "messageExpression": "self.nope"}),
+            "messageExpression compilation failed: undefined field 'nope'",
+        ),
+        (
+            json!({"rule": "self.min > 1", "optionalOldSelf": true}),
+            "may not be set if oldSelf is not used in rule",
+        ),
+    ] {
+        let errors = Rules::compile(&spec(json!([rule]))).unwrap_err();
+        let text = errors[0].to_string();
+        assert!(text.starts_with("properties[spec].x-kubernetes-validations[0]."), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    let set = schema(
+        json!({"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}),
+    );
+    let errors = Rules::compile(&set).unwrap_err();
+    assert!(errors[0].detail.contains("uncorrelatable"), "{errors:?}");
+}
+
+#[test]
+fn costly_rules_are_stopped() {
+    let rules = json!([{"rule": "self.tags.all(a, self.tags.all(b, self.tags.all(c, a + b + c != '')))"}]);
+    let tags: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    check(rules.clone(), json!({"tags": ["a", "b"]}), None, &[]);
+    check(
+        rules,
+        json!({"tags": tags}),
+        None,
+        &[
+            "spec: Invalid value: 'operation cancelled: actual cost limit exceeded': no further validation rules will \
+           be run due to call cost exceeds limit for rule: self.tags.all(a, self.tags.all(b, self.tags.all(c, a + b + c != '')))",
+        ],
+    );
+}
+
+#[test]
+fn expressions_answer() {
+    let expression =
+        Expression::compile("object.spec.replicas <= params.max", &["object", "params"]).unwrap();
+    let ask = |replicas: i64| {
+        expression
+            .evaluate(&[("object", &json!({"spec": {"replicas": replicas}})), ("params", &json!({"max": 3}))])
+    };
+    assert_eq!((ask(3), ask(4)), (Ok(Answer::Bool(true)), Ok(Answer::Bool(false))));
+    assert!(matches!(expression.evaluate(&[]), Err(ExpressionError::Evaluate { .. })));
+    assert!(matches!(Expression::compile("x +", &["x"]), Err(ExpressionError::Compile(_))));
+    assert_eq!(
+        Expression::compile("'a' + 'b'", &[]).unwrap().evaluate(&[]),
+        Ok(Answer::Text("ab".to_owned()))
+    );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_source_panics(source in "\\PC{0,30}|[a-z().\\[\\]{}?:+<>='\" 0-9&|!]{0,30}") {
+        if let Ok(expression) = Expression::compile(&source, &["self"]) {
+            let _: Result<Answer, ExpressionError> =
+                expression.evaluate(&[("self", &json!({"a": [1, "x"]}))]);
+        }
+    }
+}
