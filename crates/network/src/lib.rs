@@ -9,10 +9,10 @@ mod proxy;
 mod services;
 mod watches;
 
-pub use crate::dns::{Answer, DnsError, DnsOptions, Server, Upstreams, Zone, run_dns};
+pub use crate::dns::{Answer, Dns, DnsError, DnsOptions, Upstreams, Zone, run_dns};
 pub use crate::proxy::{
     CommandError, Commands, Flush, Fragment, Front, Place, Proxy, ProxyError, ProxyOptions, Ruleset, Table,
-    Update, plan, remove, run_proxy,
+    Update, plan, remove, remove_with, run_proxy,
 };
 pub use crate::services::{
     Change, Endpoint, Policy, Protocol, Service, ServicePort, Services, Slice, Target,

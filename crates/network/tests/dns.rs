@@ -8,7 +8,7 @@ use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType, rdata::A},
 };
-use network::{Change, DnsError, DnsOptions, Server, Service, Upstreams};
+use network::{Change, Dns, DnsError, DnsOptions, Service, Upstreams};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -69,13 +69,13 @@ async fn upstream() -> (SocketAddr, JoinHandle<()>) {
     (address, task)
 }
 
-struct Dns {
+struct Running {
     address: SocketAddr,
     upstream: JoinHandle<()>,
     task: JoinHandle<Result<(), DnsError>>,
 }
 
-impl Drop for Dns {
+impl Drop for Running {
     fn drop(&mut self) {
         self.upstream.abort();
         self.task.abort();
@@ -83,19 +83,14 @@ impl Drop for Dns {
 }
 
 fn options(listen: Vec<SocketAddr>, upstream: SocketAddr) -> DnsOptions {
-    DnsOptions {
-        cluster_domain: "cluster.local".into(),
-        listen,
-        own: Vec::new(),
-        upstreams: Upstreams::Fixed(vec![upstream]),
-        random: Arc::new(meta::Seeded::new(1)),
-    }
+    let upstreams = Upstreams::Fixed(vec![upstream]);
+    DnsOptions { upstreams, ..DnsOptions::new("cluster.local", listen, Arc::new(meta::Seeded::new(1))) }
 }
 
-async fn start() -> Dns {
+async fn start() -> Running {
     let (upstream_address, upstream) = upstream().await;
     let address = free_address().await;
-    let server = Server::new(&options(vec![address], upstream_address)).unwrap();
+    let server = Dns::bind(options(vec![address], upstream_address)).await.unwrap();
     for (name, spec) in [
         ("web", json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]})),
         ("out", json!({"type": "ExternalName", "externalName": "example.org"})),
@@ -104,8 +99,8 @@ async fn start() -> Dns {
         server.apply(Change::Service(Box::new(Service::read(&serde_json::from_value(wire).unwrap()))));
     }
     server.complete();
-    let task = tokio::spawn(async move { server.serve(&[address]).await });
-    Dns { address, upstream, task }
+    let task = tokio::spawn(server.serve());
+    Running { address, upstream, task }
 }
 
 fn question(name: &str) -> Message {
@@ -181,9 +176,8 @@ async fn passes_other_names_on() {
 #[tokio::test]
 async fn says_which_address_is_taken() {
     let (address, _task) = upstream().await;
-    let server = Server::new(&options(vec![address], address)).unwrap();
-    let error = timeout(PATIENCE, server.serve(&[address])).await.unwrap().unwrap_err();
+    let error = Dns::bind(options(vec![address], address)).await.err().unwrap();
     assert_eq!(error.to_string(), format!("cannot listen for DNS on {address}"));
     let unnamed = DnsOptions { cluster_domain: ".".into(), ..options(Vec::new(), address) };
-    assert!(matches!(Server::new(&unnamed), Err(DnsError::Domain(_))));
+    assert!(matches!(Dns::bind(unnamed).await, Err(DnsError::Domain(_))));
 }

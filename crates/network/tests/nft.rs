@@ -390,8 +390,8 @@ async fn a_new_start_takes_over_and_the_end_leaves_nothing_of_ours() {
     next.write().await.unwrap();
     assert_eq!(cluster.names("one", VIP), set(&["one", "two"]));
     let commands = cluster.options().commands;
-    network::remove(&commands).await.unwrap();
-    network::remove(&commands).await.unwrap();
+    network::remove_with(&commands).await.unwrap();
+    network::remove_with(&commands).await.unwrap();
     assert_eq!(cluster.nft("list tables").trim(), "table ip other");
 }
 

@@ -72,6 +72,19 @@ pub struct DnsOptions {
     pub random: Arc<dyn Random>,
 }
 
+impl DnsOptions {
+    /// The usual options: other names are asked of the resolvers in `/etc/resolv.conf`.
+    pub fn new(cluster_domain: impl Into<String>, listen: Vec<SocketAddr>, random: Arc<dyn Random>) -> Self {
+        Self {
+            cluster_domain: cluster_domain.into(),
+            listen,
+            own: Vec::new(),
+            upstreams: Upstreams::ResolvConf("/etc/resolv.conf".into()),
+            random,
+        }
+    }
+}
+
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
@@ -95,51 +108,44 @@ pub async fn run_dns(
     options: DnsOptions,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), DnsError> {
-    let server = Server::new(&options)?;
-    let feed = async {
-        let mut signals = std::pin::pin!(all(&client));
-        let mut synced = 0;
-        while let Some(signal) = signals.next().await {
-            match signal {
-                Signal::Change(change) => server.apply(change),
-                Signal::Synced => {
-                    synced += 1;
-                    if synced == KINDS {
-                        server.complete();
-                    }
-                }
-            }
-        }
-    };
-    let serve = server.serve(&options.listen);
-    tokio::select! {
-        () = shutdown => Ok(()),
-        done = serve => done,
-        () = feed => Ok(()),
-    }
+    Dns::bind(options).await?.run(client, shutdown).await
 }
 
-/// A DNS server without its watches.
-#[derive(Clone)]
-pub struct Server {
+/// A DNS server that has its addresses.
+pub struct Dns {
     responder: Arc<Responder>,
+    sockets: Vec<(SocketAddr, Option<(UdpSocket, TcpListener)>)>,
 }
 
-impl Server {
-    /// A server that knows no service yet.
-    pub fn new(options: &DnsOptions) -> Result<Self, DnsError> {
-        let refuse = || DnsError::Domain(options.cluster_domain.clone());
-        let domain = Name::from_ascii(&options.cluster_domain).map_err(|_| refuse())?;
-        if domain.is_root() {
-            return Err(refuse());
+impl Dns {
+    /// Takes the addresses, so that whoever starts it learns at once when one is in use. Those that
+    /// the machine does not have yet are taken when they appear.
+    pub async fn bind(options: DnsOptions) -> Result<Self, DnsError> {
+        let DnsOptions { cluster_domain, listen, own, upstreams, random } = options;
+        let domain = Name::from_ascii(&cluster_domain).ok().filter(|domain| !domain.is_root());
+        let domain = domain.ok_or(DnsError::Domain(cluster_domain))?;
+        let mut sockets = Vec::new();
+        for address in listen {
+            let bound = match take(address).await {
+                Ok(both) => Some(both),
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    tracing::info!(%address, "waiting for the address to appear before serving DNS on it");
+                    None
+                }
+                Err(source) => return Err(DnsError::Listen { address, source }),
+            };
+            sockets.push((address, bound));
         }
-        let own: Vec<SocketAddr> = options.own.iter().chain(&options.listen).copied().collect();
+        let own: Vec<SocketAddr> =
+            own.into_iter().chain(sockets.iter().map(|(address, _)| *address)).collect();
         let mut servers: Vec<_> = own.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
         servers.sort_unstable();
         servers.dedup();
-        let upstream = Upstream::new(options.upstreams.clone(), own, Arc::clone(&options.random));
         let zone = RwLock::new((Zone::new(&domain, servers), false));
-        Ok(Self { responder: Arc::new(Responder { zone, upstream }) })
+        Ok(Self {
+            responder: Arc::new(Responder { zone, upstream: Upstream::new(upstreams, own, random) }),
+            sockets,
+        })
     }
 
     /// Takes note of a change.
@@ -153,48 +159,81 @@ impl Server {
         tracing::info!("cluster DNS is ready");
     }
 
-    /// Serves on all addresses until one fails; dropping it stops everything it started.
-    pub async fn serve(&self, listen: &[SocketAddr]) -> Result<(), DnsError> {
-        let mut tasks = JoinSet::new();
-        for &address in listen {
-            let failed = move |source| DnsError::Listen { address, source };
-            let responder = Arc::clone(&self.responder);
-            tasks.spawn(async move {
-                let socket = patiently(address, || UdpSocket::bind(address)).await.map_err(failed)?;
-                serve_udp(responder, socket).await.map_err(failed)
-            });
-            let responder = Arc::clone(&self.responder);
-            tasks.spawn(async move {
-                let listener = patiently(address, || TcpListener::bind(address)).await.map_err(failed)?;
-                serve_tcp(responder, listener).await;
-                Ok(())
-            });
-        }
-        while let Some(ended) = tasks.join_next().await {
-            match ended {
-                Ok(done) => done?,
-                Err(error) => tracing::error!(%error, "a DNS listener ended early"),
+    /// Serves what the API server at `client` says, until `shutdown` completes.
+    pub async fn run(
+        mut self,
+        client: Client,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), DnsError> {
+        let sockets = std::mem::take(&mut self.sockets);
+        let serve = serve(&self.responder, sockets);
+        let feed = async {
+            let mut signals = std::pin::pin!(all(&client));
+            let mut synced = 0;
+            while let Some(signal) = signals.next().await {
+                match signal {
+                    Signal::Change(change) => self.apply(change),
+                    Signal::Synced => {
+                        synced += 1;
+                        if synced == KINDS {
+                            self.complete();
+                        }
+                    }
+                }
             }
+        };
+        tokio::select! {
+            () = shutdown => Ok(()),
+            done = serve => done,
+            () = feed => Ok(()),
         }
-        // Without addresses there is nothing to serve, and nothing to end for.
-        std::future::pending().await
+    }
+
+    /// Serves what was applied, until an address fails; dropping it stops everything it started.
+    pub async fn serve(self) -> Result<(), DnsError> {
+        serve(&self.responder, self.sockets).await
     }
 }
 
-/// Binds, waiting for the address to appear.
-async fn patiently<T, F: Future<Output = io::Result<T>>>(
-    address: SocketAddr,
-    bind: impl Fn() -> F,
-) -> io::Result<T> {
-    let mut waiting = false;
-    loop {
-        match bind().await {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                if !std::mem::replace(&mut waiting, true) {
-                    tracing::info!(%address, "waiting for the address to appear before serving DNS on it");
-                }
-                sleep(BIND_AGAIN).await;
+async fn serve(
+    responder: &Arc<Responder>,
+    sockets: Vec<(SocketAddr, Option<(UdpSocket, TcpListener)>)>,
+) -> Result<(), DnsError> {
+    let mut tasks = JoinSet::new();
+    for (address, bound) in sockets {
+        let responder = Arc::clone(responder);
+        tasks.spawn(async move {
+            let failed = |source| DnsError::Listen { address, source };
+            let (udp, tcp) = match bound {
+                Some(both) => both,
+                None => patiently(address).await.map_err(failed)?,
+            };
+            let by_udp = serve_udp(Arc::clone(&responder), udp);
+            tokio::select! {
+                ended = by_udp => ended.map_err(failed),
+                () = serve_tcp(responder, tcp) => Ok(()),
             }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(done) => done?,
+            Err(error) => tracing::error!(%error, "a DNS listener ended early"),
+        }
+    }
+    // Without addresses there is nothing to serve, and nothing to end for.
+    std::future::pending().await
+}
+
+async fn take(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    Ok((UdpSocket::bind(address).await?, TcpListener::bind(address).await?))
+}
+
+/// Waits for the address to appear.
+async fn patiently(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    loop {
+        match take(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => sleep(BIND_AGAIN).await,
             other => return other,
         }
     }

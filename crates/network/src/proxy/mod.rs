@@ -136,7 +136,12 @@ pub async fn run_proxy(
 
 /// Takes the proxy's table away; services stop being served by this node. Connections under way go on
 /// as long as the kernel tracks them.
-pub async fn remove(commands: &Commands) -> Result<(), CommandError> {
+pub async fn remove() -> Result<(), CommandError> {
+    remove_with(&Commands::default()).await
+}
+
+/// [`remove`], by these commands.
+pub async fn remove_with(commands: &Commands) -> Result<(), CommandError> {
     commands.nft(&unbase()).await
 }
 
