@@ -8,24 +8,34 @@
 //! volumes, generic SELinux, ephemeral containers, static pods, in-place resize, eviction under
 //! pressure.
 
+pub mod admission;
+mod agent;
 pub mod backoff;
 pub mod dns;
 pub mod env;
 pub mod expand;
 pub mod fields;
 pub mod host;
+pub mod images;
+pub mod lifecycle;
 pub mod log;
 pub mod node;
+pub mod options;
 pub mod plan;
 pub mod pod;
 pub mod probe;
 pub mod qos;
 pub mod resources;
+pub mod sandbox;
 pub mod security;
+pub mod server;
 pub mod service_env;
 pub mod sources;
 pub mod status;
 pub mod volume;
 
+pub use agent::{LOCAL_PATH_FINALIZER, RunError, run};
 pub use host::Host;
+pub use options::Options;
 pub use plan::{Action, Observed, plan_pod};
+pub use server::ServerOptions;

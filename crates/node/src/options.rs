@@ -43,6 +43,8 @@ pub struct Options {
     pub service_env: bool,
     /// Whether pods are put below `/kubepods` by quality of service; needs cgroups to be writable.
     pub pod_cgroups: bool,
+    /// Whether Events about pods are written; a simulation of thousands of pods may do without.
+    pub record_events: bool,
     /// How often the Lease is renewed and the machine is measured.
     pub heartbeat: Duration,
     /// How often every pod is looked at although nothing was heard.
@@ -68,6 +70,7 @@ impl Options {
             server: None,
             service_env: true,
             pod_cgroups: false,
+            record_events: true,
             heartbeat: Duration::from_secs(10),
             relist: Duration::from_secs(60),
         }

@@ -89,6 +89,20 @@ impl Filter {
     }
 }
 
+/// The text of the last entries, at most so many lines and bytes.
+pub fn plain_tail(lines: &[Line], lines_max: usize, bytes_max: usize) -> String {
+    let mut text = String::new();
+    for line in lines.iter().skip(lines.len().saturating_sub(lines_max)) {
+        text.push_str(&String::from_utf8_lossy(&line.text));
+        if !line.partial {
+            text.push('\n');
+        }
+    }
+    let cut = text.len().saturating_sub(bytes_max);
+    let begin = (cut..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    text.split_off(begin)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

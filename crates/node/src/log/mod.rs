@@ -10,5 +10,5 @@ mod filter;
 mod follow;
 
 pub use file::{rotate, tail_of_file};
-pub use filter::{Filter, LogOptions, Which};
+pub use filter::{Filter, LogOptions, Which, plain_tail};
 pub use follow::send;

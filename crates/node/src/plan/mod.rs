@@ -9,6 +9,7 @@ mod containers;
 mod observed;
 mod wind_down;
 
+
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use meta::Timestamp;
 use runtime::{SandboxState, action::Role};
 
 pub(crate) use containers::is_finished;
+pub(crate) use wind_down::GRACE_MIN;
 pub use observed::{Busy, Facts, Failure, Observed, Rejection, Unhealthy, Volumes};
 
 use crate::{

@@ -1,0 +1,193 @@
+//! The task of one pod: observe, plan, act, report; then wait for something to happen.
+
+mod act;
+mod probes;
+mod report;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{AbortHandle, Id, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Agent,
+    job::{Outcome, Subject, Tokens},
+};
+use crate::{
+    plan::{self, Observed, Rejection, Stop, Volumes, plan_pod},
+    pod,
+    probe::Answer,
+    volume,
+};
+
+/// Answers of probes that wait to be taken; a pod has few probes and each waits for its turn.
+const ANSWERS_MAX: usize = 16;
+/// How soon a step that failed for reasons outside the pod (API server or runtime away) is repeated.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often volumes that follow API objects are refreshed; upstream's sync period.
+const REFRESH: Duration = Duration::from_secs(60);
+/// Safety net: nothing is waited for longer than this.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// What the API server wants of a pod.
+#[derive(Clone, Debug)]
+pub(super) struct Want {
+    pub(super) pod: Arc<Pod>,
+    /// It is no longer in the API.
+    pub(super) gone: bool,
+}
+
+/// The task's state.
+pub(super) struct Worker {
+    agent: Arc<Agent>,
+    wants: watch::Receiver<Want>,
+    wake: Arc<Notify>,
+    /// The newest version known, status included.
+    pod: Pod,
+    have: Observed,
+    volumes: BTreeMap<String, PathBuf>,
+    tokens: Tokens,
+    jobs: JoinSet<Outcome>,
+    subjects: HashMap<Id, (Subject, AbortHandle)>,
+    probes: probes::Probes,
+    answers: mpsc::Receiver<Answer>,
+    refresh_at: Option<Instant>,
+    /// Ids of containers whose preStop hook has been run.
+    hooked: Vec<String>,
+    forgotten: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        agent: Arc<Agent>,
+        wants: watch::Receiver<Want>,
+        wake: Arc<Notify>,
+        rejected: Option<Rejection>,
+    ) -> Self {
+        let (tell, answers) = mpsc::channel(ANSWERS_MAX);
+        let Want { pod, gone } = wants.borrow().clone();
+        let have = Observed { rejected, gone, ..Observed::default() };
+        Self {
+            agent,
+            wants,
+            wake,
+            pod: Pod::clone(&pod),
+            have,
+            volumes: BTreeMap::new(),
+            tokens: Tokens::new(),
+            jobs: JoinSet::new(),
+            subjects: HashMap::new(),
+            probes: probes::Probes::new(tell),
+            answers,
+            refresh_at: None,
+            hooked: Vec::new(),
+            forgotten: false,
+        }
+    }
+
+    /// Runs until the pod is forgotten or the agent stops.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let wait = tokio::select! {
+                () = stop.cancelled() => return,
+                wait = self.step() => wait,
+            };
+            if self.forgotten {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.wants.changed() => if changed.is_err() { return },
+                () = self.wake.notified() => {}
+                Some(ended) = self.jobs.join_next_with_id(), if !self.jobs.is_empty() => self.ended(ended),
+                Some(answer) = self.answers.recv() => self.answered(answer),
+                () = tokio::time::sleep(wait) => {}
+            }
+            // More that has happened meanwhile is taken in the same round.
+            while let Some(ended) = self.jobs.try_join_next_with_id() {
+                self.ended(ended);
+            }
+            while let Ok(answer) = self.answers.try_recv() {
+                self.answered(answer);
+            }
+        }
+    }
+
+    /// One round; says how long to wait for the next at most. Cancelling it loses nothing: the next
+    /// round observes anew.
+    async fn step(&mut self) -> Duration {
+        self.take_want();
+        match self.agent.runtime.observe_pod(pod::uid(&self.pod)).await {
+            Ok(seen) => self.have.pod = seen,
+            Err(error) => {
+                tracing::warn!(pod = %pod::long_name(&self.pod), %error, "cannot observe");
+                return RETRY;
+            }
+        }
+        self.read_termination_messages().await;
+        let now = self.agent.now();
+        let stopping = plan::why_not_run(&self.pod, &self.have, now);
+        if stopping.is_some() && self.have.stopping_since.is_none() {
+            self.have.stopping_since = Some(now);
+        }
+        if stopping == Some(Stop::Finished) {
+            self.have.finished = true;
+        }
+        self.watch_containers(stopping.is_some());
+        self.have.end_reported = self.is_end_reported(now);
+        let mut wait = IDLE_MAX;
+        for action in plan_pod(&self.pod, &self.have, now) {
+            match action {
+                plan::Action::Recheck { after } => wait = wait.min(after),
+                action => self.begin(action),
+            }
+        }
+        if stopping.is_none() {
+            wait = wait.min(self.refresh_volumes());
+        }
+        match self.report().await {
+            report::Reported::Same => {}
+            // Planning goes by what the API server knows: look again at once.
+            report::Reported::Changed => wait = Duration::ZERO,
+            report::Reported::Failed => wait = wait.min(RETRY),
+        }
+        wait
+    }
+
+    fn take_want(&mut self) {
+        let Want { pod, gone } = self.wants.borrow_and_update().clone();
+        self.have.gone |= gone;
+        let version = |pod: &Pod| pod.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
+        // The answer to our own status patch may be newer than what the watch has brought.
+        if version(&pod) > version(&self.pod) {
+            self.pod = Pod::clone(&pod);
+        }
+    }
+
+    /// Starts a refresh of the volumes when it is due; says when the next one is.
+    fn refresh_volumes(&mut self) -> Duration {
+        let wanted = volume::has_changing_contents(&self.pod) && !self.agent.options.host.is_simulated();
+        if !wanted || self.have.volumes != Volumes::Ready || self.have.pod_busy {
+            return IDLE_MAX;
+        }
+        let now = Instant::now();
+        let jitter = Duration::from_millis(self.agent.options.random.below(15_000));
+        let due = *self.refresh_at.get_or_insert(now + REFRESH + jitter);
+        if due > now {
+            return due - now;
+        }
+        self.refresh_at = None;
+        self.begin(plan::Action::SetUpVolumes);
+        REFRESH
+    }
+}
