@@ -95,9 +95,14 @@ slim() {
         "$1"/usr/share/locale "$1"/usr/share/i18n "$1"/usr/share/bash-completion "$1"/usr/share/bug \
         "$1"/usr/share/doc-base "$1"/usr/share/debconf "$1"/usr/lib/systemd "$1"/etc/init.d \
         "$1"/var/lib/dpkg "$1"/var/cache "$1"/usr/share/gcc* "$1"/usr/share/gdb
+    loader=
+    for candidate in /lib64/ld-linux-x86-64.so.2 /lib/ld-linux-aarch64.so.1; do
+        [ ! -e "$1$candidate" ] || loader=$candidate
+    done
+    [ -n "$loader" ] || die "no dynamic loader is known for $architecture; name it in images/lib.sh"
     broken=$(find "$1/usr/bin" "$1/usr/sbin" "$1/usr/lib/postgresql" -type f -perm -u+x 2>/dev/null |
         sed "s#^$1##" | while read -r program; do
-        chroot "$1" /lib64/ld-linux-x86-64.so.2 --list "$program" 2>/dev/null |
+        chroot "$1" "$loader" --list "$program" 2>/dev/null |
             grep 'not found' | sed "s#^#$program:#"
     done)
     [ -z "$broken" ] || die "libraries are missing in the image: $broken"

@@ -193,7 +193,9 @@ async fn conformance_on_containerd() {
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_outlive_us_and_containerd_and_end_with_stop() {
     let machine = Machine::new(2);
-    let first = machine.start().await;
+    let (first, beside) = tokio::join!(machine.start(), machine.start());
+    assert_ne!(first.origin(), beside.origin(), "one starts it, the other adopts it");
+    drop(beside);
     first.load_image(&image("busybox")).await.unwrap();
     let pod = machine.pod("lasting");
     let (_, id) = run(&first.runtime(), &pod, BUSYBOX, |spec| spec.command = shell("exec sleep 1000")).await;

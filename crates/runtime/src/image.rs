@@ -114,7 +114,18 @@ fn is_component(component: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_full_name_is_its_own_full_name(name in "[a-z0-9A-Z./:@_-]{0,40}|[a-z]{1,8}(/[a-z]{1,8}){0,3}(:[a-z0-9]{1,5})?") {
+            if let Some(full) = full_name(&name) {
+                prop_assert_eq!(full_name(&full), Some(full), "{}", name);
+            }
+        }
+    }
 
     #[test]
     fn names_are_completed_as_docker_does() {

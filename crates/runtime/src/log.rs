@@ -81,7 +81,21 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_nothing_read_breaks(
+            nanosecond in 0..4_000_000_000_000_000_000_i128, partial: bool, text in "[^\n]*", noise: Vec<u8>,
+        ) {
+            let at = Timestamp::from_nanosecond(nanosecond).unwrap();
+            let line = Line { at, stream: StreamName::Stderr, partial, text: text.into() };
+            prop_assert_eq!(Line::parse(&line.encode()), Some(line));
+            Line::parse(&noise);
+        }
+    }
 
     #[test]
     fn a_line_comes_back_as_it_was() {

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, stream::FuturesUnordered};
+use futures::{StreamExt, future::try_join_all, stream::FuturesUnordered};
 use runtime::{Action, Error, ErrorKind, Result, Runtime, Step};
 use tokio::sync::{Mutex, watch};
 
@@ -94,6 +94,7 @@ impl Private {
     /// returns. The error says which package to install when something is missing.
     pub async fn start(settings: Settings) -> Result<Self> {
         let programs = missing::check(&settings)?;
+        let starting = process::lock(&settings.directory, START).await?;
         let changed = config::write(&settings, &programs).await?;
         let socket = settings.socket();
         let network = Network::new(&settings, programs.portmap_backend);
@@ -112,6 +113,7 @@ impl Private {
         let (ending, _) = watch::channel(false);
         let private = Self { settings, programs, runtime, origin, process: Mutex::new(process), ending };
         private.ensure_sandbox_image().await?;
+        drop(starting);
         Ok(private)
     }
 
@@ -222,9 +224,9 @@ async fn answers(runtime: &Containerd, patience: Duration) -> Result<()> {
 async fn stop_pods(runtime: &Containerd, grace: Duration) -> Result<()> {
     let pods = runtime.observe().await?;
     let stop_pod = |pod: runtime::ObservedPod| async move {
-        for container in pod.containers.iter().filter(|container| container.is_running()) {
-            runtime.act(&Action::StopContainer { id: container.id.clone(), grace }).await?;
-        }
+        let running = pod.containers.iter().filter(|container| container.is_running());
+        let stop = |id: &String| Action::StopContainer { id: id.clone(), grace };
+        try_join_all(running.map(|container| async move { runtime.act(&stop(&container.id)).await })).await?;
         for sandbox in pod.sandboxes {
             runtime.act(&Action::RemoveSandbox { id: sandbox.id }).await?;
         }

@@ -2,7 +2,7 @@
 //! which works for a process that is not our child.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions, TryLockError},
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -21,6 +21,9 @@ use super::missing::{self, Programs};
 
 /// Size from which the log file is set aside at a start.
 const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// Between two tries to get the lock.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Characters of the log that an error shows.
 const LOG_SHOWN: usize = 2000;
@@ -45,6 +48,30 @@ fn pid_file(directory: &Path) -> PathBuf {
 fn failed(what: &str, error: io::Error) -> Error {
     Error::new(Step::Prepare, "containerd", ErrorKind::Internal, format!("{what}: {error}"))
         .with_source(error)
+}
+
+/// Makes the directory and keeps others from starting a containerd in it until the file is dropped: two programs may
+/// want it at once (`keelson up` and `keelson image load`).
+pub(super) async fn lock(directory: &Path, patience: Duration) -> Result<File> {
+    tokio::fs::create_dir_all(directory)
+        .await
+        .map_err(|error| failed(&format!("cannot make the directory {}", directory.display()), error))?;
+    let path = directory.join("starting.lock");
+    let file = File::create(&path).map_err(|error| failed("cannot make the lock file", error))?;
+    let locking = async {
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOOK).await,
+                Err(TryLockError::Error(error)) => return Err(failed("cannot lock the lock file", error)),
+            }
+        }
+    };
+    tokio::time::timeout(patience, locking).await.unwrap_or_else(|_elapsed| {
+        let message = format!("another keelson is starting it and does not get on; see {}", path.display());
+        Err(Error::new(Step::Prepare, "containerd", ErrorKind::TimedOut, message))
+    })?;
+    Ok(file)
 }
 
 /// Starts containerd in a session of its own: no signal that ends us reaches it.
