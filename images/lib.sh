@@ -102,8 +102,8 @@ slim() {
     [ -n "$loader" ] || die "no dynamic loader is known for $architecture; name it in images/lib.sh"
     broken=$(find "$1/usr/bin" "$1/usr/sbin" "$1/usr/lib/postgresql" -type f -perm -u+x 2>/dev/null |
         sed "s#^$1##" | while read -r program; do
-        chroot "$1" "$loader" --list "$program" 2>/dev/null |
-            grep 'not found' | sed "s#^#$program:#"
+        chroot "$1" "$loader" --list "$program" 2>&1 |
+            grep -e 'cannot open shared object file' -e 'not found' | sed "s#^#$program:#"
     done)
     [ -z "$broken" ] || die "libraries are missing in the image: $broken"
 }
