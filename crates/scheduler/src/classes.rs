@@ -2,7 +2,8 @@
 //!
 //! Guarantees: gives exactly what [`decide()`] gives for the same snapshot; the next pod like the last
 //! one costs a look at the nodes that changed in between. Bounded: the class used longest ago is
-//! dropped. Pods with claims, and pods that name a node, are decided afresh each time.
+//! dropped. Pods with claims, pods that name a node, and pods for which other pods matter are decided
+//! afresh each time.
 
 use std::{
     collections::{BinaryHeap, HashMap},
@@ -43,7 +44,9 @@ impl Classes {
         if !pod.shape.claims.is_empty() || pod.node_name.is_some() {
             return decide(pod, snapshot, profile);
         }
-        let Ok(cycle) = Cycle::start(pod, snapshot) else { return decide(pod, snapshot, profile) };
+        let Some(cycle) = Cycle::start(pod, snapshot).ok().filter(|cycle| cycle.neighbours.is_none()) else {
+            return decide(pod, snapshot, profile);
+        };
         self.uses += 1;
         if !self.classes.contains_key(&pod.shape) {
             self.make_room();

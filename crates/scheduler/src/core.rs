@@ -21,6 +21,7 @@ use crate::{
     pod::PodInfo,
     profile::Profile,
     queue::Queue,
+    relations::Labels,
     snapshot::Snapshot,
     volumes::{Bindings, Claim, Progress, StorageClass, Volume},
 };
@@ -51,6 +52,10 @@ pub enum Change {
     Class(Box<StorageClass>),
     /// A class is gone.
     ClassGone(String),
+    /// A namespace was added or changed: its name and labels.
+    Namespace(String, Labels),
+    /// A namespace is gone.
+    NamespaceGone(String),
 }
 
 /// Something to carry out.
@@ -149,6 +154,8 @@ impl Core {
                 self.volumes_changed(now);
             }
             Change::ClassGone(name) => self.snapshot.volumes.remove_class(&name),
+            Change::Namespace(name, labels) => self.snapshot.set_namespace(&name, Some(labels)),
+            Change::NamespaceGone(name) => self.snapshot.set_namespace(&name, None),
         }
     }
 
@@ -161,7 +168,8 @@ impl Core {
         let pod = self.queue.pop()?;
         match self.classes.decide(&pod, &self.snapshot, &self.profile) {
             Decision::Place(placement) => {
-                self.snapshot.set_pod(&pod.uid, &placement.node, &pod.shape);
+                self.snapshot.set_pod(&pod, &placement.node);
+                self.queue.wake(now, Wake::POD_PLACED);
                 self.snapshot.volumes.assume(&placement.bindings, &placement.node);
                 let (node, bindings) = (placement.node, placement.bindings);
                 let assumed = Assumed { node: Arc::clone(&node), bindings: bindings.clone() };
@@ -224,7 +232,10 @@ impl Core {
         if let (Some(node), false) = (&pod.node_name, pod.terminal) {
             self.queue.remove(&uid);
             self.settle(&uid);
-            return self.snapshot.set_pod(&uid, node, &pod.shape);
+            if self.snapshot.set_pod(&pod, node) {
+                self.queue.wake(now, Wake::POD_PLACED);
+            }
+            return;
         }
         if pod.terminal || pod.deleting {
             self.queue.remove(&uid);

@@ -129,6 +129,7 @@ pub(crate) struct Evaluation {
     fits: Vec<bool>,
     raw: Vec<i64>,
     largest: Vec<i64>,
+    smallest: Vec<i64>,
     pub(crate) feasible: usize,
 }
 
@@ -142,6 +143,7 @@ impl Evaluation {
             fits: vec![false; end],
             raw: vec![0; end * width],
             largest: vec![0; width],
+            smallest: vec![0; width],
             feasible: 0,
         };
         for slot in cycle.snapshot.slots() {
@@ -210,12 +212,18 @@ impl Evaluation {
         profile: &'a Profile,
         slot: Slot,
     ) -> impl Iterator<Item = (&'static str, i64)> + 'a {
-        profile.scores.iter().zip(self.row(slot)).zip(&self.largest).map(|((score, &raw), &largest)| {
+        let bounds = self.smallest.iter().zip(&self.largest);
+        profile.scores.iter().zip(self.row(slot)).zip(bounds).map(|((score, &raw), (&smallest, &largest))| {
             let share = |raw: i64| if largest == 0 { 0 } else { SCORE_MAX * raw / largest };
             let normal = match score.normalize {
                 Normalize::No => raw,
                 Normalize::Proportional => share(raw),
                 Normalize::Inverted => SCORE_MAX - share(raw),
+                Normalize::Range if largest == smallest => 0,
+                Normalize::Range => SCORE_MAX * (raw - smallest) / (largest - smallest),
+                Normalize::Crowd if raw < 0 => 0,
+                Normalize::Crowd if largest <= 0 => SCORE_MAX,
+                Normalize::Crowd => share(largest + smallest.max(0) - raw),
             };
             (score.name, normal * score.weight)
         })
@@ -234,15 +242,17 @@ impl Evaluation {
         }
     }
 
-    /// Finds the largest raw score of each plugin among feasible nodes.
+    /// Finds the smallest and largest raw score of each plugin among feasible nodes.
     fn measure(&mut self, cycle: &Cycle<'_>) {
-        let mut largest = vec![0; self.largest.len()];
+        let mut bounds = vec![None; self.largest.len()];
         for slot in cycle.snapshot.slots().filter(|&slot| self.fits.get(slot).copied().unwrap_or_default()) {
-            for (most, raw) in largest.iter_mut().zip(self.row(slot)) {
-                *most = i64::max(*most, *raw);
+            for (bound, raw) in bounds.iter_mut().zip(self.row(slot)) {
+                let (smallest, largest) = bound.get_or_insert((*raw, *raw));
+                *smallest = i64::min(*smallest, *raw);
+                *largest = i64::max(*largest, *raw);
             }
         }
-        self.largest = largest;
+        (self.smallest, self.largest) = bounds.into_iter().map(Option::unwrap_or_default).unzip();
     }
 }
 

@@ -7,19 +7,20 @@
 //! [`Core`] is the whole scheduler without I/O; [`run()`] connects it to an API server.
 //!
 //! Deliberately unaware of how the API server stores anything, of nodes' health (taints say it) and
-//! of gRPC. Not supported yet, and refused with a reason rather than ignored: required inter-pod
-//! (anti)affinity and `DoNotSchedule` topology spread. Preemption is not done.
+//! of gRPC. Preemption is not done; a pod with `resourceClaims` is refused with a reason.
 
 mod bind;
 mod classes;
 mod core;
 mod decide;
+mod neighbours;
 mod node;
 mod notes;
 mod plugins;
 mod pod;
 mod profile;
 mod queue;
+mod relations;
 mod resources;
 mod run;
 mod selector;
@@ -31,14 +32,16 @@ mod watches;
 pub use crate::classes::Classes;
 pub use crate::core::{Change, Core, Step};
 pub use crate::decide::{Decision, Placement, Unfit, Verdict, decide, explain};
+pub use crate::neighbours::{Neighbours, Uneven};
 pub use crate::node::NodeInfo;
 pub use crate::plugins::{Cycle, Filter, Normalize, Reach, Reason, Reasons, Refusal, Score, Wake};
 pub use crate::pod::{HostPort, PodInfo, ScheduledCondition, Shape};
 pub use crate::profile::Profile;
 pub use crate::queue::Queue;
+pub use crate::relations::{Labels, PodTerm, Relations, Spread};
 pub use crate::resources::Resources;
 pub use crate::run::{Options, run};
 pub use crate::selector::{NodeSelector, Operator, Requirement, Term};
-pub use crate::snapshot::{Mark, Slot, Snapshot, Used};
+pub use crate::snapshot::{Mark, Slot, Snapshot, Tenant, Used};
 pub use crate::taint::{Effect, Taint, Toleration};
 pub use crate::volumes::{Bindings, Claim, ClaimPlan, Progress, StorageClass, Volume, Volumes};

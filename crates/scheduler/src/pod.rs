@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use meta::{ObjectKey, Timestamp};
 
 use crate::{
+    relations::{Labels, Relations},
     resources::Resources,
     selector::{NodeSelector, Term},
     taint::Toleration,
@@ -97,7 +98,11 @@ pub struct PodInfo {
     pub deleting: bool,
     /// Names of its scheduling gates; it waits while there is one.
     pub gates: Vec<String>,
-    /// What filters and scores look at.
+    /// Labels.
+    pub labels: Arc<Labels>,
+    /// What it says about other pods, if anything.
+    pub relations: Option<Arc<Relations>>,
+    /// What filters and scores look at, other pods aside.
     pub shape: Arc<Shape>,
     /// Hash of the shape; the same in every run.
     pub shape_hash: u64,
@@ -114,11 +119,11 @@ impl PodInfo {
         let status = pod.status.as_ref();
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let name = metadata.name.clone().unwrap_or_default();
+        let labels = metadata.labels.clone().unwrap_or_default();
         let assigned = spec.node_name.as_deref().filter(|n| !n.is_empty());
         let shape = Shape::read(&namespace, &name, spec, status.filter(|_| assigned.is_some()));
         let phase = status.and_then(|s| s.phase.as_deref()).unwrap_or_default();
         Self {
-            key: ObjectKey { namespace, name },
             uid: metadata.uid.as_deref().unwrap_or_default().into(),
             created: metadata.creation_timestamp.as_ref().map(|t| t.0).unwrap_or_default(),
             priority: spec.priority.unwrap_or_default(),
@@ -133,6 +138,9 @@ impl PodInfo {
                 .iter()
                 .map(|gate| gate.name.clone())
                 .collect(),
+            relations: Relations::read(&namespace, &labels, spec).map(Arc::new),
+            labels: Arc::new(labels),
+            key: ObjectKey { namespace, name },
             shape_hash: shape.stable_hash(),
             shape: Arc::new(shape),
             condition: scheduled_condition(pod),
@@ -226,25 +234,6 @@ fn with_tag(image: &str) -> String {
 
 fn unsupported(spec: &PodSpec) -> Vec<&'static str> {
     let mut fields = Vec::new();
-    let affinity = spec.affinity.as_ref();
-    let pod_affinity = affinity.and_then(|a| a.pod_affinity.as_ref());
-    if pod_affinity
-        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
-        .is_some_and(|terms| !terms.is_empty())
-    {
-        fields.push("required podAffinity");
-    }
-    let anti = affinity.and_then(|a| a.pod_anti_affinity.as_ref());
-    if anti
-        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
-        .is_some_and(|terms| !terms.is_empty())
-    {
-        fields.push("required podAntiAffinity");
-    }
-    let spread = spec.topology_spread_constraints.as_deref().unwrap_or_default();
-    if spread.iter().any(|c| c.when_unsatisfiable == "DoNotSchedule") {
-        fields.push("topologySpreadConstraints with DoNotSchedule");
-    }
     if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
         fields.push("resourceClaims");
     }
@@ -267,7 +256,13 @@ fn scheduled_condition(pod: &Pod) -> ScheduledCondition {
 /// A pending pod with this spec, for tests.
 #[cfg(test)]
 pub(crate) fn test_pod(uid: &str, spec: serde_json::Value) -> PodInfo {
-    let metadata = serde_json::json!({"name": uid, "namespace": "default", "uid": uid});
+    labelled_pod(uid, serde_json::json!({}), spec)
+}
+
+/// The same, with labels.
+#[cfg(test)]
+pub(crate) fn labelled_pod(uid: &str, labels: serde_json::Value, spec: serde_json::Value) -> PodInfo {
+    let metadata = serde_json::json!({"name": uid, "namespace": "default", "uid": uid, "labels": labels});
     let pod = serde_json::json!({"metadata": metadata, "spec": spec});
     PodInfo::read(&serde_json::from_value(pod).unwrap())
 }

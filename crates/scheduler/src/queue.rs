@@ -34,6 +34,8 @@ pub struct Queue {
     backoff: BTreeSet<(Duration, Uid)>,
     unschedulable: BTreeSet<(Duration, Uid)>,
     arrivals: u64,
+    /// For each event, how many unschedulable pods it could help.
+    interested: [usize; Wake::BITS],
 }
 
 #[derive(Debug)]
@@ -80,7 +82,10 @@ impl Queue {
             self.pods.insert(Arc::clone(&uid), waiting);
             return self.put(&uid, place);
         };
-        let changed = known.pod.shape != pod.shape || known.pod.priority != pod.priority;
+        let changed = known.pod.shape != pod.shape
+            || known.pod.priority != pod.priority
+            || known.pod.labels != pod.labels
+            || known.pod.relations != pod.relations;
         let place = match known.place {
             Place::Busy => Place::Busy,
             _ if gated => Place::Gated,
@@ -134,6 +139,9 @@ impl Queue {
 
     /// Something happened that could help pods that fit nowhere.
     pub fn wake(&mut self, now: Duration, events: Wake) {
+        if events.bits().all(|bit| self.interested.get(bit) == Some(&0)) {
+            return;
+        }
         let helped = |uid: &&Uid| {
             self.pods
                 .get(&***uid)
@@ -207,8 +215,13 @@ impl Queue {
             Place::Backoff { until } => {
                 self.backoff.remove(&(until, id));
             }
-            Place::Unschedulable { since, wake: _ } => {
+            Place::Unschedulable { since, wake } => {
                 self.unschedulable.remove(&(since, id));
+                for bit in wake.bits() {
+                    if let Some(count) = self.interested.get_mut(bit) {
+                        *count -= 1;
+                    }
+                }
             }
             Place::Gated | Place::Busy => {}
         }
@@ -226,8 +239,13 @@ impl Queue {
             Place::Backoff { until } => {
                 self.backoff.insert((until, id));
             }
-            Place::Unschedulable { since, wake: _ } => {
+            Place::Unschedulable { since, wake } => {
                 self.unschedulable.insert((since, id));
+                for bit in wake.bits() {
+                    if let Some(count) = self.interested.get_mut(bit) {
+                        *count += 1;
+                    }
+                }
             }
             Place::Gated | Place::Busy => {}
         }

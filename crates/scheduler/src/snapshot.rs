@@ -11,7 +11,8 @@ use std::{
 
 use crate::{
     node::NodeInfo,
-    pod::{HostPort, Shape},
+    pod::{HostPort, PodInfo, Shape},
+    relations::{Labels, Relations},
     volumes::Volumes,
 };
 
@@ -22,8 +23,8 @@ pub type Slot = usize;
 /// thousand binds pass between two looks of a class that is still worth keeping.
 const JOURNAL_MAX: usize = 8192;
 
-/// Distinct shapes held before those nobody uses are dropped.
-const SHAPES_PRUNE_AT: usize = 1024;
+/// Distinct values held before those nobody uses are dropped.
+const SHARED_PRUNE_AT: usize = 1024;
 
 /// Where a reader of the journal stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,9 +46,11 @@ pub struct Snapshot {
     ports: Vec<Vec<HostPort>>,
     index: HashMap<Arc<str>, Slot>,
     free: Vec<Slot>,
-    pods: HashMap<Arc<str>, Placed>,
-    shapes: HashSet<Arc<Shape>>,
-    shapes_prune_at: usize,
+    pods: HashMap<Arc<str>, Tenant>,
+    with_terms: HashSet<Arc<str>>,
+    namespaces: HashMap<String, Labels>,
+    shapes: Shared<Shape>,
+    labels: Shared<Labels>,
     image_nodes: HashMap<String, usize>,
     present: usize,
     mark: Mark,
@@ -67,10 +70,47 @@ struct Usage {
     pods: Vec<i64>,
 }
 
+/// A pod that is counted on a node.
 #[derive(Debug)]
-struct Placed {
-    slot: Slot,
+pub struct Tenant {
+    /// Its node.
+    pub slot: Slot,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its labels.
+    pub labels: Arc<Labels>,
+    /// What it says about other pods.
+    pub relations: Option<Arc<Relations>>,
+    /// Deletion has begun.
+    pub deleting: bool,
     shape: Arc<Shape>,
+}
+
+/// Values that many pods have in common, held once.
+#[derive(Debug)]
+struct Shared<T> {
+    held: HashSet<Arc<T>>,
+    prune_at: usize,
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self { held: HashSet::new(), prune_at: SHARED_PRUNE_AT }
+    }
+}
+
+impl<T: Eq + std::hash::Hash> Shared<T> {
+    fn intern(&mut self, value: &Arc<T>) -> Arc<T> {
+        if let Some(known) = self.held.get(value) {
+            return Arc::clone(known);
+        }
+        if self.held.len() >= self.prune_at {
+            self.held.retain(|s| Arc::strong_count(s) > 1);
+            self.prune_at = (self.held.len() * 2).max(SHARED_PRUNE_AT);
+        }
+        self.held.insert(Arc::clone(value));
+        Arc::clone(value)
+    }
 }
 
 /// What the pods of one node use.
@@ -125,28 +165,45 @@ impl Snapshot {
         self.release_if_unused(slot);
     }
 
-    /// Counts a pod on a node, moving or changing it if it was counted before.
-    pub fn set_pod(&mut self, uid: &Arc<str>, node: &str, shape: &Arc<Shape>) {
-        if let Some(placed) = self.pods.get(uid)
-            && self.names.get(placed.slot).is_some_and(|n| &**n == node)
-            && placed.shape == *shape
+    /// Counts a pod on a node, moving or changing it if it was counted before. Returns whether anything
+    /// changed.
+    pub fn set_pod(&mut self, pod: &PodInfo, node: &str) -> bool {
+        if let Some(known) = self.pods.get(&pod.uid)
+            && self.names.get(known.slot).is_some_and(|n| &**n == node)
+            && known.shape == pod.shape
+            && known.labels == pod.labels
+            && known.relations == pod.relations
+            && known.deleting == pod.deleting
         {
-            return;
+            return false;
         }
-        self.remove_pod(uid);
+        self.remove_pod(&pod.uid);
         let slot = self.slot_for(node);
-        let shape = self.intern(shape);
+        let shape = self.shapes.intern(&pod.shape);
         self.count(slot, &shape, 1);
         if let Some(ports) = self.ports.get_mut(slot) {
             ports.extend(shape.host_ports.iter().cloned());
         }
-        self.pods.insert(Arc::clone(uid), Placed { slot, shape });
+        if pod.relations.as_ref().is_some_and(|r| r.concerns_others()) {
+            self.with_terms.insert(Arc::clone(&pod.uid));
+        }
+        let tenant = Tenant {
+            slot,
+            namespace: pod.key.namespace.as_str().into(),
+            labels: self.labels.intern(&pod.labels),
+            relations: pod.relations.clone(),
+            deleting: pod.deleting,
+            shape,
+        };
+        self.pods.insert(Arc::clone(&pod.uid), tenant);
         self.touch(slot);
+        true
     }
 
     /// Stops counting a pod. Returns whether it was counted.
     pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(Placed { slot, shape }) = self.pods.remove(uid) else { return false };
+        let Some(Tenant { slot, shape, .. }) = self.pods.remove(uid) else { return false };
+        self.with_terms.remove(uid);
         self.count(slot, &shape, -1);
         if let Some(ports) = self.ports.get_mut(slot) {
             for port in &shape.host_ports {
@@ -163,6 +220,29 @@ impl Snapshot {
     /// The node a pod is counted on.
     pub fn node_of(&self, uid: &str) -> Option<&Arc<str>> {
         self.names.get(self.pods.get(uid)?.slot)
+    }
+
+    /// The pods counted.
+    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.pods.values()
+    }
+
+    /// Those that have affinity or anti-affinity of their own.
+    pub fn tenants_with_terms(&self) -> impl Iterator<Item = &Tenant> {
+        self.with_terms.iter().filter_map(|uid| self.pods.get(uid))
+    }
+
+    /// Takes the labels of a namespace; `None` when it is gone.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+        match labels {
+            Some(labels) => self.namespaces.insert(name.to_owned(), labels),
+            None => self.namespaces.remove(name),
+        };
+    }
+
+    /// The labels of a namespace.
+    pub fn namespace(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name)
     }
 
     /// Number of nodes.
@@ -318,18 +398,6 @@ impl Snapshot {
         {
             self.free.push(slot);
         }
-    }
-
-    fn intern(&mut self, shape: &Arc<Shape>) -> Arc<Shape> {
-        if let Some(known) = self.shapes.get(shape) {
-            return Arc::clone(known);
-        }
-        if self.shapes.len() >= self.shapes_prune_at.max(SHAPES_PRUNE_AT) {
-            self.shapes.retain(|s| Arc::strong_count(s) > 1);
-            self.shapes_prune_at = self.shapes.len() * 2;
-        }
-        self.shapes.insert(Arc::clone(shape));
-        Arc::clone(shape)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt::Debug, hash::Hash, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::{
-    core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
     storage::v1::StorageClass as WireClass,
 };
 use kube::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Kinds that [`all`] watches; each says [`Signal::Synced`] once.
-pub(crate) const KINDS: usize = 5;
+pub(crate) const KINDS: usize = 6;
 
 /// What a watch says.
 #[derive(Debug)]
@@ -70,6 +70,14 @@ pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> 
             ResourceExt::name_any,
             |class| Change::Class(Box::new(StorageClass::read(&class))),
             Change::ClassGone,
+        ),
+        follow(
+            Api::<Namespace>::all(client.clone()),
+            ResourceExt::name_any,
+            |namespace| {
+                Change::Namespace(namespace.name_any(), namespace.metadata.labels.unwrap_or_default())
+            },
+            Change::NamespaceGone,
         ),
     ])
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     decide::decide,
-    pod::{Shape, test_pod},
+    pod::{labelled_pod, test_pod},
 };
 
 const S: Duration = Duration::from_secs(1);
@@ -177,9 +177,9 @@ fn op() -> impl Strategy<Value = Op> {
             taint
         }),
         (0..6_u8).prop_map(Op::NodeGone),
-        (0..20_u8, 0..6_u8, 0..5_u8).prop_map(|(p, n, shape)| Op::Pod { p, n, shape }),
+        (0..20_u8, 0..6_u8, 0..9_u8).prop_map(|(p, n, shape)| Op::Pod { p, n, shape }),
         (0..20_u8).prop_map(Op::PodGone),
-        (0..5_u8).prop_map(|shape| Op::Decide { shape }),
+        (0..9_u8).prop_map(|shape| Op::Decide { shape }),
     ]
 }
 
@@ -187,6 +187,29 @@ fn shaped(uid: &str, shape: u8) -> PodInfo {
     let container = |requests: Value, ports: Value| json!([{"name": "c", "image": "i", "ports": ports, "resources": {"requests": requests}}]);
     let prefer = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
         {"weight": 3, "preference": {"matchExpressions": [{"key": "l", "operator": "Exists"}]}}]}});
+    let web = |field: &str, terms: Value| {
+        labelled_pod(uid, json!({"app": "web"}), json!({"containers": [], field: terms}))
+    };
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let apart = json!({"topologyKey": "host", "labelSelector": selector});
+    match shape {
+        5 => {
+            return web(
+                "affinity",
+                json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}),
+            );
+        }
+        6 => {
+            let skew = |when: &str| json!({"topologyKey": "l", "maxSkew": 1, "whenUnsatisfiable": when, "labelSelector": selector});
+            return web("topologySpreadConstraints", json!([skew("DoNotSchedule"), skew("ScheduleAnyway")]));
+        }
+        7 => {
+            let preferred = json!({"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 7, "podAffinityTerm": apart}]});
+            return web("affinity", json!({"podAffinity": preferred}));
+        }
+        8 => return labelled_pod(uid, json!({"app": "web"}), json!({"containers": []})),
+        _ => {}
+    }
     test_pod(
         uid,
         match shape {
@@ -200,7 +223,8 @@ fn shaped(uid: &str, shape: u8) -> PodInfo {
 }
 
 fn described(n: u8, cpu: u8, label: bool, taint: u8) -> NodeInfo {
-    let labels = if label { json!({"l": "1"}) } else { json!({}) };
+    let host = format!("n{n}");
+    let labels = if label { json!({"l": (n % 2).to_string(), "host": host}) } else { json!({"host": host}) };
     let taints = match taint {
         0 => json!([]),
         1 => json!([{"key": "t", "effect": "PreferNoSchedule"}]),
@@ -220,7 +244,7 @@ proptest! {
         let profile = Profile::new(1);
         let (mut snapshot, mut classes) = (Snapshot::new(), Classes::default());
         let mut nodes: BTreeMap<u8, NodeInfo> = BTreeMap::new();
-        let mut pods: BTreeMap<u8, (u8, Arc<Shape>)> = BTreeMap::new();
+        let mut pods: BTreeMap<u8, (u8, PodInfo)> = BTreeMap::new();
         for op in ops {
             match op {
                 Op::Node { n, cpu, label, taint } => {
@@ -234,8 +258,8 @@ proptest! {
                 }
                 Op::Pod { p, n, shape } => {
                     let pod = shaped(&format!("p{p}"), shape);
-                    snapshot.set_pod(&pod.uid, &format!("n{n}"), &pod.shape);
-                    pods.insert(p, (n, pod.shape));
+                    snapshot.set_pod(&pod, &format!("n{n}"));
+                    pods.insert(p, (n, pod));
                 }
                 Op::PodGone(p) => {
                     snapshot.remove_pod(&format!("p{p}"));
@@ -248,8 +272,8 @@ proptest! {
                     prop_assert_eq!(decide(&pod, &snapshot, &profile), fresh.clone());
                     let mut rebuilt = Snapshot::new();
                     // The other way round: pods before nodes, last name first.
-                    for (p, (n, shape)) in pods.iter().rev() {
-                        rebuilt.set_pod(&format!("p{p}").into(), &format!("n{n}"), shape);
+                    for (n, pod) in pods.values().rev() {
+                        rebuilt.set_pod(pod, &format!("n{n}"));
                     }
                     for info in nodes.values().rev() {
                         rebuilt.set_node(info.clone());

@@ -4,6 +4,7 @@
 use std::{borrow::Cow, fmt, ops::BitOr};
 
 use crate::{
+    neighbours::Neighbours,
     pod::{PodInfo, Shape},
     snapshot::{Slot, Snapshot},
     volumes::ClaimPlan,
@@ -11,12 +12,14 @@ use crate::{
 
 mod balanced_allocation;
 mod image_locality;
-mod node_affinity;
+mod inter_pod_affinity;
+pub(crate) mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_resources_fit;
 mod node_unschedulable;
-mod taint_toleration;
+mod pod_topology_spread;
+pub(crate) mod taint_toleration;
 mod volume_binding;
 
 /// Filters in upstream's order; the first that refuses a node speaks for it.
@@ -28,12 +31,16 @@ pub(crate) const FILTERS: &[Filter] = &[
     node_ports::FILTER,
     node_resources_fit::FILTER,
     volume_binding::FILTER,
+    pod_topology_spread::FILTER,
+    inter_pod_affinity::FILTER,
 ];
 
 /// Scores with upstream's default weights.
 pub(crate) const SCORES: &[Score] = &[
     taint_toleration::SCORE,
     node_affinity::SCORE,
+    pod_topology_spread::SCORE,
+    inter_pod_affinity::SCORE,
     node_resources_fit::SCORE,
     balanced_allocation::SCORE,
     image_locality::SCORE,
@@ -59,6 +66,8 @@ pub struct Cycle<'a> {
     pub snapshot: &'a Snapshot,
     /// The pod's claims.
     pub claims: ClaimPlan,
+    /// Placed pods, when they matter to this one.
+    pub neighbours: Option<Neighbours<'a>>,
 }
 
 impl<'a> Cycle<'a> {
@@ -74,7 +83,8 @@ impl<'a> Cycle<'a> {
             .volumes
             .plan(shape)
             .map_err(|reason| Refusal { reason, wake: volume_binding::FILTER.wake })?;
-        Ok(Self { shape, node_name: pod.node_name.as_deref(), snapshot, claims })
+        let neighbours = Neighbours::of(pod, snapshot);
+        Ok(Self { shape, node_name: pod.node_name.as_deref(), snapshot, claims, neighbours })
     }
 }
 
@@ -94,8 +104,8 @@ pub enum Reach {
     Nodes,
     /// Also what the node's pods use: holds until a pod comes or goes there.
     Usage,
-    /// Also claims, volumes and classes; never reused.
-    Volumes,
+    /// Also other objects: claims, volumes, pods elsewhere. Never reused.
+    Cluster,
 }
 
 /// How raw scores become 0..=100.
@@ -107,6 +117,10 @@ pub enum Normalize {
     Proportional,
     /// The same, upside down: the largest gives 0.
     Inverted,
+    /// In proportion to where it lies between the smallest and the largest among feasible nodes.
+    Range,
+    /// The less the better: the smallest gives 100, a negative one 0 (upstream's spread score).
+    Crowd,
 }
 
 /// Refuses nodes.
@@ -168,11 +182,21 @@ impl Wake {
     pub const POD_GONE: Self = Self(16);
     /// A claim, volume or class changed.
     pub const VOLUMES: Self = Self(32);
+    /// A pod was placed, or changed its labels.
+    pub const POD_PLACED: Self = Self(64);
 
     /// Whether both sets have an event in common.
     pub fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
+
+    /// Its bits, lowest first.
+    pub(crate) fn bits(self) -> impl Iterator<Item = usize> {
+        (0..Self::BITS).filter(move |bit| self.0 & (1 << bit) != 0)
+    }
+
+    /// How many events there are.
+    pub(crate) const BITS: usize = 7;
 
     /// Joins two sets in a constant.
     pub const fn and(self, other: Self) -> Self {

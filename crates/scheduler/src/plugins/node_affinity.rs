@@ -2,7 +2,9 @@
 //! their weight.
 
 use crate::{
+    node::NodeInfo,
     plugins::{Cycle, Filter, Normalize, Reach, Reasons, Score, Wake},
+    pod::Shape,
     snapshot::Slot,
 };
 
@@ -17,12 +19,17 @@ pub(crate) const SCORE: Score =
     Score { name: "NodeAffinity", weight: 2, reach: Reach::Nodes, normalize: Normalize::Proportional, score };
 
 fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
-    let shape = cycle.shape;
-    let fits = cycle.snapshot.node(slot).is_some_and(|node| {
-        shape.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-            && shape.node_affinity.as_ref().is_none_or(|a| a.matches(&node.name, &node.labels))
-    });
-    if fits { Ok(()) } else { Err(vec!["node(s) didn't match Pod's node affinity/selector".into()]) }
+    if cycle.snapshot.node(slot).is_some_and(|node| admits(cycle.shape, node)) {
+        Ok(())
+    } else {
+        Err(vec!["node(s) didn't match Pod's node affinity/selector".into()])
+    }
+}
+
+/// Whether selector and required affinity admit a node.
+pub(crate) fn admits(shape: &Shape, node: &NodeInfo) -> bool {
+    shape.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+        && shape.node_affinity.as_ref().is_none_or(|a| a.matches(&node.name, &node.labels))
 }
 
 fn score(cycle: &Cycle<'_>, slot: Slot) -> i64 {

@@ -2,7 +2,9 @@
 //! `PreferNoSchedule` taints score better.
 
 use crate::{
+    node::NodeInfo,
     plugins::{Cycle, Filter, Normalize, Reach, Reasons, Score, Wake},
+    pod::Shape,
     snapshot::Slot,
     taint::{Effect, Taint},
 };
@@ -16,6 +18,12 @@ pub(crate) const FILTER: Filter = Filter {
 
 pub(crate) const SCORE: Score =
     Score { name: "TaintToleration", weight: 3, reach: Reach::Nodes, normalize: Normalize::Inverted, score };
+
+/// Whether nothing of a node repels the pod.
+pub(crate) fn tolerates(shape: &Shape, node: &NodeInfo) -> bool {
+    let repelling = node.taints.iter().filter(|t| t.repels());
+    repelling.into_iter().all(|taint| shape.tolerations.iter().any(|t| t.tolerates(taint)))
+}
 
 fn taints<'a>(cycle: &'a Cycle<'_>, slot: Slot) -> &'a [Taint] {
     cycle.snapshot.node(slot).map(|n| n.taints.as_slice()).unwrap_or_default()

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     decide::{Decision, decide, explain},
     node::NodeInfo,
-    pod::test_pod,
+    pod::{labelled_pod, test_pod},
     profile::Profile,
 };
 
@@ -50,7 +50,7 @@ fn check(filter: &str, pod: Value, on: Value, others: &[Value], expected: &str) 
     snapshot.set_node(node("n1", on.clone()));
     for (at, other) in others.iter().enumerate() {
         let other = test_pod(&format!("other-{at}"), spec(other.clone()));
-        snapshot.set_pod(&other.uid, "n1", &other.shape);
+        snapshot.set_pod(&other, "n1");
     }
     let pod = test_pod("p", spec(pod));
     let cycle = Cycle::start(&pod, &snapshot).unwrap();
@@ -166,7 +166,7 @@ fn check_scores(plugin: &str, pod: Value, nodes: Vec<NodeInfo>, others: &[(&str,
     }
     for (at, (on, other)) in others.iter().enumerate() {
         let other = test_pod(&format!("other-{at}"), spec(other.clone()));
-        snapshot.set_pod(&other.uid, on, &other.shape);
+        snapshot.set_pod(&other, on);
     }
     let pod = test_pod("p", spec(pod));
     let verdicts = explain(&pod, &snapshot, &Profile::new(0)).unwrap();
@@ -247,13 +247,146 @@ fn the_message_counts_every_reason() {
     let claim =
         test_pod("q", spec(json!({"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "c"}}]})));
     assert_eq!(why(&snapshot, &claim), "0/3 nodes are available: persistentvolumeclaim \"c\" not found.");
-    let anti = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "x"}]}}});
+    let devices = json!({"resourceClaims": [{"name": "gpu", "resourceClaimName": "g"}]});
     assert!(
-        why(&snapshot, &test_pod("r", spec(anti)))
-            .contains("required podAntiAffinity, which this scheduler does not support")
+        why(&snapshot, &test_pod("r", spec(devices)))
+            .contains("pod uses resourceClaims, which this scheduler does not support")
     );
     // The reasons say what could help.
     let Decision::Unfit(unfit) = decide(&pod, &snapshot, &profile) else { panic!("placed") };
     assert!(unfit.wake.meets(Wake::NODE_TAINTS) && unfit.wake.meets(Wake::POD_GONE));
     assert!(!unfit.wake.meets(Wake::NODE_LABELS) && !unfit.wake.meets(Wake::VOLUMES));
+}
+
+/// Three nodes, `a1` and `a2` in zone a and `b1` in zone b, with placed pods of the given labels and
+/// specs; gives what each node is refused for, or its weighted score from one plugin.
+fn neighbourhood(plugin: &str, pod: (Value, Value), others: &[(&str, Value, Value)]) -> [String; 3] {
+    let mut snapshot = Snapshot::new();
+    snapshot.set_namespace("default", Some([("team".to_owned(), "x".to_owned())].into()));
+    for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        snapshot.set_node(node(name, json!({"metadata": {"labels": {"zone": zone}}})));
+    }
+    for (at, (on, labels, more)) in others.iter().enumerate() {
+        let other = labelled_pod(&format!("other-{at}"), labels.clone(), spec(more.clone()));
+        snapshot.set_pod(&other, on);
+    }
+    let pod = labelled_pod("p", pod.0, spec(pod.1));
+    let verdicts = explain(&pod, &snapshot, &Profile::new(0)).unwrap();
+    let text = |v: &crate::Verdict| match v.refused.first() {
+        Some((_, reasons)) => reasons.join(", "),
+        None => v.scores.iter().find(|(name, _)| *name == plugin).unwrap().1.to_string(),
+    };
+    [0, 1, 2].map(|at| text(&verdicts[at]))
+}
+
+fn terms(kind: &str, key: &str, app: &str) -> Value {
+    let term = json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": app}}});
+    json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
+}
+
+fn app(name: &str) -> Value {
+    json!({"app": name})
+}
+
+#[test]
+fn inter_pod_affinity() {
+    const HOST: &str = "kubernetes.io/hostname";
+    let f = "InterPodAffinity";
+    let (fits, far) = ("0", "node(s) didn't match pod affinity rules");
+    let near = "node(s) didn't match pod anti-affinity rules";
+    let unwanted = "node(s) didn't satisfy existing pods anti-affinity rules";
+    let db = ("a1", app("db"), json!({}));
+    // Towards a pod: its host, or its zone.
+    assert_eq!(
+        neighbourhood(f, (app("web"), terms("podAffinity", HOST, "db")), from_ref(&db)),
+        [fits, far, far]
+    );
+    assert_eq!(
+        neighbourhood(f, (app("web"), terms("podAffinity", "zone", "db")), from_ref(&db)),
+        [fits, fits, far]
+    );
+    assert_eq!(
+        neighbourhood(f, (app("web"), terms("podAffinity", "rack", "db")), from_ref(&db)),
+        [far, far, far]
+    );
+    // Nobody there yet: only the first of the group itself may go anywhere.
+    assert_eq!(neighbourhood(f, (app("web"), terms("podAffinity", "zone", "web")), &[]), [fits, fits, fits]);
+    assert_eq!(neighbourhood(f, (app("web"), terms("podAffinity", "zone", "db")), &[]), [far, far, far]);
+    // Away from a pod, and away from a pod that says so itself.
+    assert_eq!(
+        neighbourhood(f, (app("web"), terms("podAntiAffinity", "zone", "db")), from_ref(&db)),
+        [near, near, fits]
+    );
+    let loner = ("b1", app("db"), terms("podAntiAffinity", HOST, "web"));
+    assert_eq!(neighbourhood(f, (app("web"), json!({})), from_ref(&loner)), [fits, fits, unwanted]);
+    assert_eq!(neighbourhood(f, (app("other"), json!({})), from_ref(&loner)), [fits, fits, fits]);
+    // Other namespaces count only when named or selected.
+    let mut elsewhere = terms("podAntiAffinity", "zone", "db");
+    let term =
+        &mut elsewhere["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+    term["namespaces"] = json!(["other"]);
+    assert_eq!(neighbourhood(f, (app("web"), elsewhere.clone()), from_ref(&db)), [fits, fits, fits]);
+    let term =
+        &mut elsewhere["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+    term["namespaceSelector"] = json!({"matchLabels": {"team": "x"}});
+    assert_eq!(neighbourhood(f, (app("web"), elsewhere), from_ref(&db)), [near, near, fits]);
+    // Preferences, one's own and others', between the extremes.
+    let prefer = |kind: &str, weight: i64| {
+        let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "db"}}});
+        json!({"affinity": {kind: {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": weight, "podAffinityTerm": term}]}}})
+    };
+    assert_eq!(neighbourhood(f, (app("web"), prefer("podAffinity", 5)), from_ref(&db)), ["200", "200", "0"]);
+    assert_eq!(
+        neighbourhood(f, (app("web"), prefer("podAntiAffinity", 5)), from_ref(&db)),
+        ["0", "0", "200"]
+    );
+    let host = ("a2", app("web"), terms("podAffinity", HOST, "db"));
+    assert_eq!(neighbourhood(f, (app("db"), json!({})), from_ref(&host)), ["0", "200", "0"]);
+}
+
+#[test]
+fn match_label_keys_narrow_to_the_pods_own_values() {
+    let f = "InterPodAffinity";
+    let near = "node(s) didn't match pod anti-affinity rules";
+    let mut apart = terms("podAntiAffinity", "zone", "web");
+    apart["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]["matchLabelKeys"] =
+        json!(["hash", "absent"]);
+    let others = [
+        ("a1", json!({"app": "web", "hash": "old"}), json!({})),
+        ("b1", json!({"app": "web", "hash": "new"}), json!({})),
+    ];
+    assert_eq!(neighbourhood(f, (json!({"app": "web", "hash": "new"}), apart), &others), ["0", "0", near]);
+}
+
+#[test]
+fn pod_topology_spread() {
+    let f = "PodTopologySpread";
+    let skewed = "node(s) didn't match pod topology spread constraints";
+    let constraint = |more: Value| {
+        let mut one = json!({"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "web"}}});
+        merge(&mut one, more);
+        json!({"topologySpreadConstraints": [one]})
+    };
+    let web = |on| (on, app("web"), json!({}));
+    let check = |spec: Value, others: &[(&str, Value, Value)], expected: [&str; 3]| {
+        assert_eq!(neighbourhood(f, (app("web"), spec.clone()), others), expected, "{spec}");
+    };
+    check(constraint(json!({})), &[], ["200", "200", "200"]);
+    check(constraint(json!({})), &[web("a1")], [skewed, skewed, "200"]);
+    check(constraint(json!({})), &[web("a1"), web("b1")], ["200", "200", "200"]);
+    check(constraint(json!({"maxSkew": 2})), &[web("a1")], ["200", "200", "200"]);
+    // Too few domains: as if there were an empty one.
+    check(constraint(json!({"minDomains": 3})), &[web("a1"), web("b1")], [skewed, skewed, skewed]);
+    let missing = "node(s) didn't match pod topology spread constraints (missing required label)";
+    check(constraint(json!({"topologyKey": "rack"})), &[], [missing, missing, missing]);
+    // Where the pod cannot go anyway is no empty domain, unless the constraint says so.
+    let mut there = constraint(json!({}));
+    there["nodeSelector"] = json!({"zone": "a"});
+    let elsewhere = "node(s) didn't match Pod's node affinity/selector";
+    check(there.clone(), &[web("a1")], ["200", "200", elsewhere]);
+    there["topologySpreadConstraints"][0]["nodeAffinityPolicy"] = "Ignore".into();
+    check(there, &[web("a1")], [skewed, skewed, elsewhere]);
+    // Preferred: the emptiest first.
+    check(constraint(json!({"whenUnsatisfiable": "ScheduleAnyway"})), &[web("a1")], ["0", "0", "200"]);
 }

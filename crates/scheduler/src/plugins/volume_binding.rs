@@ -7,7 +7,7 @@ use crate::{
 
 pub(crate) const FILTER: Filter = Filter {
     name: "VolumeBinding",
-    reach: Reach::Volumes,
+    reach: Reach::Cluster,
     wake: Wake::NODE_ADDED.and(Wake::NODE_LABELS).and(Wake::VOLUMES),
     check,
 };
