@@ -23,15 +23,19 @@ pub fn update(schema: &Schema, old: Option<&Object>, new: &mut Object, request: 
         return create(schema, new, sent.as_ref(), request);
     };
     let stored = old.get(&["metadata", "managedFields"]);
-    let own = sent.filter(|sent| request.subresource.is_empty() && Some(sent) != stored);
+    // What a client read and sends back, as most do, is not its own.
+    let (same, own) = match sent {
+        Some(sent) if Some(&sent) == stored => (Some(sent), None),
+        sent => (None, sent.filter(|_| request.subresource.is_empty())),
+    };
     if own.as_ref().is_some_and(entries::is_reset) {
         return;
     }
     let comparison = own::compare(schema.set(), schema.root(), &old.0, &new.0, request.reset);
     let own = own.and_then(|own| entries::read(Some(&own)).ok()).filter(|own| !own.is_empty());
     if own.is_none() && comparison.is_empty() {
-        if let Some(stored) = stored {
-            new.set(&["metadata", "managedFields"], stored.clone());
+        if let Some(stored) = same.or_else(|| stored.cloned()) {
+            new.set(&["metadata", "managedFields"], stored);
         }
         return;
     }
