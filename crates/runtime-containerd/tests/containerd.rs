@@ -54,6 +54,16 @@ impl Machine {
         private
     }
 
+    /// Command lines that name our directory: containerd and its shims.
+    fn processes(&self) -> Vec<String> {
+        let below = self.directory.path().to_string_lossy().into_owned();
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path().join("cmdline")).ok())
+            .filter(|command| command.contains(&below))
+            .collect()
+    }
+
     fn pod(&self, name: &str) -> PodSandboxSpec {
         PodSandboxSpec {
             uid: format!("uid-{name}"),
@@ -81,6 +91,8 @@ impl Drop for Machine {
                 eprintln!("cannot stop the containerd below {}", self.directory.path().display());
             }
         }
+        let left = self.processes();
+        assert!(left.is_empty() || std::thread::panicking(), "processes are left: {left:?}");
     }
 }
 

@@ -142,6 +142,11 @@ impl Private {
                 () = process.ended() => {}
                 _ = ending.wait_for(|ending| *ending) => return,
             }
+            if let Some(alive) = process::find(&self.settings.directory).await {
+                // An earlier call was dropped when it had just started this one.
+                *process = alive;
+                continue;
+            }
             tracing::warn!(log = %self.log_file().display(), "containerd died, starting it again");
             match spawn(&self.settings, &self.programs, &self.runtime).await {
                 Ok(next) => *process = next,
@@ -163,6 +168,10 @@ impl Private {
     pub async fn stop(&self, grace: Duration) -> Result<()> {
         self.ending.send_replace(true);
         let mut process = self.process.lock().await;
+        if let Some(alive) = process::find(&self.settings.directory).await {
+            // `supervise` may have been dropped when it had just started this one.
+            *process = alive;
+        }
         let stopped = stop_pods(&self.runtime, grace).await;
         process.end(END).await?;
         leftovers::remove(&self.settings, &self.programs).await?;

@@ -103,8 +103,8 @@ pub(super) async fn spawn(directory: &Path, programs: &Programs) -> Result<Proce
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).ok_or_else(|| {
         Error::new(Step::Prepare, "containerd", ErrorKind::Internal, "it ended as soon as it was started")
     })?;
-    tokio::fs::write(pid_file(directory), pid.to_string())
-        .await
+    // No await since the start: a caller that is dropped leaves a containerd that can be found.
+    std::fs::write(pid_file(directory), pid.to_string())
         .map_err(|error| failed("cannot write the pid file", error))?;
     Process::watch(pid, directory, Some(child)).map_err(|error| failed("cannot watch it", error))
 }
