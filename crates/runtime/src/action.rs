@@ -133,7 +133,8 @@ pub struct PodSandboxSpec {
     pub namespaces: Namespaces,
     /// Kernel parameters of the pod's namespaces.
     pub sysctls: Map,
-    /// Security of the sandbox itself; `uid`, `gid` and `supplemental_groups` do not apply to containers.
+    /// Security of the sandbox itself; it does not apply to containers. `privileged` must be set when any
+    /// container of the pod will be privileged.
     pub security: SecurityContext,
     /// Handler of the RuntimeClass; empty for the default.
     pub runtime_handler: String,
