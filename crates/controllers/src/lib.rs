@@ -1,10 +1,18 @@
-//! The controller manager.
+//! The controller manager: what keeps a cluster as its objects say.
+//!
+//! One file or folder for each controller, each a [`reconcile::Reconciler`]: `observe` reads, `plan` is
+//! pure, the driver acts. [`all`] lists them; [`run`] runs them. Controllers know each other only
+//! through the objects they write. Adding one is a file and a line in [`all`].
+
 mod claims;
 mod deployment;
 mod discovery;
 mod endpoints;
+mod garbage;
 mod hash;
 mod namespace;
+mod node;
+mod pod_gc;
 mod pods;
 mod rank;
 mod replicaset;
@@ -12,10 +20,96 @@ mod root_ca;
 mod service_account;
 mod spec;
 mod statefulset;
-pub use deployment::Deployments;
-pub use endpoints::{EndpointSlices, EndpointsController};
-pub use namespace::Namespaces;
-pub use replicaset::ReplicaSets;
-pub use root_ca::RootCaPublisher;
-pub use service_account::ServiceAccounts;
-pub use statefulset::StatefulSets;
+pub mod volume;
+
+use std::sync::Arc;
+
+use meta::{Clock, Random};
+pub use reconcile::CancellationToken;
+use reconcile::{Context, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
+
+pub use crate::{
+    deployment::Deployments,
+    endpoints::{EndpointSlices, EndpointsController},
+    garbage::GarbageCollector,
+    namespace::Namespaces,
+    node::{NodeLifecycle, TaintEviction},
+    pod_gc::PodGc,
+    replicaset::ReplicaSets,
+    root_ca::RootCaPublisher,
+    service_account::ServiceAccounts,
+    statefulset::StatefulSets,
+};
+
+/// What the controllers need to be told.
+#[derive(Clone)]
+pub struct Options {
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Chance: jitter and name suffixes.
+    pub random: Arc<dyn Random>,
+    /// The CA bundle that verifies the API server, in PEM; published in every namespace.
+    pub root_ca_pem: String,
+    /// Directory on each node below which local volumes are made.
+    pub local_path_root: String,
+    /// Who we are in the election of a leader; `None` runs without one (the only manager there is).
+    pub leader_elect: Option<String>,
+}
+
+/// Reads the counters of all controllers.
+pub type Metrics = Arc<dyn Fn() -> Vec<MetricsSnapshot> + Send + Sync>;
+
+/// Every controller.
+pub fn all(options: &Options) -> Vec<Controller> {
+    let graph = Arc::new(garbage::Graph::new());
+    let feed = Arc::clone(&graph);
+    vec![
+        Controller::new(Deployments),
+        Controller::new(EndpointSlices),
+        Controller::new(EndpointsController),
+        Controller::custom("garbage-collector-monitors", move |cx, stop| garbage::monitors(feed, cx, stop)),
+        Controller::new(GarbageCollector { graph }),
+        Controller::new(volume::LocalPathProvisioner { root: options.local_path_root.clone() }),
+        Controller::new(Namespaces),
+        Controller::new(NodeLifecycle::default()),
+        Controller::new(volume::ClaimBinder),
+        Controller::new(volume::ClaimProtection),
+        Controller::new(volume::VolumeBinder),
+        Controller::new(volume::VolumeProtection),
+        Controller::new(PodGc::default()),
+        Controller::new(ReplicaSets),
+        Controller::new(RootCaPublisher { root_ca_pem: options.root_ca_pem.clone() }),
+        Controller::new(ServiceAccounts),
+        Controller::new(StatefulSets),
+        Controller::new(TaintEviction),
+    ]
+}
+
+/// Runs [`all`] until `stop` is cancelled; with an election, while this process leads. `metrics` is
+/// given a reader of the counters each time the controllers start. Caches are opened here and closed
+/// before it returns. Returns `false` when leadership was lost: whoever called exits or calls again.
+pub async fn run(
+    client: kube::Client,
+    options: Options,
+    stop: CancellationToken,
+    metrics: impl FnOnce(Metrics) + Send,
+) -> bool {
+    let lead = |stop: CancellationToken| async {
+        let cx = Context::new(client.clone(), Arc::clone(&options.clock), Arc::clone(&options.random));
+        let controllers = all(&options);
+        let readers: Vec<_> = controllers.iter().map(Controller::metrics).collect();
+        metrics(Arc::new(move || readers.iter().map(|read| read()).collect()));
+        reconcile::run(controllers, cx.clone(), stop).await;
+        cx.stores.shutdown().await;
+    };
+    match &options.leader_elect {
+        None => {
+            lead(stop).await;
+            true
+        }
+        Some(identity) => {
+            let lease = LeaseOptions::new("kube-system", "kube-controller-manager", identity);
+            LeaseLock::new(client.clone(), Arc::clone(&options.clock), lease).lead(&stop, lead).await
+        }
+    }
+}

@@ -55,4 +55,4 @@ pub use reconciler::Reconciler;
 pub use store::{Change, Progress, Store};
 pub use stores::Stores;
 pub use tokio_util::sync::CancellationToken;
-pub use watches::Watches;
+pub use watches::{Enqueue, Watches};

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::{Change, Kind, Progress, Stores, key_of};
 
 /// Puts a key into a controller's queue.
-pub(crate) type Enqueue = Arc<dyn Fn(ObjectKey) + Send + Sync>;
+pub type Enqueue = Arc<dyn Fn(ObjectKey) + Send + Sync>;
 
 type Source = Box<dyn Fn(&Stores, &Enqueue) -> watch::Receiver<Progress> + Send + Sync>;
 
@@ -83,7 +83,7 @@ impl Watches {
     #[must_use]
     pub fn fed_by(
         mut self,
-        feed: impl Fn(Arc<dyn Fn(ObjectKey) + Send + Sync>) -> watch::Receiver<Progress> + Send + Sync + 'static,
+        feed: impl Fn(Enqueue) -> watch::Receiver<Progress> + Send + Sync + 'static,
     ) -> Self {
         self.sources.push(Box::new(move |_, enqueue| feed(Arc::clone(enqueue))));
         self
