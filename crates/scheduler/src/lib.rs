@@ -28,6 +28,7 @@ mod snapshot;
 mod taint;
 mod volumes;
 mod watches;
+mod wire;
 
 pub use crate::classes::Classes;
 pub use crate::core::{Change, Core, Step};
@@ -45,3 +46,4 @@ pub use crate::selector::{NodeSelector, Operator, Requirement, Term};
 pub use crate::snapshot::{Mark, Slot, Snapshot, Tenant, Used};
 pub use crate::taint::{Effect, Taint, Toleration};
 pub use crate::volumes::{Bindings, Claim, ClaimPlan, Progress, StorageClass, Volume, Volumes};
+pub use crate::wire::SlimPod;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt::Debug, hash::Hash, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass as WireClass,
 };
 use kube::{
@@ -20,6 +20,7 @@ use crate::{
     node::NodeInfo,
     pod::PodInfo,
     volumes::{Claim, StorageClass, Volume},
+    wire::SlimPod,
 };
 
 /// Kinds that [`all`] watches; each says [`Signal::Synced`] once.
@@ -42,9 +43,9 @@ pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> 
     };
     stream::select_all([
         follow(
-            Api::<Pod>::all(client.clone()),
+            Api::<SlimPod>::all(client.clone()),
             |pod| Arc::from(pod.uid().unwrap_or_default()),
-            |pod| Change::Pod(Box::new(PodInfo::read(&pod))),
+            |pod| Change::Pod(Box::new(PodInfo::read(&pod.0))),
             Change::PodGone,
         ),
         follow(
