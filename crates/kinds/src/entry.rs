@@ -125,16 +125,6 @@ impl Entry {
         self
     }
 
-    /// A selectable field that is not at the path it is named by.
-    pub(crate) fn selectable_as(
-        mut self,
-        name: &'static str,
-        value: impl Fn(&Object) -> String + Send + Sync + 'static,
-    ) -> Self {
-        self.0.selectable.push(Selectable { name: Cow::Borrowed(name), value: Arc::new(value) });
-        self
-    }
-
     /// Behaviour.
     pub(crate) fn strategy(mut self, strategy: impl Strategy + 'static) -> Self {
         self.0.strategy = Arc::new(strategy);

@@ -9,6 +9,7 @@
 //! `pods/binding` is), `pods/resize`.
 
 mod admission;
+mod bootstrap;
 mod canonical;
 mod columns;
 mod entry;
@@ -21,6 +22,7 @@ mod testing;
 mod validate;
 
 pub use admission::admission;
+pub use bootstrap::bootstrap;
 pub use options::{Acts, Cidr, Options};
 
 use std::sync::Arc;

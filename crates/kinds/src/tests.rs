@@ -85,3 +85,30 @@ fn defaults_reach_their_fields() {
         assert_eq!(default, Some(&serde_json::from_str(value).unwrap()), "{path}");
     }
 }
+
+/// Headings as kubectl shows them; `*` marks those of `-o wide`.
+#[test]
+fn headings() {
+    let lines: Vec<String> = table()
+        .iter()
+        .map(|kind| {
+            let names = kind.columns.iter();
+            let names: Vec<String> =
+                names.map(|c| format!("{}{}", c.name, if c.priority > 0 { "*" } else { "" })).collect();
+            format!("{} {}: {}", kind.api_version(), kind.plural, names.join(" | "))
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+/// No cell fails on an object that has nothing.
+#[test]
+fn cells_bear_emptiness() {
+    let empty = meta::Object::default();
+    for kind in table() {
+        for column in &kind.columns {
+            let cell = (column.cell)(&empty, meta::Timestamp::UNIX_EPOCH);
+            assert!(!cell.is_object() && !cell.is_array(), "{kind:?} {}", column.name);
+        }
+    }
+}

@@ -7,8 +7,22 @@ use meta::{Object, Timestamp, Value};
 use resource::{Column, ColumnType};
 
 mod age;
+mod cluster;
+mod network;
+mod parts;
+mod pods;
+mod storage;
+mod workloads;
 
 pub(crate) use age::{age, since};
+pub(crate) use cluster::*;
+pub(crate) use network::*;
+pub(crate) use parts::{
+    CONTAINERS, IMAGES, SELECTOR, containers_at, entries, joined, labels, or, selector, some_of,
+};
+pub(crate) use pods::{POD, POD_TEMPLATE};
+pub(crate) use storage::*;
+pub(crate) use workloads::*;
 
 /// Computes a cell.
 type Cell = fn(&Object, Timestamp) -> Value;
@@ -63,6 +77,11 @@ impl Col {
         Self { name, of: ColumnType::Boolean, priority: 0, cell: CellOf::Path(path, Unset::False) }
     }
 
+    /// The instant at a path.
+    pub(crate) const fn date_at(name: &'static str, path: &'static str) -> Self {
+        Self { name, of: ColumnType::Date, priority: 0, cell: CellOf::Path(path, Unset::Text("")) }
+    }
+
     /// Shown only with `-o wide`.
     pub(crate) const fn wide(mut self) -> Self {
         self.priority = 1;
@@ -99,3 +118,6 @@ fn value_at(object: &Object, path: &str, unset: Unset) -> Value {
         Some(value) => value.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use resource::Resource;
 
-use crate::{columns::AGE, entry::Group, strategy::Definition};
+use crate::{columns::CREATED, entry::Group, strategy::Definition};
 
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
@@ -11,7 +11,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .cluster("CustomResourceDefinition", "customresourcedefinitions")
             .short("crd")
             .short("crds")
-            .columns(&[AGE])
+            .columns(CREATED)
             .strategy(Definition)
             .status()
             .done(),

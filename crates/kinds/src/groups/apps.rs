@@ -4,7 +4,7 @@ use meta::Object;
 use resource::Resource;
 
 use crate::{
-    columns::AGE,
+    columns::{CONTROLLER_REVISION, DAEMON_SET, DEPLOYMENT, REPLICA_SET, STATEFUL_SET},
     entry::Group,
     strategy::{DaemonSet, Deployment, ReplicaSet, Rules, StatefulSet},
     validate::{At, Errors},
@@ -15,14 +15,14 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
     vec![
         group
             .namespaced("ControllerRevision", "controllerrevisions")
-            .columns(&[AGE])
+            .columns(CONTROLLER_REVISION)
             .strategy(Rules::new().checked(revision))
             .done(),
         group
             .namespaced("DaemonSet", "daemonsets")
             .short("ds")
             .in_all()
-            .columns(&[AGE])
+            .columns(DAEMON_SET)
             .strategy(DaemonSet)
             .status()
             .done(),
@@ -30,7 +30,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("Deployment", "deployments")
             .short("deploy")
             .in_all()
-            .columns(&[AGE])
+            .columns(DEPLOYMENT)
             .strategy(Deployment)
             .status()
             .scale()
@@ -39,7 +39,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("ReplicaSet", "replicasets")
             .short("rs")
             .in_all()
-            .columns(&[AGE])
+            .columns(REPLICA_SET)
             .strategy(ReplicaSet)
             .status()
             .scale()
@@ -49,7 +49,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("StatefulSet", "statefulsets")
             .short("sts")
             .in_all()
-            .columns(&[AGE])
+            .columns(STATEFUL_SET)
             .strategy(StatefulSet)
             .status()
             .scale()

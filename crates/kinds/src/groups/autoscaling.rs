@@ -4,7 +4,7 @@ use meta::{GroupResource, GroupVersion, Object, Status, Value};
 use resource::{Convert, Resource};
 use serde_json::{Map, json};
 
-use crate::{columns::AGE, entry::Group, strategy::Autoscaler};
+use crate::{columns::AUTOSCALER, entry::Group, strategy::Autoscaler};
 
 /// The kinds of `v2`, the version that is stored.
 pub(super) fn kinds_v2(group: &Group<'_>) -> Vec<Resource> {
@@ -13,7 +13,7 @@ pub(super) fn kinds_v2(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("HorizontalPodAutoscaler", "horizontalpodautoscalers")
             .short("hpa")
             .in_all()
-            .columns(&[AGE])
+            .columns(AUTOSCALER)
             .strategy(Autoscaler)
             .status()
             .done(),
@@ -27,7 +27,7 @@ pub(super) fn kinds_v1(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("HorizontalPodAutoscaler", "horizontalpodautoscalers")
             .short("hpa")
             .in_all()
-            .columns(&[AGE])
+            .columns(AUTOSCALER)
             .strategy(Autoscaler)
             .status()
             .stored_as(

@@ -3,7 +3,7 @@
 use resource::Resource;
 
 use crate::{
-    columns::AGE,
+    columns::{CRON_JOB, JOB},
     entry::Group,
     strategy::{CronJob, Job},
 };
@@ -15,14 +15,14 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("CronJob", "cronjobs")
             .short("cj")
             .in_all()
-            .columns(&[AGE])
+            .columns(CRON_JOB)
             .strategy(CronJob)
             .status()
             .done(),
         group
             .namespaced("Job", "jobs")
             .in_all()
-            .columns(&[AGE])
+            .columns(JOB)
             .strategy(Job)
             .status()
             .selectable(&[("status.successful", "0")])

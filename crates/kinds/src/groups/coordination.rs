@@ -4,7 +4,7 @@ use meta::Object;
 use resource::Resource;
 
 use crate::{
-    columns::AGE,
+    columns::LEASE,
     entry::Group,
     strategy::Rules,
     validate::{At, Errors},
@@ -15,7 +15,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
     vec![
         group
             .namespaced("Lease", "leases")
-            .columns(&[AGE])
+            .columns(LEASE)
             .strategy(Rules::new().creates_on_update().conditional().checked(lease))
             .done(),
     ]

@@ -7,7 +7,10 @@ use resource::{Resource, Subresource};
 use super::events::EVENT_FIELDS;
 use crate::{
     Acts, Options,
-    columns::AGE,
+    columns::{
+        AGE, CLAIM, CONFIG_MAP, CREATED, ENDPOINTS, EVENT, NAMESPACE, NODE, POD, POD_TEMPLATE, QUOTA,
+        REPLICATION_CONTROLLER, SECRET, SERVICE, VOLUME,
+    },
     entry::Group,
     strategy::{
         Binding, ConfigMap, Endpoints, Eviction, LimitRange, Namespace, Node, PersistentVolume,
@@ -27,6 +30,9 @@ const POD_FIELDS: &[(&str, &str)] = &[
     ("status.nominatedNodeName", ""),
 ];
 
+const ENDPOINTS_DEPRECATED: &str =
+    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Resource> {
     let mut service_account = group
@@ -38,25 +44,36 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
         service_account = service_account.subresource("token", Subresource::Act(Arc::clone(token)));
     }
     vec![
-        group.namespaced("ConfigMap", "configmaps").short("cm").columns(&[AGE]).strategy(ConfigMap).done(),
-        group.namespaced("Endpoints", "endpoints").short("ep").columns(&[AGE]).strategy(Endpoints).done(),
+        group
+            .namespaced("ConfigMap", "configmaps")
+            .short("cm")
+            .columns(CONFIG_MAP)
+            .strategy(ConfigMap)
+            .done(),
+        group
+            .namespaced("Endpoints", "endpoints")
+            .short("ep")
+            .deprecated(ENDPOINTS_DEPRECATED)
+            .columns(ENDPOINTS)
+            .strategy(Endpoints)
+            .done(),
         group
             .namespaced("Event", "events")
             .short("ev")
-            .columns(&[AGE])
+            .columns(EVENT)
             .strategy(Rules::new().creates_on_update())
             .selectable(EVENT_FIELDS)
             .done(),
         group
             .namespaced("LimitRange", "limitranges")
             .short("limits")
-            .columns(&[AGE])
+            .columns(CREATED)
             .strategy(LimitRange)
             .done(),
         group
             .cluster("Namespace", "namespaces")
             .short("ns")
-            .columns(&[AGE])
+            .columns(NAMESPACE)
             .strategy(Namespace)
             .status()
             .subresource("finalize", Subresource::Update)
@@ -65,7 +82,7 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
         group
             .cluster("Node", "nodes")
             .short("no")
-            .columns(&[AGE])
+            .columns(NODE)
             .strategy(Node)
             .status()
             .connects(&["proxy"])
@@ -74,24 +91,24 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
         group
             .namespaced("PersistentVolumeClaim", "persistentvolumeclaims")
             .short("pvc")
-            .columns(&[AGE])
+            .columns(CLAIM)
             .strategy(PersistentVolumeClaim)
             .status()
             .done(),
         group
             .cluster("PersistentVolume", "persistentvolumes")
             .short("pv")
-            .columns(&[AGE])
+            .columns(VOLUME)
             .strategy(PersistentVolume)
             .status()
             .done(),
         pods(group),
-        group.namespaced("PodTemplate", "podtemplates").columns(&[AGE]).strategy(PodTemplate).done(),
+        group.namespaced("PodTemplate", "podtemplates").columns(POD_TEMPLATE).strategy(PodTemplate).done(),
         group
             .namespaced("ReplicationController", "replicationcontrollers")
             .short("rc")
             .in_all()
-            .columns(&[AGE])
+            .columns(REPLICATION_CONTROLLER)
             .strategy(ReplicationController)
             .status()
             .scale()
@@ -100,13 +117,13 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
         group
             .namespaced("ResourceQuota", "resourcequotas")
             .short("quota")
-            .columns(&[AGE])
+            .columns(QUOTA)
             .strategy(ResourceQuota)
             .status()
             .done(),
         group
             .namespaced("Secret", "secrets")
-            .columns(&[AGE])
+            .columns(SECRET)
             .strategy(Secret)
             .selectable(&[("type", "")])
             .done(),
@@ -115,7 +132,7 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
             .namespaced("Service", "services")
             .short("svc")
             .in_all()
-            .columns(&[AGE])
+            .columns(SERVICE)
             .strategy(Service { options: options.clone() })
             .status()
             .connects(&["proxy"])
@@ -129,7 +146,7 @@ fn pods(group: &Group<'_>) -> Resource {
         .namespaced("Pod", "pods")
         .short("po")
         .in_all()
-        .columns(&[AGE])
+        .columns(POD)
         .strategy(Pod)
         .status()
         .subresource("binding", Subresource::Act(Arc::new(Binding)))

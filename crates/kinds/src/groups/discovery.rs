@@ -2,9 +2,15 @@
 
 use resource::Resource;
 
-use crate::{columns::AGE, entry::Group, strategy::EndpointSlice};
+use crate::{columns::ENDPOINT_SLICE, entry::Group, strategy::EndpointSlice};
 
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
-    vec![group.namespaced("EndpointSlice", "endpointslices").columns(&[AGE]).strategy(EndpointSlice).done()]
+    vec![
+        group
+            .namespaced("EndpointSlice", "endpointslices")
+            .columns(ENDPOINT_SLICE)
+            .strategy(EndpointSlice)
+            .done(),
+    ]
 }

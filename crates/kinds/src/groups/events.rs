@@ -3,7 +3,7 @@
 use meta::{GroupResource, GroupVersion, Object, Status, Value};
 use resource::{Convert, Resource};
 
-use crate::{columns::AGE, entry::Group, strategy::Rules};
+use crate::{columns::EVENT, entry::Group, strategy::Rules};
 
 /// Selectable fields of a core Event; those of this group's are in the same order.
 pub(super) const EVENT_FIELDS: &[(&str, &str)] = &[
@@ -38,7 +38,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
         group
             .namespaced("Event", "events")
             .short("ev")
-            .columns(&[AGE])
+            .columns(EVENT)
             .strategy(Rules::new().creates_on_update())
             .selectable(REGARDING_FIELDS)
             .stored_as(GroupResource::new("", "events"), GroupVersion::new("", "v1"), Renamed)

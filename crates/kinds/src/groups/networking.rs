@@ -3,7 +3,7 @@
 use resource::Resource;
 
 use crate::{
-    columns::AGE,
+    columns::{INGRESS, INGRESS_CLASS, IP_ADDRESS, NETWORK_POLICY, SERVICE_CIDR},
     entry::Group,
     strategy::{Address, Ingress, IngressClass, NODE_PORTS, NetworkPolicy, Rules, ServiceCidr},
 };
@@ -11,22 +11,27 @@ use crate::{
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
     vec![
-        group.cluster("IngressClass", "ingressclasses").columns(&[AGE]).strategy(IngressClass).done(),
+        group.cluster("IngressClass", "ingressclasses").columns(INGRESS_CLASS).strategy(IngressClass).done(),
         group
             .namespaced("Ingress", "ingresses")
             .short("ing")
-            .columns(&[AGE])
+            .columns(INGRESS)
             .strategy(Ingress)
             .status()
             .done(),
-        group.cluster("IPAddress", "ipaddresses").short("ip").columns(&[AGE]).strategy(Address).done(),
+        group.cluster("IPAddress", "ipaddresses").short("ip").columns(IP_ADDRESS).strategy(Address).done(),
         group
             .namespaced("NetworkPolicy", "networkpolicies")
             .short("netpol")
-            .columns(&[AGE])
+            .columns(NETWORK_POLICY)
             .strategy(NetworkPolicy)
             .done(),
-        group.cluster("ServiceCIDR", "servicecidrs").columns(&[AGE]).strategy(ServiceCidr).status().done(),
+        group
+            .cluster("ServiceCIDR", "servicecidrs")
+            .columns(SERVICE_CIDR)
+            .strategy(ServiceCidr)
+            .status()
+            .done(),
     ]
 }
 

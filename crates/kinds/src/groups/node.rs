@@ -4,7 +4,7 @@ use meta::{Object, names};
 use resource::Resource;
 
 use crate::{
-    columns::AGE,
+    columns::RUNTIME_CLASS,
     entry::Group,
     strategy::Rules,
     validate::{At, Errors},
@@ -15,7 +15,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
     vec![
         group
             .cluster("RuntimeClass", "runtimeclasses")
-            .columns(&[AGE])
+            .columns(RUNTIME_CLASS)
             .strategy(Rules::new().creates_on_update().conditional().checked(handler))
             .done(),
     ]

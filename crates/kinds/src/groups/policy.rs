@@ -2,7 +2,7 @@
 
 use resource::Resource;
 
-use crate::{columns::AGE, entry::Group, strategy::DisruptionBudget};
+use crate::{columns::DISRUPTION_BUDGET, entry::Group, strategy::DisruptionBudget};
 
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
@@ -10,7 +10,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
         group
             .namespaced("PodDisruptionBudget", "poddisruptionbudgets")
             .short("pdb")
-            .columns(&[AGE])
+            .columns(DISRUPTION_BUDGET)
             .strategy(DisruptionBudget)
             .status()
             .done(),

@@ -3,7 +3,7 @@
 use resource::Resource;
 
 use crate::{
-    columns::AGE,
+    columns::{CREATED, ROLE_BINDING},
     entry::Group,
     strategy::{Role, RoleBinding},
 };
@@ -13,19 +13,19 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
     vec![
         group
             .cluster("ClusterRoleBinding", "clusterrolebindings")
-            .columns(&[AGE])
+            .columns(ROLE_BINDING)
             .strategy(RoleBinding { namespaced: false })
             .done(),
         group
             .cluster("ClusterRole", "clusterroles")
-            .columns(&[AGE])
+            .columns(CREATED)
             .strategy(Role { namespaced: false })
             .done(),
         group
             .namespaced("RoleBinding", "rolebindings")
-            .columns(&[AGE])
+            .columns(ROLE_BINDING)
             .strategy(RoleBinding { namespaced: true })
             .done(),
-        group.namespaced("Role", "roles").columns(&[AGE]).strategy(Role { namespaced: true }).done(),
+        group.namespaced("Role", "roles").columns(CREATED).strategy(Role { namespaced: true }).done(),
     ]
 }

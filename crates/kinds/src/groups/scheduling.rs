@@ -4,7 +4,7 @@ use meta::Object;
 use resource::Resource;
 
 use crate::{
-    columns::AGE,
+    columns::PRIORITY_CLASS,
     entry::Group,
     strategy::Rules,
     validate::{At, Errors},
@@ -16,7 +16,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
         group
             .cluster("PriorityClass", "priorityclasses")
             .short("pc")
-            .columns(&[AGE])
+            .columns(PRIORITY_CLASS)
             .strategy(Rules::new().generation().checked(priority))
             .done(),
     ]

@@ -3,7 +3,7 @@
 use resource::Resource;
 
 use crate::{
-    columns::AGE,
+    columns::{ATTACHMENT, ATTRIBUTES_CLASS, CAPACITY, CLASS, CSI_NODE, DRIVER},
     entry::Group,
     strategy::{CsiNode, Rules, StorageClass},
 };
@@ -11,29 +11,29 @@ use crate::{
 /// The kinds of the group.
 pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
     vec![
-        group.cluster("CSIDriver", "csidrivers").columns(&[AGE]).strategy(Rules::new().conditional()).done(),
-        group.cluster("CSINode", "csinodes").columns(&[AGE]).strategy(CsiNode).done(),
+        group.cluster("CSIDriver", "csidrivers").columns(DRIVER).strategy(Rules::new().conditional()).done(),
+        group.cluster("CSINode", "csinodes").columns(CSI_NODE).strategy(CsiNode).done(),
         group
             .namespaced("CSIStorageCapacity", "csistoragecapacities")
-            .columns(&[AGE])
+            .columns(CAPACITY)
             .strategy(Rules::new().conditional())
             .done(),
         group
             .cluster("StorageClass", "storageclasses")
             .short("sc")
-            .columns(&[AGE])
+            .columns(CLASS)
             .strategy(StorageClass)
             .done(),
         group
             .cluster("VolumeAttachment", "volumeattachments")
-            .columns(&[AGE])
+            .columns(ATTACHMENT)
             .strategy(Rules::new().conditional())
             .status()
             .done(),
         group
             .cluster("VolumeAttributesClass", "volumeattributesclasses")
             .short("vac")
-            .columns(&[AGE])
+            .columns(ATTRIBUTES_CLASS)
             .strategy(Rules::new())
             .done(),
     ]

@@ -29,10 +29,7 @@ impl Strategy for Definition {
         match old {
             None => {
                 let names = json!({"plural": "", "kind": ""});
-                new.set(
-                    &["status"],
-                    json!({"conditions": null, "acceptedNames": names, "storedVersions": []}),
-                );
+                new.set(&["status"], json!({"conditions": [], "acceptedNames": names, "storedVersions": []}));
             }
             Some(_) if cx.attributes.subresource == "status" => return Ok(()),
             Some(old) => keep(new, old, &["status"]),

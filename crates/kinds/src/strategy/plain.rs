@@ -14,20 +14,13 @@ pub(crate) struct Rules {
     creates_on_update: bool,
     unconditional: bool,
     generation: bool,
-    name: fn(&str) -> Result<(), String>,
     check: Check,
 }
 
 impl Rules {
     /// Like most: named by a subdomain, nothing else.
     pub(crate) const fn new() -> Self {
-        Self {
-            creates_on_update: false,
-            unconditional: true,
-            generation: false,
-            name: super::subdomain,
-            check: |_, _, _| {},
-        }
+        Self { creates_on_update: false, unconditional: true, generation: false, check: |_, _, _| {} }
     }
 
     /// PUT on a missing name creates it.
@@ -45,12 +38,6 @@ impl Rules {
     /// `metadata.generation` counts changes.
     pub(crate) const fn generation(mut self) -> Self {
         self.generation = true;
-        self
-    }
-
-    /// Names are checked by this.
-    pub(crate) const fn named(mut self, name: fn(&str) -> Result<(), String>) -> Self {
-        self.name = name;
         self
     }
 
@@ -79,6 +66,6 @@ impl Strategy for Rules {
     }
 
     fn validate_name(&self, name: &str) -> Result<(), String> {
-        (self.name)(name)
+        super::subdomain(name)
     }
 }
