@@ -25,6 +25,7 @@ pub mod volume;
 use std::sync::Arc;
 
 use meta::{Clock, Random};
+use parking_lot::Mutex;
 pub use reconcile::CancellationToken;
 use reconcile::{Context, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
 
@@ -54,10 +55,43 @@ pub struct Options {
     pub local_path_root: String,
     /// Who we are in the election of a leader; `None` runs without one (the only manager there is).
     pub leader_elect: Option<String>,
+    /// Filled with the controllers' counters; clone it before [`run`] takes the options.
+    pub metrics: Metrics,
 }
 
-/// Reads the counters of all controllers.
-pub type Metrics = Arc<dyn Fn() -> Vec<MetricsSnapshot> + Send + Sync>;
+impl Options {
+    /// No certificate to publish, local volumes below `/var/lib/keelson/volumes`, no election.
+    pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        Self {
+            clock,
+            random,
+            root_ca_pem: String::new(),
+            local_path_root: "/var/lib/keelson/volumes".to_owned(),
+            leader_elect: None,
+            metrics: Metrics::default(),
+        }
+    }
+}
+
+/// The counters of the controllers that run now. Clones are one.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    readers: Arc<Mutex<Vec<Reader>>>,
+}
+
+type Reader = Box<dyn Fn() -> MetricsSnapshot + Send>;
+
+impl Metrics {
+    /// One entry for each controller; none before the controllers run.
+    pub fn snapshot(&self) -> Vec<MetricsSnapshot> {
+        self.readers.lock().iter().map(|read| read()).collect()
+    }
+
+    fn follow(&self, controllers: &[Controller]) {
+        let readers = controllers.iter().map(|controller| Box::new(controller.metrics()) as Reader);
+        *self.readers.lock() = readers.collect();
+    }
+}
 
 /// Every controller.
 pub fn all(options: &Options) -> Vec<Controller> {
@@ -85,20 +119,14 @@ pub fn all(options: &Options) -> Vec<Controller> {
     ]
 }
 
-/// Runs [`all`] until `stop` is cancelled; with an election, while this process leads. `metrics` is
-/// given a reader of the counters each time the controllers start. Caches are opened here and closed
-/// before it returns. Returns `false` when leadership was lost: whoever called exits or calls again.
-pub async fn run(
-    client: kube::Client,
-    options: Options,
-    stop: CancellationToken,
-    metrics: impl FnOnce(Metrics) + Send,
-) -> bool {
+/// Runs [`all`] until `stop` is cancelled; with an election, while this process leads. Caches are opened
+/// here and closed before it returns. Returns `false` when leadership was lost: whoever called exits or
+/// calls again.
+pub async fn run(client: kube::Client, options: Options, stop: CancellationToken) -> bool {
     let lead = |stop: CancellationToken| async {
         let cx = Context::new(client.clone(), Arc::clone(&options.clock), Arc::clone(&options.random));
         let controllers = all(&options);
-        let readers: Vec<_> = controllers.iter().map(Controller::metrics).collect();
-        metrics(Arc::new(move || readers.iter().map(|read| read()).collect()));
+        options.metrics.follow(&controllers);
         reconcile::run(controllers, cx.clone(), stop).await;
         cx.stores.shutdown().await;
     };
@@ -113,3 +141,6 @@ pub async fn run(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

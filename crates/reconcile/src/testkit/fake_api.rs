@@ -136,6 +136,13 @@ impl FakeApi {
         self.shared.lock().objects.revision
     }
 
+    /// The newest revision of anything but Leases, which are renewed for ever.
+    pub fn revision_of_all_but_leases(&self) -> u64 {
+        let shared = self.shared.lock();
+        let mut newest = shared.objects.log.iter().rev().filter(|logged| logged.plural.resource != "leases");
+        newest.next().map_or(0, |logged| logged.revision)
+    }
+
     /// Whether a cache has seen everything that happened to its kind: the newest live version, and
     /// every deletion (a list shows deletions only by what is not there).
     pub(crate) fn is_shown(&self, kind: &Kind, cache: &dyn Cache, progress: Progress) -> bool {
