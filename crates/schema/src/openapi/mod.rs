@@ -4,6 +4,7 @@
 mod crd;
 mod metadata;
 mod publish;
+mod structural;
 
 #[cfg(test)]
 mod tests;

@@ -130,7 +130,11 @@ fn directive(patch: &Map<String, Value>) -> Result<Option<&str>, PatchError> {
         Some(Value::String(text)) if matches!(text.as_str(), "replace" | "merge" | "delete") => {
             Ok(Some(text))
         }
-        Some(other) => Err(malformed(format!("Unknown patch type found: {}", plain(other)))),
+        Some(other) => Err(malformed(format!(
+            "unknown patch type: {} in map: {}",
+            plain(other),
+            Value::Object(patch.clone())
+        ))),
     }
 }
 
@@ -155,7 +159,7 @@ fn retain(map: &mut Map<String, Value>, patch: &Map<String, Value>, kept: &Value
     let surplus =
         patch.iter().any(|(name, value)| !name.starts_with('$') && !value.is_null() && !listed(name));
     if surplus {
-        return Err(malformed("patch contains fields that are not present in the retainKeys list"));
+        return Err(malformed("patch content doesn't match retainKeys list"));
     }
     map.retain(|name, _| listed(name));
     Ok(())
@@ -163,7 +167,7 @@ fn retain(map: &mut Map<String, Value>, patch: &Map<String, Value>, kept: &Value
 
 fn delete_from(map: &mut Map<String, Value>, target: &str, gone: &Value) -> Result<(), PatchError> {
     let Some(gone) = gone.as_array() else {
-        return Err(malformed(format!("{DELETE}{target} must be a list")));
+        return Err(malformed("invalid patch format of primitive list"));
     };
     if let Some(Value::Array(list)) = map.get_mut(target) {
         list.retain(|item| !gone.contains(item));
@@ -175,7 +179,7 @@ fn order<'p>(patch: &'p Map<String, Value>, name: &str) -> Result<Option<&'p [Va
     match patch.get(&format!("{ORDER}{name}")) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Array(order)) => Ok(Some(order)),
-        Some(_) => Err(malformed(format!("{ORDER}{name} must be a list"))),
+        Some(_) => Err(malformed("invalid patch format of setElementOrder list")),
     }
 }
 
@@ -302,12 +306,9 @@ fn sort(list: &mut Vec<Value>, before: &[Value], order: &[Value], key: Option<&s
     ordered.sort_by_key(|item| place(item));
     let mut ordered = ordered.into_iter().peekable();
     for other in others {
-        // An ordered item that is new, or stood before this one, comes first.
-        while let Some(next) = ordered.next_if(|next| match (stood(next), stood(&other)) {
-            (Some(a), Some(b)) => a < b,
-            (None, _) => true,
-            (Some(_), None) => true,
-        }) {
+        // Only an ordered item that stood before this one comes first; a new one comes after.
+        let comes_first = |next: &Value| matches!((stood(next), stood(&other)), (Some(a), Some(b)) if a < b);
+        while let Some(next) = ordered.next_if(comes_first) {
             list.push(next);
         }
         list.push(other);
