@@ -109,7 +109,7 @@ pub fn status(identity: &Identity, findings: &Findings, old: Option<&NodeStatus>
         allocatable: Some(quantities(&allocatable)),
         conditions: Some(conditions(findings, old, now)),
         daemon_endpoints: (port > 0)
-            .then(|| NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port }) }),
+            .then_some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port }) }),
         images: Some(images(&findings.images)),
         node_info: Some(info(findings)),
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: None }]),

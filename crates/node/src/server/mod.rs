@@ -11,9 +11,6 @@ mod routes;
 mod stats;
 mod tls;
 
-#[cfg(test)]
-mod tests;
-
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::rt::{TokioIo, TokioTimer};

@@ -25,7 +25,7 @@ pub(super) async fn summary(agent: &Agent) -> Result<Value, Status> {
                 .containers
                 .iter()
                 .filter(|container| container.pod_uid == pod::uid(want))
-                .map(|container| container_json(container))
+                .map(container_json)
                 .collect();
             json!({
                 "podRef": { "name": pod::name(want), "namespace": pod::namespace(want), "uid": pod::uid(want) },
