@@ -2,8 +2,9 @@
 //!
 //! Guarantees: nothing here delays a binding; a condition that did not change is not written; a
 //! lasting failure is repeated as an event every five minutes, so that it does not expire. Bounded:
-//! when the writers are [`WAITING_MAX`] behind, scheduling waits before it tells more failures, and
-//! `Scheduled` events are dropped and counted in the log, as upstream's broadcaster does.
+//! when the writers are [`FAILURES_MAX`] failures behind, scheduling waits, so that none is lost; when
+//! they are [`PLACED_MAX`] placements behind, `Scheduled` events are dropped and counted in the log, as
+//! upstream's broadcaster does.
 
 use std::sync::{
     Arc,
@@ -22,10 +23,12 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{bind::within, decide::Unfit, pod::PodInfo};
 
-/// Notes that may wait: some seconds' worth of writes.
-const WAITING_MAX: usize = 1024;
-/// Writes at a time.
-const WRITERS: usize = 16;
+/// Failures that may wait to be told.
+const FAILURES_MAX: usize = 1024;
+/// Placements that may wait to be told: about a second's worth.
+const PLACED_MAX: usize = 8192;
+/// Writes at a time: as many as bindings, so that one event for each keeps up with them.
+const WRITERS: usize = 64;
 
 /// Something to tell.
 #[derive(Debug)]
@@ -37,7 +40,8 @@ enum Note {
 
 /// Writes conditions and events beside the scheduling loop.
 pub(crate) struct Notes {
-    sender: mpsc::Sender<Note>,
+    failures: mpsc::Sender<Note>,
+    placed: mpsc::Sender<Note>,
     writer: JoinHandle<()>,
     dropped: AtomicU64,
 }
@@ -54,48 +58,53 @@ pub(crate) struct Writer {
 impl Notes {
     /// Starts the writer, which ends with [`Notes::drain`].
     pub(crate) fn start(writer: Writer) -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        let notes = stream::unfold(receiver, |mut r| async move { r.recv().await.map(|note| (note, r)) });
+        let queue = |bound: usize| {
+            let (sender, receiver) = mpsc::channel::<Note>(bound);
+            let notes = stream::unfold(receiver, |mut r| async move { r.recv().await.map(|note| (note, r)) });
+            (sender, notes.boxed())
+        };
+        let (failures, told) = queue(FAILURES_MAX);
+        let (placed, done) = queue(PLACED_MAX);
         let writer = Arc::new(writer);
-        let writing = notes.for_each_concurrent(WRITERS, move |note| {
+        let writing = stream::select(told, done).for_each_concurrent(WRITERS, move |note| {
             let writer = Arc::clone(&writer);
             async move { writer.write(note).await }
         });
-        Self { sender, writer: tokio::spawn(writing), dropped: AtomicU64::new(0) }
+        Self { failures, placed, writer: tokio::spawn(writing), dropped: AtomicU64::new(0) }
     }
 
     /// Whether another failure can be told.
     pub(crate) fn has_room(&self) -> bool {
-        self.sender.capacity() > 0
+        self.failures.capacity() > 0
     }
 
     /// The pod was bound.
     pub(crate) fn placed(&self, pod: Arc<PodInfo>, node: Arc<str>) {
-        self.send(Note::Placed { pod, node });
+        self.send(&self.placed, Note::Placed { pod, node });
     }
 
     /// The pod could not be bound though a node was found.
     pub(crate) fn failed(&self, pod: Arc<PodInfo>, message: String) {
-        self.send(Note::Failed { pod, message });
+        self.send(&self.failures, Note::Failed { pod, message });
     }
 
     /// The pod fits nowhere.
     pub(crate) fn unfit(&self, pod: Arc<PodInfo>, why: &Unfit, remind: bool) {
         let message = why.to_string();
         let event = remind || pod.condition.message != message;
-        self.send(Note::Unfit { pod, message, event });
+        self.send(&self.failures, Note::Unfit { pod, message, event });
     }
 
     /// Writes what is waiting, then ends.
     pub(crate) async fn drain(self) {
-        drop(self.sender);
+        drop((self.failures, self.placed));
         if let Err(error) = self.writer.await {
             tracing::error!(%error, "writer of events ended early");
         }
     }
 
-    fn send(&self, note: Note) {
-        if self.sender.try_send(note).is_err() {
+    fn send(&self, to: &mpsc::Sender<Note>, note: Note) {
+        if to.try_send(note).is_err() {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if dropped.is_power_of_two() {
                 tracing::warn!(dropped, "events dropped: the api server takes them too slowly");

@@ -197,7 +197,13 @@ impl Session {
     }
 }
 
+/// What failed and why, without the whole answer's fields.
 fn describe(error: &WriteError) -> String {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    format!("{error}{}", cause.unwrap_or_default())
+    match error {
+        WriteError::Refused { what, source } => match &**source {
+            kube::Error::Api(status) => format!("{what}: {}", status.message),
+            other => format!("{what}: {other}"),
+        },
+        WriteError::Late(_) | WriteError::Taken(_) => error.to_string(),
+    }
 }
