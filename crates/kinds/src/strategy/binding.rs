@@ -79,7 +79,6 @@ fn scheduled(pod: &mut Object, cx: &Context<'_>) {
         {
             // PodCondition has no reason or message when it has nothing to say.
             map.retain(|key, value| !matches!(key.as_str(), "reason" | "message") || value != &json!(""));
-            map.insert("lastProbeTime".to_owned(), Value::Null);
         }
     }
     pod.set(&["status", "conditions"], conditions);

@@ -40,10 +40,8 @@ impl Strategy for Pod {
                     new.set(&["metadata", "resourceVersion"], version);
                 }
             }
-            "status" => {
-                if old.get(&["status", "qosClass"]).is_some() {
-                    keep(new, old, &["status", "qosClass"]);
-                }
+            "status" if old.get(&["status", "qosClass"]).is_some() => {
+                keep(new, old, &["status", "qosClass"]);
             }
             _ => {}
         }
@@ -54,6 +52,8 @@ impl Strategy for Pod {
         let spec = At::root(new, "spec");
         match (old, cx.attributes.subresource.as_str()) {
             (Some(old), "status") => pod_update::status(new, old, errors),
+            // The act itself says which node, and refuses a pod that has one.
+            (Some(_), "binding") => {}
             (Some(old), "ephemeralcontainers") => {
                 pod_spec(&spec, errors);
                 pod_update::ephemeral_containers(new, old, errors);
@@ -92,7 +92,6 @@ fn gate(cx: &Context<'_>, pod: &mut Object) {
                 "status": "False",
                 "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
-                "lastProbeTime": null,
                 "lastTransitionTime": format_second(cx.clock.now()),
             }]),
         );
@@ -115,10 +114,10 @@ fn merge_match_label_keys(pod: &mut Object) {
                 }
             }
         }
-        if !expressions.is_empty() {
-            if let Some(selector) = term.get_mut("labelSelector").and_then(Value::as_object_mut) {
-                selector.insert("matchExpressions".to_owned(), Value::Array(expressions));
-            }
+        if !expressions.is_empty()
+            && let Some(selector) = term.get_mut("labelSelector").and_then(Value::as_object_mut)
+        {
+            selector.insert("matchExpressions".to_owned(), Value::Array(expressions));
         }
     };
     let spread = pod.get_mut(&["spec", "topologySpreadConstraints"]).and_then(Value::as_array_mut);
