@@ -1,0 +1,135 @@
+//! The command line, and `KEELSON_*` variables for every flag.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A whole Kubernetes in one program.
+#[derive(Debug, Parser)]
+#[command(name = "keelson", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Form of the log on standard error
+    #[arg(long, global = true, env = "KEELSON_LOG_FORMAT", value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Least severe messages that are logged
+    #[arg(long, global = true, env = "KEELSON_LOG_LEVEL", value_enum, default_value = "warn")]
+    pub(crate) log_level: LogLevel,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a cluster in this process and run it until Ctrl-C
+    Up(UpOptions),
+    /// Stop what `up` left running: its process, pods, containerd and network rules
+    Down(DownOptions),
+    /// Show components, nodes and databases at a glance
+    Status(StatusOptions),
+    /// Work with container images on this node
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Show the version
+    Version(VersionOptions),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line for a reader
+    Text,
+    /// A JSON object per line
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// How container runtimes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuntimeChoice {
+    /// containerd where it can run, else simulated; says which and why
+    Auto,
+    /// A containerd of its own, below the data directory
+    Containerd,
+    /// Pods that exist in memory only
+    Simulated,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpOptions {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Where the API server listens; port 0 takes a free one
+    #[arg(long, env = "KEELSON_LISTEN", default_value = "127.0.0.1:6443")]
+    pub(crate) listen: SocketAddr,
+    /// What runs containers
+    #[arg(long, env = "KEELSON_RUNTIME", value_enum, default_value = "auto")]
+    pub(crate) runtime: RuntimeChoice,
+    /// Number of nodes; more than one only with the simulated runtime
+    #[arg(long, env = "KEELSON_NODES", default_value_t = 1)]
+    pub(crate) nodes: u32,
+    /// Operators to run: all, none, or a list of names
+    #[arg(long, env = "KEELSON_OPERATORS", value_delimiter = ',', default_value = "all")]
+    pub(crate) operators: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataDir {
+    /// Where the cluster lives [default: /var/lib/keelson as root, else $XDG_STATE_HOME/keelson]
+    #[arg(long, env = "KEELSON_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DownOptions {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Another cluster than the one in the data directory
+    #[arg(long, env = "KEELSON_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// json or yaml for machines
+    #[arg(long, short, env = "KEELSON_OUTPUT", value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Load images from tar archives (OCI layout or `docker save`) into the node's containerd
+    Load {
+        #[command(flatten)]
+        data: DataDir,
+        /// The archives
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VersionOptions {
+    /// json or yaml for machines
+    #[arg(long, short, env = "KEELSON_OUTPUT", value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Json,
+    Yaml,
+}

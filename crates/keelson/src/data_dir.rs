@@ -1,0 +1,98 @@
+//! The layout of the data directory.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::{cli, error::Failure};
+
+/// Everything a cluster keeps, below one directory that only its owner can read.
+#[derive(Clone, Debug)]
+pub(crate) struct DataDir(PathBuf);
+
+impl DataDir {
+    /// Where the user or the defaults say it is; nothing is made.
+    pub(crate) fn locate(options: &cli::DataDir) -> Result<Self, Failure> {
+        if let Some(path) = &options.data_dir {
+            let path = std::path::absolute(path)
+                .map_err(|error| Failure::of(format!("find {}", path.display()), error))?;
+            return Ok(Self(path));
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(Self(PathBuf::from("/var/lib/keelson")));
+        }
+        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        match state.or_else(home) {
+            Some(state) => Ok(Self(state.join("keelson"))),
+            None => Err(Failure::new("neither XDG_STATE_HOME nor HOME is set")
+                .advise("say where the cluster shall live with --data-dir DIR")),
+        }
+    }
+
+    /// Makes the directory, private to its owner.
+    pub(crate) fn prepare(&self) -> Result<(), Failure> {
+        let failed = |error: io::Error| {
+            let advice = match error.kind() {
+                io::ErrorKind::PermissionDenied => "choose a directory you may write to with --data-dir DIR",
+                io::ErrorKind::StorageFull => "free some space, or choose another disk with --data-dir DIR",
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                    "this is a file: choose another place with --data-dir DIR"
+                }
+                _ => "choose another place with --data-dir DIR",
+            };
+            Failure::of(format!("prepare the data directory {}", self.0.display()), error).advise(advice)
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(failed)?;
+        let mut permissions = fs::metadata(&self.0).map_err(failed)?.permissions();
+        if permissions.mode() & 0o077 != 0 {
+            permissions.set_mode(0o700);
+            fs::set_permissions(&self.0, permissions).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.0.join("pki")
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.0.join("store")
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.0.join("admin.kubeconfig")
+    }
+
+    pub(crate) fn containerd(&self) -> PathBuf {
+        self.0.join("containerd")
+    }
+
+    /// Volumes, mounts and logs of the node agent.
+    pub(crate) fn node(&self) -> PathBuf {
+        self.0.join("node")
+    }
+
+    /// Where local-path volumes are made.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
+    }
+
+    /// The process that runs the cluster.
+    pub(crate) fn pid_file(&self) -> PathBuf {
+        self.0.join("keelson.pid")
+    }
+
+    /// The process in the pid file, where it is alive and is this program.
+    pub(crate) fn running(&self) -> Option<rustix::process::Pid> {
+        let pid = fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        if name.trim() == "keelson" { rustix::process::Pid::from_raw(pid) } else { None }
+    }
+}

@@ -1,0 +1,50 @@
+//! What ends a command: what was attempted, why it failed, and what the user can do.
+
+use std::{error::Error, fmt};
+
+/// A failure as the terminal shows it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    doing: String,
+    why: Option<Box<dyn Error + Send + Sync>>,
+    advice: Option<String>,
+}
+
+impl Failure {
+    /// Something that went wrong while `doing`.
+    pub(crate) fn of(doing: impl Into<String>, why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { doing: doing.into(), why: Some(why.into()), advice: None }
+    }
+
+    /// Something that needs no cause.
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { doing: what.into(), why: None, advice: None }
+    }
+
+    /// What to do about it.
+    pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.doing)?;
+        let mut cause: Option<&dyn Error> = self.why.as_deref().map(|why| why as &dyn Error);
+        let mut said = self.doing.clone();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some libraries repeat their source in their own text.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+            cause = error.source();
+        }
+        match &self.advice {
+            Some(advice) => write!(f, "\n  {advice}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `keelson`: the command line and the wiring of all parts. The only place that makes a real clock, real
+//! chance and sockets.
+
+mod cli;
+mod clock;
+mod completions;
+mod data_dir;
+mod down;
+mod error;
+mod image;
+mod logging;
+mod status;
+mod term;
+mod up;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    error::Failure,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(cli.log_format, cli.log_level);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Failure::of("start the program's threads", error)),
+    };
+    let result = runtime.block_on(run(cli.command));
+    // What still runs on blocking threads (a last sync) may finish; it is bounded.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(options) => up::up(options).await,
+        Command::Down(options) => down::down(options).await,
+        Command::Status(options) => status::status(options).await,
+        Command::Image(command) => image::image(command).await,
+        Command::Version(options) => version::version(options.output),
+        Command::Completions { shell } => completions::completions(shell),
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    term::error(&failure.to_string());
+    ExitCode::FAILURE
+}

@@ -1,0 +1,148 @@
+//! The tasks of a cluster: each is started here, ends when the cluster stops, and is joined.
+
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+use meta::{Clock, Random};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    data_dir::DataDir,
+    error::Failure,
+    up::{CLUSTER_CIDR, CLUSTER_DOMAIN, bridge, choose::Started, server::ApiServer},
+};
+
+/// Group that passes every authorization, for components whose bootstrap role is wider than any list.
+const MASTERS: &str = "system:masters";
+
+/// Running components.
+pub(crate) struct Actors {
+    tasks: JoinSet<Result<(), Failure>>,
+    stop: CancellationToken,
+    broken: CancellationToken,
+    started: Option<Started>,
+}
+
+impl Actors {
+    pub(crate) fn new(stop: CancellationToken) -> Self {
+        Self { tasks: JoinSet::new(), stop, broken: CancellationToken::new(), started: None }
+    }
+
+    /// Runs a task that ends by itself when the cluster stops. Its failure stops the cluster.
+    pub(crate) fn spawn(&mut self, task: impl Future<Output = Result<(), Failure>> + Send + 'static) {
+        let broken = self.broken.clone();
+        self.tasks.spawn(async move {
+            let ended = task.await;
+            if ended.is_err() {
+                broken.cancel();
+            }
+            ended
+        });
+    }
+
+    /// A future that ends when the cluster stops.
+    pub(crate) fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.stop.clone().cancelled_owned()
+    }
+
+    pub(crate) fn token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Keeps the runtime until everything has ended, and watches over it.
+    pub(crate) fn keep(&mut self, started: Started) {
+        if let Started::Containerd(private) = &started {
+            let (private, stopping) = (private.clone(), self.stopping());
+            self.spawn(async move {
+                tokio::select! {
+                    () = private.supervise() => {}
+                    () = stopping => {}
+                }
+                Ok(())
+            });
+        }
+        self.started = Some(started);
+    }
+
+    /// Service proxy and cluster DNS.
+    pub(crate) async fn network(
+        &mut self,
+        server: &ApiServer,
+        node: &str,
+        random: &Arc<dyn Random>,
+    ) -> Result<(), Failure> {
+        let client = server.client("system:kube-proxy", &[MASTERS]);
+        let mut options = network::ProxyOptions::new(node, CLUSTER_CIDR);
+        options.localhost_node_ports = true;
+        let (proxy, stopping) = (client.clone(), self.stopping());
+        self.spawn(async move {
+            let ran = network::run_proxy(proxy, options, stopping).await;
+            ran.map_err(|error| Failure::of("serve Services", error))
+        });
+        let address = SocketAddr::new(bridge::GATEWAY.into(), bridge::DNS_PORT);
+        let options = network::DnsOptions::new(CLUSTER_DOMAIN, vec![address], random.clone());
+        let dns = network::Dns::bind(options)
+            .await
+            .map_err(|error| Failure::of(format!("serve dns on {address}"), error))?;
+        let stopping = self.stopping();
+        self.spawn(async move {
+            let ran = dns.run(client, stopping).await;
+            ran.map_err(|error| Failure::of("serve dns", error))
+        });
+        Ok(())
+    }
+
+    /// The controller manager and the operators: one set of caches for all.
+    pub(crate) fn controllers(
+        &mut self,
+        server: &ApiServer,
+        data: &DataDir,
+        operators: Vec<reconcile::Controller>,
+        clock: &Arc<dyn Clock>,
+        random: &Arc<dyn Random>,
+    ) {
+        let client = server.client("system:kube-controller-manager", &[MASTERS]);
+        let options = controllers::Options {
+            root_ca_pem: server.pki.ca_pem().to_owned(),
+            local_path_root: data.volumes().display().to_string(),
+            ..controllers::Options::new(clock.clone(), random.clone())
+        };
+        let mut all = controllers::all(&options);
+        all.extend(operators);
+        let context = reconcile::Context::new(client, clock.clone(), random.clone());
+        let token = self.token();
+        self.spawn(async move {
+            reconcile::run(all, context.clone(), token).await;
+            context.stores.shutdown().await;
+            Ok(())
+        });
+    }
+
+    pub(crate) fn scheduler(&mut self, server: &ApiServer, clock: &Arc<dyn Clock>, random: &Arc<dyn Random>) {
+        let client = server.client("system:kube-scheduler", &[MASTERS]);
+        let options = scheduler::Options::new("default-scheduler-keelson", clock.clone(), random.clone());
+        let stopping = self.stopping();
+        self.spawn(async move {
+            scheduler::run(client, options, stopping).await;
+            Ok(())
+        });
+    }
+
+    /// Waits until a component has failed.
+    pub(crate) async fn failed(&self) {
+        self.broken.cancelled().await;
+    }
+
+    /// Waits for all; the first failure is the answer.
+    pub(crate) async fn join(mut self) -> Result<(), Failure> {
+        let mut first = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|error| Err(Failure::of("a component ended unexpectedly", error)));
+            if first.is_ok() {
+                first = ended;
+            }
+        }
+        drop(self.started);
+        first
+    }
+}

@@ -1,0 +1,159 @@
+//! Objects that every cluster begins with.
+
+use std::sync::Arc;
+
+use apiserver::rest::{Caller, FieldValidation, Rest, Target};
+use futures::{StreamExt, TryStreamExt, stream};
+use meta::{Object, Reason, Status, Value};
+use resource::{Resource, User};
+use serde_json::json;
+
+use crate::error::Failure;
+
+/// The address of the Service `default/kubernetes`, as upstream the first of the service range.
+pub(crate) const KUBERNETES_IP: &str = "10.43.0.1";
+/// The address of the Service `kube-system/kube-dns`, as upstream the tenth.
+pub(crate) const DNS_IP: &str = "10.43.0.10";
+
+/// Says that an object of the bootstrap policy follows the release (upstream RBAC reconciliation).
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// Writes side by side, so that they share commits.
+const PARALLEL: usize = 64;
+
+fn caller() -> Caller {
+    Caller {
+        user: User {
+            name: "system:apiserver".to_owned(),
+            groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+            ..User::default()
+        },
+        field_manager: "keelson".to_owned(),
+        dry_run: false,
+        field_validation: FieldValidation::Strict,
+    }
+}
+
+/// Creates what is missing and brings policy objects that follow the release up to date. Namespaces come
+/// first: others live in them.
+pub(crate) async fn objects(rest: &Rest, objects: Vec<Object>) -> Result<(), Failure> {
+    let (namespaces, others): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|object| object.kind() == "Namespace");
+    for group in [namespaces, others] {
+        stream::iter(group)
+            .map(|object| ensure(rest, object))
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await?;
+    }
+    Ok(())
+}
+
+async fn ensure(rest: &Rest, object: Object) -> Result<(), Failure> {
+    let failed = |status: Status| {
+        Failure::of(format!("bootstrap {} {}", object.kind(), object.key()), status)
+    };
+    let resource = resource_of(rest, &object)?;
+    let kind = rest.cache().kind(&resource.stored_as);
+    let Some(entry) = kind.get(&object.key()) else {
+        let namespace = object.namespace().to_owned();
+        return match rest.create(&caller(), &resource, &namespace, object.clone(), Vec::new()).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.reason == Some(Reason::AlreadyExists) => Ok(()),
+            Err(status) => Err(failed(status)),
+        };
+    };
+    let current = entry.object().map_err(|error| failed(Status::internal(error)))?;
+    let follows = current.annotation(AUTOUPDATE) == Some("true");
+    let same = object.0.iter().all(|(key, value)| key == "metadata" || current.0.get(key) == Some(value));
+    if !follows || same {
+        return Ok(());
+    }
+    let target = Target { key: object.key(), subresource: String::new() };
+    let updated = rest.update(&caller(), &resource, &target, object.clone(), Vec::new()).await;
+    updated.map(|_| ()).map_err(failed)
+}
+
+fn resource_of(rest: &Rest, object: &Object) -> Result<Arc<Resource>, Failure> {
+    let version = object.group_version().unwrap_or_else(|| meta::GroupVersion::new("", "v1"));
+    rest.registry()
+        .by_kind(&version.group, &version.version, object.kind())
+        .ok_or_else(|| Failure::new(format!("bootstrap {}: kind {version} is not served", object.kind())))
+}
+
+/// Where the API server and the DNS server are reached from pods.
+pub(crate) struct Addresses {
+    pub(crate) host: std::net::IpAddr,
+    pub(crate) api_port: u16,
+    pub(crate) dns_port: u16,
+}
+
+/// The Services `kubernetes` and `kube-dns`; with addresses also what is behind them. Without, nothing is:
+/// pods that only exist in memory call nobody.
+pub(crate) async fn services(rest: &Rest, addresses: Option<&Addresses>) -> Result<(), Failure> {
+    let kubernetes = json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]);
+    let dns = json!([
+        {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+    ]);
+    let wanted = [
+        ("default", "kubernetes", KUBERNETES_IP, json!({"component": "apiserver", "provider": "kubernetes"}), kubernetes),
+        ("kube-system", "kube-dns", DNS_IP, json!({"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}), dns),
+    ];
+    for (namespace, name, ip, labels, ports) in wanted {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": {"clusterIP": ip, "ports": ports, "type": "ClusterIP"},
+        });
+        ensure(rest, object(service)).await?;
+        if let Some(addresses) = addresses {
+            endpoints(rest, namespace, name, addresses).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn endpoints(rest: &Rest, namespace: &str, name: &str, addresses: &Addresses) -> Result<(), Failure> {
+    let Addresses { host, api_port, dns_port } = addresses;
+    let ports: Vec<(&str, u16, &str)> = match name {
+        "kubernetes" => vec![("https", *api_port, "TCP")],
+        _ => vec![("dns", *dns_port, "UDP"), ("dns-tcp", *dns_port, "TCP")],
+    };
+    let ports: Vec<Value> = ports
+        .into_iter()
+        .map(|(name, port, protocol)| json!({"name": name, "port": port, "protocol": protocol}))
+        .collect();
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": name, "namespace": namespace,
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": host.to_string()}], "ports": ports}],
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": if host.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [host.to_string()], "conditions": {"ready": true}}],
+        "ports": ports,
+    });
+    for wanted in [endpoints, slice] {
+        replace(rest, object(wanted)).await?;
+    }
+    Ok(())
+}
+
+/// Creates an object or makes the present one say the same.
+pub(crate) async fn replace(rest: &Rest, wanted: Object) -> Result<(), Failure> {
+    let resource = resource_of(rest, &wanted)?;
+    let failed = |status: Status| Failure::of(format!("publish {} {}", wanted.kind(), wanted.key()), status);
+    if rest.cache().kind(&resource.stored_as).get(&wanted.key()).is_none() {
+        return ensure(rest, wanted).await;
+    }
+    let target = Target { key: wanted.key(), subresource: String::new() };
+    rest.update(&caller(), &resource, &target, wanted.clone(), Vec::new()).await.map(|_| ()).map_err(failed)
+}
+
+fn object(value: Value) -> Object {
+    Object::from_value(value).unwrap_or_default()
+}

@@ -1,0 +1,90 @@
+//! Which container runtime, and why.
+
+use std::sync::Arc;
+
+use runtime_containerd::private::{Origin, Private, Settings};
+
+use crate::{
+    cli::{RuntimeChoice, UpOptions},
+    data_dir::DataDir,
+    error::Failure,
+};
+
+/// What was chosen.
+#[derive(Clone, Debug)]
+pub(crate) enum Runtime {
+    /// containerd; `strict` when the user asked for it, so that nothing else will do.
+    Containerd { strict: bool },
+    /// Simulated, and why.
+    Simulated { why: String },
+}
+
+/// The containerd of a data directory. Services and masquerading are the network crate's, by nftables.
+pub(crate) fn settings(data: &DataDir) -> Settings {
+    Settings { ip_masquerade: false, ..Settings::new(data.containerd()) }
+}
+
+/// A runtime that runs.
+pub(crate) enum Started {
+    Containerd(Arc<Private>),
+    Simulated { why: String },
+}
+
+impl Runtime {
+    /// Decides from what the user asked for and what is plain without trying.
+    pub(crate) fn choose(options: &UpOptions) -> Result<Self, Failure> {
+        let root = rustix::process::geteuid().is_root();
+        match options.runtime {
+            RuntimeChoice::Simulated => Ok(Self::Simulated { why: "as asked".to_owned() }),
+            RuntimeChoice::Containerd if !root => Err(Failure::new("containerd needs root")
+                .advise("run `keelson up` as root, or with --runtime simulated")),
+            RuntimeChoice::Containerd if options.nodes > 1 => {
+                Err(Failure::new(format!("{} nodes cannot share one containerd", options.nodes))
+                    .advise("use --nodes 1, or --runtime simulated"))
+            }
+            RuntimeChoice::Containerd => Ok(Self::Containerd { strict: true }),
+            RuntimeChoice::Auto if options.nodes > 1 => {
+                Ok(Self::Simulated { why: format!("{} nodes in one process", options.nodes) })
+            }
+            RuntimeChoice::Auto if !root => {
+                Ok(Self::Simulated { why: "not root, so no containers".to_owned() })
+            }
+            RuntimeChoice::Auto => Ok(Self::Containerd { strict: false }),
+        }
+    }
+
+    pub(crate) fn is_real(&self) -> bool {
+        matches!(self, Self::Containerd { .. })
+    }
+
+    /// Starts it; an unasked-for containerd that cannot run gives way to the simulated runtime.
+    pub(crate) async fn start(self, data: DataDir) -> Result<Started, Failure> {
+        let strict = match self {
+            Self::Simulated { why } => return Ok(Started::Simulated { why }),
+            Self::Containerd { strict } => strict,
+        };
+        match Private::start(settings(&data)).await {
+            Ok(private) => Ok(Started::Containerd(Arc::new(private))),
+            Err(error) if strict => Err(Failure::of("start containerd", error)
+                .advise("or run with --runtime simulated: pods then exist in memory only")),
+            Err(error) => Ok(Started::Simulated { why: format!("no containerd: {error}") }),
+        }
+    }
+}
+
+impl Started {
+    pub(crate) fn is_real(&self) -> bool {
+        matches!(self, Self::Containerd(_))
+    }
+
+    /// What `up` says about it.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Simulated { why } => format!("simulated ({why})"),
+            Self::Containerd(private) => match private.origin() {
+                Origin::Started => "containerd, started".to_owned(),
+                Origin::Adopted => "containerd, adopted with its containers".to_owned(),
+            },
+        }
+    }
+}

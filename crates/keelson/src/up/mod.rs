@@ -1,0 +1,144 @@
+//! `keelson up`: a whole cluster in this process.
+//!
+//! Starts in the order of dependence and stops in the reverse one: actors first, so that their last writes
+//! are answered, then the server, then the store. Containers are not stopped (ADR 0003).
+
+mod actors;
+mod bootstrap;
+mod bridge;
+mod choose;
+mod nodes;
+mod operators;
+mod server;
+
+use std::{fs, sync::Arc};
+
+use meta::{Clock, Random};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::UpOptions,
+    clock::{Dice, System},
+    data_dir::DataDir,
+    error::Failure,
+    term::{self, Steps},
+    up::{actors::Actors, choose::Runtime, server::ApiServer},
+};
+
+pub(crate) use choose::settings;
+
+/// Pod addresses of the whole cluster; each node has a /24 of it.
+pub(crate) const CLUSTER_CIDR: &str = "10.42.0.0/16";
+/// Name of the cluster's DNS domain.
+pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
+
+pub(crate) async fn up(options: UpOptions) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let signals = signals(stop.clone())?;
+    let result = run(&options, &stop).await;
+    signals.abort();
+    result
+}
+
+/// Ends the cluster on the first SIGINT or SIGTERM, the process on the second.
+fn signals(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, Failure> {
+    let failed = |error| Failure::of("listen for signals", error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(tokio::spawn(async move {
+        for again in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if again {
+                std::process::exit(1);
+            }
+            term::line("stopping");
+            stop.cancel();
+        }
+    }))
+}
+
+async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failure> {
+    let data = DataDir::locate(&options.data)?;
+    data.prepare()?;
+    let clock: Arc<dyn Clock> = Arc::new(System);
+    let random: Arc<dyn Random> = Arc::new(Dice::new());
+    term::line(&format!("{} {}", term::bold("keelson"), env!("CARGO_PKG_VERSION")));
+    let mut steps = Steps::begin();
+
+    operators::check(&options.operators)?;
+    let runtime = Runtime::choose(options)?;
+    let extra: Vec<String> = runtime.is_real().then(|| bridge::GATEWAY.to_string()).into_iter().collect();
+    // containerd takes the longest; it starts beside everything else.
+    let starting = tokio::spawn(runtime.clone().start(data.clone()));
+    let mut server = ApiServer::start(&data, options.listen, &extra, &clock, &random, &mut steps).await?;
+    let pid = std::process::id().to_string();
+    fs::write(data.pid_file(), pid).map_err(|error| Failure::of("write the pid file", error))?;
+
+    let mut actors = Actors::new(stop.clone());
+    let started = start(options, &data, &mut server, starting, &mut actors, &clock, &random, &mut steps).await;
+    if started.is_ok() {
+        announce(&data, &server, &steps);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = actors.failed() => stop.cancel(),
+        }
+    }
+    stop.cancel();
+    let ended = actors.join().await;
+    server.stop().await;
+    // The file only names a process that runs.
+    drop(fs::remove_file(data.pid_file()));
+    started.and(ended)?;
+    let left = if runtime.is_real() { "; containers go on running, `keelson down` stops them" } else { "" };
+    term::line(&format!("stopped{left}"));
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one start; one call site")]
+async fn start(
+    options: &UpOptions,
+    data: &DataDir,
+    server: &mut ApiServer,
+    starting: tokio::task::JoinHandle<Result<choose::Started, Failure>>,
+    actors: &mut Actors,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+    steps: &mut Steps,
+) -> Result<(), Failure> {
+    steps.start("runtime");
+    let started = starting.await.map_err(|error| Failure::of("start the runtime", error))??;
+    steps.done(&started.describe());
+    let addresses = if started.is_real() {
+        steps.start("network");
+        let addresses = bridge::prepare(server).await?;
+        actors.network(server, &nodes::name(0), random).await?;
+        steps.done(&format!("services by nftables, dns on {}", bridge::GATEWAY));
+        Some(addresses)
+    } else {
+        None
+    };
+    bootstrap::services(&server.rest, addresses.as_ref()).await?;
+    steps.start("nodes");
+    let names = nodes::start(options, data, server, &started, actors, clock, random)?;
+    steps.done(&names);
+    steps.start("operators");
+    let operators::Chosen { names, controllers } = operators::install(server, &options.operators).await?;
+    steps.done(if names.is_empty() { "none".to_owned() } else { names.join(", ") }.as_str());
+    steps.start("controllers");
+    actors.controllers(server, data, controllers, clock, random);
+    actors.scheduler(server, clock, random);
+    steps.done("controller manager and scheduler");
+    actors.keep(started);
+    Ok(())
+}
+
+fn announce(data: &DataDir, server: &ApiServer, steps: &Steps) {
+    let kubeconfig = data.kubeconfig();
+    term::line(&format!("\n  export KUBECONFIG={}", kubeconfig.display()));
+    term::line("  kubectl get nodes\n");
+    term::line(&format!("ready in {} ms: https://{}", steps.elapsed_ms(), server.address));
+}

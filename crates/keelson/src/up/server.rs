@@ -1,0 +1,209 @@
+//! The API server of `up`: store, cache, kinds, guards, sockets.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use apiserver::{
+    Cache, Registry,
+    auth::{self, Authenticator, Authorizer, Rbac},
+    connect::Kubelets,
+    crd,
+    http::{Server, Serving, tls_config},
+    pki::{Kubeconfig, Login, Pki},
+    rest::{Parts, Rest},
+    tokens::{Signer, TokenRequest, Tokens},
+};
+use meta::{Clock, GroupResource, Random};
+use resource::{User, View};
+use store_embedded::EmbeddedStore;
+use tokio::task::JoinHandle;
+
+use crate::{data_dir::DataDir, error::Failure, term::Steps, up::bootstrap, version::GIT_VERSION};
+
+/// The issuer of service-account tokens, as pods know the server.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// DNS names of the server inside the cluster.
+const NAMES: &[&str] = &[
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
+/// A running API server.
+pub(crate) struct ApiServer {
+    pub(crate) server: Server,
+    pub(crate) rest: Rest,
+    pub(crate) pki: Arc<Pki>,
+    /// The port that `--listen` came to.
+    pub(crate) address: SocketAddr,
+    serving: Vec<Serving>,
+    tls: rustls::ServerConfig,
+    committer: JoinHandle<()>,
+    crds: JoinHandle<()>,
+    stop: tokio_util::sync::CancellationToken,
+}
+
+/// Kinds whose change makes RBAC decide anew.
+const RBAC_KINDS: &[&str] = &["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
+
+impl ApiServer {
+    /// Opens everything and listens. `extra` are addresses by which pods and other machines reach it.
+    pub(crate) async fn start(
+        data: &DataDir,
+        listen: SocketAddr,
+        extra: &[String],
+        clock: &Arc<dyn Clock>,
+        random: &Arc<dyn Random>,
+        steps: &mut Steps,
+    ) -> Result<Self, Failure> {
+        steps.start("certificates");
+        let pki = Arc::new(open_pki(data, &**clock)?);
+        let names = names(listen, extra);
+        let serving = pki.serving(&names).map_err(|error| Failure::of("make the serving certificate", error))?;
+        let tls = tls_config(&serving, pki.ca_pem()).map_err(|error| Failure::of("prepare tls", error))?;
+        steps.done(&format!("own authority in {}", data.pki().display()));
+
+        steps.start("store");
+        let store = Arc::new(open_store(data.store()).await?);
+        let registry = Arc::new(Registry::new());
+        let signer = pki.token_key().map_err(|error| Failure::of("make the token key", error))?;
+        let signer = Signer::from_pem(&signer).map_err(|error| Failure::of("read the token key", error))?;
+        let tokens = Arc::new(Tokens::new(signer, ISSUER));
+        let acts = kinds::Acts { token: Some(Arc::new(TokenRequest(tokens.clone()))), ..kinds::Acts::default() };
+        let options = kinds::Options::default();
+        registry.install_all(kinds::all(&options, &acts));
+        let cache = Cache::load(&*store, &registry)
+            .await
+            .map_err(|error| Failure::of(format!("read {}", data.store().display()), error))?;
+        let cache = Arc::new(cache);
+        let objects: usize = cache.kinds().iter().map(|(_, kind)| kind.snapshot().len()).sum();
+        steps.done(&format!("{objects} objects at revision {}", cache.head()));
+
+        steps.start("api server");
+        let view: Arc<dyn View> = cache.clone();
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Rbac::new(view.clone(), rbac_stamp(&cache)));
+        let authenticator = Arc::new(Authenticator::new(view, clock.clone()).with_tokens(tokens.clone()));
+        registry.install_all(auth::reviews(&authorizer, &authenticator));
+        let mut admission = apiserver::admission::plugins(&authorizer);
+        admission.extend(kinds::admission());
+        let (rest, committer) = Rest::start(Parts {
+            store,
+            cache,
+            registry,
+            admission,
+            clock: clock.clone(),
+            random: random.clone(),
+        });
+        bootstrap::objects(&rest, kinds::bootstrap(&options)).await?;
+        let stop = tokio_util::sync::CancellationToken::new();
+        let crds = tokio::spawn(crd::run(rest.clone(), stop.clone()));
+        let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
+        let server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
+            .with_tokens(tokens)
+            .with_kubelets(kubelets);
+        let mut this = Self { server, rest, pki, address: listen, serving: Vec::new(), tls, committer, crds, stop };
+        this.address = this.listen(listen).await?;
+        this.write_kubeconfig(&data.kubeconfig())?;
+        steps.done(&format!("https://{}", this.address));
+        Ok(this)
+    }
+
+    /// Listens on one more address.
+    pub(crate) async fn listen(&mut self, address: SocketAddr) -> Result<SocketAddr, Failure> {
+        let serving = self.server.serve(&[address], self.tls.clone()).await.map_err(|error| {
+            let used = std::io::ErrorKind::AddrInUse;
+            let failure = Failure::of(format!("start the api server on {address}"), error);
+            match std::net::TcpListener::bind(address) {
+                Err(error) if error.kind() == used => failure.advise(format!(
+                    "another program listens on port {}: stop it, or choose another with --listen {}:PORT",
+                    address.port(),
+                    address.ip()
+                )),
+                _ => failure,
+            }
+        })?;
+        let bound = serving.addresses.first().copied().unwrap_or(address);
+        self.serving.push(serving);
+        Ok(bound)
+    }
+
+    fn write_kubeconfig(&self, path: &Path) -> Result<(), Failure> {
+        let admin = self.pki.admin().map_err(|error| Failure::of("make the admin certificate", error))?;
+        let host = match self.address {
+            SocketAddr::V4(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+            SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
+            address => address.to_string(),
+        };
+        let kubeconfig = Kubeconfig {
+            cluster: "keelson".to_owned(),
+            user: "admin".to_owned(),
+            server: format!("https://{host}"),
+            ca_pem: self.pki.ca_pem().to_owned(),
+            login: Login::Certificate(admin),
+        };
+        kubeconfig.write(path).map_err(|error| Failure::of(format!("write {}", path.display()), error))
+    }
+
+    /// A client that acts as `name`, through the same authorization and admission as anyone.
+    pub(crate) fn client(&self, name: &str, groups: &[&str]) -> kube::Client {
+        let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
+        let user = User { name: name.to_owned(), groups, ..User::default() };
+        kube::Client::new(self.server.service(user), "default")
+    }
+
+    /// Stops listening, drains, and closes the store after its last write.
+    pub(crate) async fn stop(self) {
+        let Self { server, rest, pki: _, address: _, serving, tls: _, committer, crds, stop } = self;
+        stop.cancel();
+        for serving in serving {
+            serving.stop().await;
+        }
+        drop(crds.await);
+        drop((server, rest));
+        // Components that still hold a client keep the committer; they are joined before this.
+        if tokio::time::timeout(std::time::Duration::from_secs(5), committer).await.is_err() {
+            tracing::warn!("the store was still in use when the server stopped");
+        }
+    }
+}
+
+fn open_pki(data: &DataDir, clock: &dyn Clock) -> Result<Pki, Failure> {
+    Pki::open(&data.pki(), clock).map_err(|error| {
+        Failure::of("prepare certificates", error)
+            .advise("restore the file from a backup; or remove the directory to get a new authority: clients then need the new admin.kubeconfig")
+    })
+}
+
+async fn open_store(path: std::path::PathBuf) -> Result<EmbeddedStore, Failure> {
+    let shown = path.display().to_string();
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(path)).await;
+    match opened {
+        Ok(Ok(store)) => Ok(store),
+        Ok(Err(error)) => Err(Failure::of(format!("open the store in {shown}"), error)),
+        Err(error) => Err(Failure::of(format!("open the store in {shown}"), error)),
+    }
+}
+
+fn names(listen: SocketAddr, extra: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = NAMES.iter().map(ToString::to_string).collect();
+    names.extend(["127.0.0.1".to_owned(), "::1".to_owned(), bootstrap::KUBERNETES_IP.to_owned()]);
+    if !listen.ip().is_unspecified() {
+        names.push(listen.ip().to_string());
+    }
+    names.extend(extra.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Changes whenever an RBAC object does: the sum of the newest revisions of the four kinds, each of which
+/// only grows.
+fn rbac_stamp(cache: &Arc<Cache>) -> auth::Stamp {
+    let kinds: Vec<_> = RBAC_KINDS
+        .iter()
+        .map(|plural| cache.kind(&GroupResource::new("rbac.authorization.k8s.io", *plural)))
+        .collect();
+    Arc::new(move || kinds.iter().map(|kind| kind.snapshot().revision.0).sum())
+}

@@ -1,0 +1,250 @@
+//! A `keelson up` of the test's own: temporary directory, free port and, on containerd, a network namespace
+//! made for it, so that nothing of the machine's network is touched.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// How long anything may take that a test waits for. Machines are shared; this is no measure of speed.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Which runtime a cluster has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    Containerd,
+    Simulated,
+}
+
+pub struct Cluster {
+    directory: TempDir,
+    runtime: Runtime,
+    namespace: Option<NetworkNamespace>,
+    arguments: Vec<String>,
+    process: Option<Child>,
+    output: Arc<Mutex<String>>,
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until it says `ready`.
+    pub fn up(runtime: Runtime, arguments: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").unwrap();
+        let namespace = (runtime == Runtime::Containerd).then(NetworkNamespace::new);
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let output = Arc::default();
+        let mut cluster = Self { directory, runtime, namespace, arguments, process: None, output };
+        cluster.start();
+        cluster
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A command inside the cluster's network.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        match &self.namespace {
+            Some(namespace) => namespace.command(program.as_ref()),
+            None => Command::new(program.as_ref()),
+        }
+    }
+
+    /// Starts (again) and waits for `ready`.
+    pub fn start(&mut self) {
+        let runtime = match self.runtime {
+            Runtime::Containerd => "containerd",
+            Runtime::Simulated => "simulated",
+        };
+        let mut command = self.command(env!("CARGO_BIN_EXE_keelson"));
+        command
+            .args(["up", "--listen", "127.0.0.1:0", "--log-level", "info", "--runtime", runtime, "--data-dir"])
+            .arg(self.data_dir())
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        self.output.lock().unwrap().clear();
+        let stderr = child.stderr.take().unwrap();
+        let log = self.output.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| {
+            self.output.lock().unwrap().push_str(&format!("{line}\n"));
+            line.starts_with("ready")
+        });
+        let output = self.output.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                output.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        self.process = Some(child);
+        assert!(ready, "keelson ended before it was ready:\n{}", self.said());
+    }
+
+    /// What the program printed since its last start.
+    pub fn said(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Ctrl-C, and waits; the exit code.
+    pub fn stop(&mut self) -> i32 {
+        let mut process = self.process.take().unwrap();
+        let pid = process.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        process.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    /// Runs kubectl and returns what it printed, whether or not it succeeded.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command("kubectl");
+        command.arg("--kubeconfig").arg(self.data_dir().join("admin.kubeconfig")).args(arguments);
+        command.env("HOME", self.directory.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs kubectl, which must succeed; its standard output.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {arguments:?}:\n{text}\n{errors}\nkeelson said:\n{}", self.said());
+        text
+    }
+
+    /// Applies a manifest given as text.
+    pub fn apply(&self, manifest: &str) -> String {
+        self.kubectl(&["apply", "-f", self.file(manifest).to_str().unwrap()])
+    }
+
+    /// Applies a manifest that must be refused; what kubectl says.
+    pub fn refuse(&self, manifest: &str) -> String {
+        let output = self.try_kubectl(&["apply", "-f", self.file(manifest).to_str().unwrap()]);
+        assert!(!output.status.success(), "accepted:\n{manifest}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn file(&self, manifest: &str) -> PathBuf {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("manifest-{}.yaml", NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = self.directory.path().join(name);
+        fs::write(&path, manifest).unwrap();
+        path
+    }
+
+    /// Loads a test image into the cluster's containerd.
+    pub fn load_image(&self, name: &str) {
+        let archive = images().join(format!("{name}.tar"));
+        let output = self
+            .command(env!("CARGO_BIN_EXE_keelson"))
+            .args(["image", "load", "--data-dir"])
+            .arg(self.data_dir())
+            .arg(&archive)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "load {}: {}", archive.display(), String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Asks until the answer is as wanted.
+    pub fn eventually<T>(&self, what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+        let began = Instant::now();
+        loop {
+            match ask() {
+                Ok(answer) => return answer,
+                Err(why) if began.elapsed() > PATIENCE => {
+                    panic!("{what}: {why}\n{}\nkeelson said:\n{}", self.picture(), self.said())
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+    }
+
+    /// What there is, for a failure's message.
+    pub fn picture(&self) -> String {
+        let get = |arguments: &[&str]| String::from_utf8_lossy(&self.try_kubectl(arguments).stdout).into_owned();
+        let pods = get(&["get", "pods,pvc,pv,svc,statefulsets,databases", "-A", "-o", "wide"]);
+        format!("{pods}\n{}", get(&["get", "events", "-A"]))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+        if self.runtime == Runtime::Containerd {
+            let mut command = self.command(env!("CARGO_BIN_EXE_keelson"));
+            drop(command.args(["down", "--data-dir"]).arg(self.data_dir()).output());
+        }
+    }
+}
+
+/// Test images, built when they are not there.
+pub fn images() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let directory =
+        std::env::var_os("KEELSON_IMAGE_DIR").map_or_else(|| root.join("target/images"), PathBuf::from);
+    static BUILT: std::sync::Once = std::sync::Once::new();
+    BUILT.call_once(|| {
+        let script = root.join("images/build.sh");
+        let output = Command::new(script).env("KEELSON_IMAGE_DIR", &directory).output().unwrap();
+        assert!(output.status.success(), "build test images: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    directory
+}
+
+/// A network namespace of the test's own, gone with it.
+struct NetworkNamespace {
+    name: String,
+}
+
+impl NetworkNamespace {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("kl-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let ip = |arguments: &[&str]| {
+            let output = Command::new("ip").args(arguments).output().unwrap_or_else(|error| {
+                panic!("ip (package iproute2) does not start: {error}");
+            });
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "ip {arguments:?} (the test runs as root): {said}");
+        };
+        ip(&["netns", "add", &name]);
+        ip(&["-n", &name, "link", "set", "lo", "up"]);
+        Self { name }
+    }
+
+    /// Only the network: `ip netns exec` would also hide the machine's cgroups.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program);
+        command
+    }
+}
+
+impl Drop for NetworkNamespace {
+    fn drop(&mut self) {
+        drop(Command::new("ip").args(["netns", "delete", &self.name]).output());
+    }
+}

@@ -1,0 +1,114 @@
+//! kubectl against a cluster with simulated nodes.
+
+use crate::cluster::{Cluster, Runtime};
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: web, image: nginx:1.27, ports: [{containerPort: 80}]}]
+";
+
+#[test]
+fn a_deployment_is_created_changed_and_deleted_with_kubectl() {
+    let mut cluster = Cluster::up(Runtime::Simulated, &["--nodes", "2"]);
+    let nodes = cluster.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]);
+    assert_eq!(nodes.lines().count(), 2);
+    assert!(cluster.apply(DEPLOYMENT).contains("created"));
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    assert!(cluster.kubectl(&["get", "deployments"]).contains("2/2"));
+    assert!(cluster.kubectl(&["get", "pods", "-o", "wide"]).contains("Running"));
+    assert!(cluster.kubectl(&["describe", "deployment", "web"]).contains("ScalingReplicaSet"));
+    cluster.kubectl(&["scale", "deployment/web", "--replicas=3"]);
+    cluster.kubectl(&["set", "image", "deployment/web", "web=nginx:1.28"]);
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    cluster.kubectl(&["label", "deployment", "web", "tier=front"]);
+    cluster.kubectl(&["annotate", "deployment", "web", "note=x"]);
+    cluster.kubectl(&["expose", "deployment", "web", "--port=80"]);
+    cluster.eventually("three endpoints", || {
+        let slices = cluster.kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o",
+            "jsonpath={.items[*].endpoints[*].addresses[0]}"]);
+        if slices.split_whitespace().count() == 3 { Ok(()) } else { Err(slices) }
+    });
+    cluster.kubectl(&["patch", "deployment", "web", "--type=json", "-p",
+        r#"[{"op":"replace","path":"/spec/replicas","value":1}]"#]);
+    cluster.kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=1", "deployment/web", "--timeout=60s"]);
+    assert!(cluster.kubectl(&["explain", "deployment.spec.replicas"]).contains("integer"));
+    assert!(cluster.kubectl(&["auth", "can-i", "create", "pods"]).contains("yes"));
+    cluster.kubectl(&["delete", "deployment", "web", "--timeout=60s"]);
+    cluster.eventually("dependents are collected", || {
+        let left = cluster.kubectl(&["get", "replicasets,pods", "-o", "name"]);
+        if left.trim().is_empty() { Ok(()) } else { Err(left) }
+    });
+    assert_eq!(cluster.stop(), 0, "{}", cluster.said());
+}
+
+#[test]
+fn server_side_apply_owns_fields_and_reports_conflicts() {
+    let cluster = Cluster::up(Runtime::Simulated, &[]);
+    let manifest = |replicas: u32| DEPLOYMENT.replace("replicas: 2", &format!("replicas: {replicas}"));
+    let apply = |text: String, manager: &str, force: bool| {
+        let path = cluster.data_dir().join(format!("{manager}.yaml"));
+        std::fs::write(&path, text).unwrap();
+        let mut arguments = vec!["apply", "--server-side", "--field-manager", manager, "-f", path.to_str().unwrap()];
+        if force {
+            arguments.push("--force-conflicts");
+        }
+        cluster.try_kubectl(&arguments)
+    };
+    assert!(apply(manifest(2), "one", false).status.success());
+    assert!(apply(manifest(2), "one", false).status.success());
+    let conflict = apply(manifest(3), "two", false);
+    let said = String::from_utf8_lossy(&conflict.stderr).into_owned();
+    assert!(!conflict.status.success() && said.contains("conflict with \"one\"") && said.contains(".spec.replicas"), "{said}");
+    assert!(apply(manifest(3), "two", true).status.success());
+}
+
+#[test]
+fn bad_input_says_what_to_do() {
+    let cluster = Cluster::up(Runtime::Simulated, &[]);
+    let unknown = cluster.refuse(&DEPLOYMENT.replace("replicas: 2", "replcas: 2"));
+    assert!(unknown.contains("unknown field \"spec.replcas\""), "{unknown}");
+    let wrong = cluster.refuse(&DEPLOYMENT.replace("replicas: 2", "replicas: two"));
+    assert!(wrong.contains("replicas"), "{wrong}");
+    let selector = cluster.refuse(&DEPLOYMENT.replace("matchLabels: {app: web}", "matchLabels: {app: other}"));
+    assert!(selector.contains("`selector` does not match template `labels`"), "{selector}");
+    let quantity = cluster.refuse(&DEPLOYMENT.replace(
+        "ports: [{containerPort: 80}]",
+        "resources: {requests: {memory: 1Gigabyte}}",
+    ));
+    assert!(quantity.contains("quantities must match the regular expression"), "{quantity}");
+    let namespace = cluster.try_kubectl(&["create", "configmap", "x", "-n", "nowhere"]);
+    let said = String::from_utf8_lossy(&namespace.stderr).into_owned();
+    assert!(said.contains("namespaces \"nowhere\" not found"), "{said}");
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_nine() {
+    let mut cluster = Cluster::up(Runtime::Simulated, &[]);
+    for at in 0..10 {
+        cluster.kubectl(&["create", "configmap", &format!("c{at}"), &format!("--from-literal=at={at}")]);
+    }
+    cluster.kill();
+    cluster.start();
+    for at in 0..10 {
+        let value = cluster.kubectl(&["get", "configmap", &format!("c{at}"), "-o", "jsonpath={.data.at}"]);
+        assert_eq!(value, at.to_string());
+    }
+}
+
+#[test]
+fn namespaces_take_their_contents_with_them() {
+    let cluster = Cluster::up(Runtime::Simulated, &[]);
+    cluster.kubectl(&["create", "namespace", "gone"]);
+    cluster.kubectl(&["create", "configmap", "a", "-n", "gone"]);
+    cluster.kubectl(&["create", "deployment", "web", "--image=nginx", "-n", "gone"]);
+    cluster.kubectl(&["delete", "namespace", "gone", "--timeout=90s"]);
+    assert!(!cluster.try_kubectl(&["get", "namespace", "gone"]).status.success());
+}

@@ -1,0 +1,4 @@
+//! What a user types, against the real program.
+
+mod cluster;
+mod control_plane;
