@@ -32,16 +32,15 @@ pub fn bootstrap(options: &Options) -> Vec<Object> {
             "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
         }));
     }
-    all.extend(policy());
-    all.into_iter().filter_map(|value| Object::from_value(value).ok()).collect()
+    all.into_iter().filter_map(|value| Object::from_value(value).ok()).chain(policy()).collect()
 }
 
 /// Roles and bindings.
-fn policy() -> Vec<Value> {
-    let mut all: Vec<Value> = Vec::new();
+fn policy() -> Vec<Object> {
+    let mut all: Vec<Object> = Vec::new();
     for line in POLICY.lines().filter(|line| !line.starts_with('#')) {
         match (line.strip_prefix(' '), all.last_mut()) {
-            (Some(part), Some(object)) if object.get("roleRef").is_some() => {
+            (Some(part), Some(object)) if object.get(&["roleRef"]).is_some() => {
                 push(object, "subjects", subject(part));
             }
             (Some(part), Some(object)) => push(object, "rules", rule(part)),
@@ -52,40 +51,40 @@ fn policy() -> Vec<Value> {
     all
 }
 
-fn push(object: &mut Value, list: &str, item: Option<Value>) {
-    if let Some(list) = object.get_mut(list).and_then(Value::as_array_mut) {
+fn push(object: &mut Object, list: &str, item: Option<Value>) {
+    if let Some(list) = object.get_mut(&[list]).and_then(Value::as_array_mut) {
         list.extend(item);
     }
 }
 
-fn head(line: &str) -> Option<Value> {
+fn head(line: &str) -> Option<Object> {
     let mut words = line.split(' ');
     let (kind, name) = (words.next()?, words.next()?);
-    let mut labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
-    let mut object = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
-        "metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-    });
+    let mut object = Object::default();
+    object.set(&["apiVersion"], "rbac.authorization.k8s.io/v1");
+    object.set(&["kind"], kind);
+    object.set(&["metadata", "annotations", "rbac.authorization.kubernetes.io/autoupdate"], "true");
+    object.set(&["metadata", "labels", "kubernetes.io/bootstrapping"], "rbac-defaults");
+    let mut list = "rules";
     for word in words {
         if let Some(to) = word.strip_prefix("to=") {
-            labels[aggregate_label(to)] = json!("true");
+            object.set(&["metadata", "labels", &aggregate_label(to)], "true");
         } else if let Some(of) = word.strip_prefix("of=") {
             let selector = json!({"matchLabels": {aggregate_label(of): "true"}});
-            object["aggregationRule"] = json!({"clusterRoleSelectors": [selector]});
+            object.set(&["aggregationRule", "clusterRoleSelectors"], json!([selector]));
         } else if let Some((kind, name)) = word.split_once('/') {
             let group = "rbac.authorization.k8s.io";
-            object["roleRef"] = json!({"apiGroup": group, "kind": kind, "name": name});
+            object.set(&["roleRef"], json!({"apiGroup": group, "kind": kind, "name": name}));
+            list = "subjects";
         }
     }
-    let list = if object.get("roleRef").is_some() { "subjects" } else { "rules" };
-    object[list] = json!([]);
-    object["metadata"]["labels"] = labels;
+    object.set(&[list], json!([]));
     match name.split_once('/').filter(|_| !kind.starts_with("Cluster")) {
         Some((namespace, name)) => {
-            object["metadata"]["namespace"] = json!(namespace);
-            object["metadata"]["name"] = json!(name);
+            object.set(&["metadata", "namespace"], namespace);
+            object.set(&["metadata", "name"], name);
         }
-        None => object["metadata"]["name"] = json!(name),
+        None => object.set(&["metadata", "name"], name),
     }
     Some(object)
 }
@@ -103,11 +102,12 @@ fn rule(line: &str) -> Option<Value> {
     if groups == "url" {
         return Some(json!({"nonResourceURLs": resources, "verbs": verbs}));
     }
-    let mut rule = json!({"apiGroups": many(groups), "resources": resources, "verbs": verbs});
-    if let Some(names) = words.next() {
-        rule["resourceNames"] = json!(many(names));
-    }
-    Some(rule)
+    Some(match words.next() {
+        Some(names) => json!({
+            "apiGroups": many(groups), "resources": resources, "resourceNames": many(names), "verbs": verbs,
+        }),
+        None => json!({"apiGroups": many(groups), "resources": resources, "verbs": verbs}),
+    })
 }
 
 fn subject(line: &str) -> Option<Value> {
@@ -120,27 +120,30 @@ fn subject(line: &str) -> Option<Value> {
 
 /// Gives each aggregated role the rules of the roles it selects, those that are aggregated themselves
 /// first.
-fn aggregate(all: &mut [Value]) {
+fn aggregate(all: &mut [Object]) {
     // `view` is part of `edit`, which is part of `admin`: as many rounds as the chain is long.
     for _ in 0..3 {
         for i in 0..all.len() {
-            let Some(role) = all.get(i) else { continue };
-            let selectors = &role["aggregationRule"]["clusterRoleSelectors"];
-            let labels = selectors.get(0).and_then(|selector| selector["matchLabels"].as_object());
-            let Some(label) = labels.and_then(|labels| labels.keys().next()) else { continue };
+            let Some(label) = all.get(i).and_then(selected) else { continue };
             let mut rules: Vec<Value> = Vec::new();
-            for other in all.iter().filter(|other| other["metadata"]["labels"].get(label).is_some()) {
-                for rule in other["rules"].as_array().into_iter().flatten() {
+            for part in all.iter().filter(|part| part.label(&label).is_some()) {
+                for rule in part.list(&["rules"]) {
                     if !rules.contains(rule) {
                         rules.push(rule.clone());
                     }
                 }
             }
             if let Some(role) = all.get_mut(i) {
-                role["rules"] = Value::Array(rules);
+                role.set(&["rules"], rules);
             }
         }
     }
+}
+
+/// The label that an aggregated role gathers roles by.
+fn selected(role: &Object) -> Option<String> {
+    let selector = role.list(&["aggregationRule", "clusterRoleSelectors"]).first()?;
+    selector.get("matchLabels")?.as_object()?.keys().next().cloned()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Strategy for Autoscaler {
         if low.int().is_some_and(|low| low < 1) {
             low.invalid(errors, "must be greater than or equal to 1");
         }
-        if !high.int().is_some_and(|high| high >= 1) {
+        if high.int().is_none_or(|high| high < 1) {
             high.invalid_as(errors, &json!(high.int().unwrap_or(0)), "must be greater than 0");
         } else if high.int() < low.int() {
             high.invalid(errors, "must be greater than or equal to `minReplicas`");

@@ -103,10 +103,10 @@ impl Strategy for Secret {
     }
 
     fn prepare(&self, _: &Context<'_>, new: &mut Object, old: Option<&Object>) -> Result<(), Status> {
-        if let Some(old) = old {
-            if new.str(&["type"]).is_none_or(str::is_empty) {
-                keep(new, old, &["type"]);
-            }
+        if let Some(old) = old
+            && new.str(&["type"]).is_none_or(str::is_empty)
+        {
+            keep(new, old, &["type"]);
         }
         fill(&mut new.0, "type", "Opaque");
         Ok(())

@@ -182,10 +182,10 @@ fn indexed(at: &At<'_>, errors: &mut Errors) {
         let detail = "must be less than or equal to 100000 when completion mode is Indexed";
         parallelism.invalid(errors, detail);
     }
-    if let (Some(failed_max), Some(total)) = (failed.int(), completions.int()) {
-        if failed_max > total {
-            failed.invalid(errors, "must be less than or equal to completions");
-        }
+    if let (Some(failed_max), Some(total)) = (failed.int(), completions.int())
+        && failed_max > total
+    {
+        failed.invalid(errors, "must be less than or equal to completions");
     }
 }
 

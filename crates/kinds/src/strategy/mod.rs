@@ -30,6 +30,8 @@ mod service_ip;
 mod service_rules;
 mod sets;
 mod storage;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use autoscaling::Autoscaler;
 pub(crate) use binding::Binding;

@@ -39,10 +39,10 @@ pub(crate) fn pod(spec: &mut Map<String, Value>) {
             requests_from_limits(container);
             if host {
                 for port in maps(container, "ports") {
-                    if let Some(number) = port.get("containerPort").cloned() {
-                        if port.get("hostPort").is_none_or(|host| host == &json!(0)) {
-                            port.insert("hostPort".to_owned(), number);
-                        }
+                    if let Some(number) = port.get("containerPort").cloned()
+                        && port.get("hostPort").is_none_or(|host| host == &json!(0))
+                    {
+                        port.insert("hostPort".to_owned(), number);
                     }
                 }
             }

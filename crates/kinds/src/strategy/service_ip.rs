@@ -35,7 +35,7 @@ impl Cidr {
     }
 
     /// The first usable address, which the `kubernetes` Service has.
-    pub(crate) fn first(&self) -> IpAddr {
+    pub fn first(&self) -> IpAddr {
         self.nth(1)
     }
 

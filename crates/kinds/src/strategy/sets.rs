@@ -67,13 +67,13 @@ impl Strategy for StatefulSet {
         let template = At::new("spec.template", &template);
         pod_template(&template, errors);
         replicas::runs_for_ever(&template, "StatefulSet", errors);
-        if let Some(old) = old {
-            if fixed(new) != fixed(old) {
-                let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
+        if let Some(old) = old
+            && fixed(new) != fixed(old)
+        {
+            let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', \
                               'template', 'updateStrategy', 'revisionHistoryLimit', \
                               'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-                errors.push(FieldError::forbidden("spec", detail));
-            }
+            errors.push(FieldError::forbidden("spec", detail));
         }
     }
 

@@ -153,7 +153,7 @@ fn scheduling_gates(at: &At<'_>, errors: &mut Errors) {
 fn spread(at: &At<'_>, errors: &mut Errors) {
     for constraint in at.items() {
         let skew = constraint.get("maxSkew");
-        if !skew.int().is_some_and(|skew| skew > 0) {
+        if skew.int().is_none_or(|skew| skew <= 0) {
             skew.invalid(errors, "must be greater than zero");
         }
         let key = constraint.get("topologyKey");
