@@ -131,7 +131,9 @@ impl Actor {
                     }
                 }
                 Err(error) => {
-                    if let Some(announce) = &child.announce {
+                    if let Some(announce) =
+                        child.announce.as_ref().filter(|_| !error.is_namespace_terminating())
+                    {
                         self.recorder.tell(cx, &announce.failed(&error)).await;
                     }
                     keep_first(&mut done.result, error);

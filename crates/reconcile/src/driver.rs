@@ -180,7 +180,9 @@ impl<R: Reconciler> Driver<R> {
             };
             let plan = reconciler.plan(&world, cx.clock.now());
             let mut acted = actor.act(&cx, &plan).await;
-            if let Err(error) = &acted.result {
+            if let Err(error) = &acted.result
+                && !error.is_namespace_terminating()
+            {
                 let report = reconciler.failed(&world, error, cx.clock.now());
                 let reported = actor.act(&cx, &report).await;
                 acted.writes += reported.writes;
@@ -231,7 +233,11 @@ impl<R: Reconciler> Driver<R> {
     fn failed(&self, cx: &Context, key: &ObjectKey, error: &Error, entry: &mut Memory) -> Option<Duration> {
         let text = chain(error);
         if error.is_terminal() {
-            tracing::info!(controller = R::NAME, %key, error = text, "rejected until it changes");
+            if error.is_namespace_terminating() {
+                tracing::debug!(controller = R::NAME, %key, error = text, "left to the end of its namespace");
+            } else {
+                tracing::info!(controller = R::NAME, %key, error = text, "rejected until it changes");
+            }
             return None;
         }
         entry.failures = entry.failures.saturating_add(1);

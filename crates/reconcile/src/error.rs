@@ -88,7 +88,13 @@ impl Error {
 
     /// Whether trying again with nothing changed cannot help.
     pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Rejected(_))
+        matches!(self, Self::Rejected(_)) || self.is_namespace_terminating()
+    }
+
+    /// Whether the write was refused because its namespace is going away: so will be what wanted it.
+    pub fn is_namespace_terminating(&self) -> bool {
+        let causes = self.status().and_then(|status| status.details.as_ref()).map(|details| &details.causes);
+        causes.is_some_and(|causes| causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
     }
 
     /// The server's status, when the server answered with one.
@@ -122,14 +128,37 @@ impl Error {
     }
 }
 
-/// The error and all its sources on one line, for logs and conditions.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
+/// The error and all its causes on one line, for logs and conditions. Of an answer of the API server
+/// only the message: its other fields say the same again.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        let boxed = cause.downcast_ref::<Box<kube::Error>>().map(|boxed| &**boxed);
+        if let Some(kube::Error::Api(status)) = boxed.or_else(|| cause.downcast_ref()) {
+            text.push_str(&status.message);
+            break;
+        }
         text.push_str(&cause.to_string());
-        source = cause.source();
+        next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_by_its_message_alone() {
+        let status = kube::core::Status::failure("pods \"a\" is forbidden: no", "Forbidden").with_code(403);
+        let source = kube::Error::Api(Box::new(status));
+        let kind = Kind::new("", "v1", "Pod", "pods");
+        let error = Error::write("create", &kind, &ObjectKey::new("ns", "a"))(source);
+        assert_eq!(error.text(), "cannot create pods ns/a: pods \"a\" is forbidden: no");
+        assert!(!error.is_terminal());
+    }
 }

@@ -119,13 +119,18 @@ impl Recorder {
     pub async fn tell(&self, cx: &Context, note: &Note) {
         let Some(child) = self.decide(note, cx.clock.now(), cx) else { return };
         if let Err(error) = send(&cx.client, &self.reporter, &child).await {
-            tracing::warn!(reason = note.reason, key = %child.key, error = crate::error::chain(&error), "cannot write event");
+            // There is no such event: the next occurrence has to make one.
+            self.memory.lock().series.remove(&identity(note));
+            if !error.is_namespace_terminating() {
+                let error = error.text();
+                tracing::warn!(reason = note.reason, key = %child.key, error, "cannot write event");
+            }
         }
     }
 
     fn decide(&self, note: &Note, now: Timestamp, cx: &Context) -> Option<Child> {
         let uid = note.regarding.uid.clone().unwrap_or_default();
-        let id = format!("{uid}/{:?}/{}/{}/{}", note.severity, note.reason, note.action, note.message);
+        let id = identity(note);
         let mut memory = self.memory.lock();
         if let Some(series) = memory.series.get_mut(&id)
             && now.as_second() - series.last.as_second() < SERIES_S
@@ -172,6 +177,12 @@ impl Recorder {
     }
 }
 
+/// Notes with the same identity are one series.
+fn identity(note: &Note) -> String {
+    let Note { regarding, severity, reason, action, message } = note;
+    format!("{}/{severity:?}/{reason}/{action}/{message}", regarding.uid.as_deref().unwrap_or_default())
+}
+
 fn repeat(series: &Series) -> Child {
     let body: Value =
         json!({ "series": { "count": series.count, "lastObservedTime": format_micro(series.last) } });
@@ -199,6 +210,12 @@ impl<K, V> Default for Recent<K, V> {
 impl<K: Clone + Eq + std::hash::Hash, V> Recent<K, V> {
     fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.map.get_mut(key)
+    }
+
+    fn remove(&mut self, key: &K) {
+        if self.map.remove(key).is_some() {
+            self.order.retain(|present| present != key);
+        }
     }
 
     fn put(&mut self, key: K, value: V) {
