@@ -139,6 +139,11 @@ impl Api {
                 let key = (plural, namespace.to_owned(), object["metadata"]["name"].as_str().unwrap().to_owned());
                 if state.objects.contains_key(&key) { status(409) } else { value(&state.store(key, object)) }
             }
+            (&Method::POST, ["serviceaccounts", _, "token"]) => {
+                let mut answer = body;
+                answer["status"] = json!({ "token": "jwt", "expirationTimestamp": "2099-01-01T00:00:00Z" });
+                value(&answer)
+            }
             (&Method::PATCH, [_, name, ..]) => {
                 let key = (plural, namespace.to_owned(), (*name).to_owned());
                 match state.objects.get(&key).cloned() {

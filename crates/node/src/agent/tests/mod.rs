@@ -1,6 +1,7 @@
 //! The driver against the simulated runtime, a machine in memory and a small API, in virtual time.
 
 mod api;
+mod containerd;
 mod server;
 
 use std::{sync::Arc, time::Duration};

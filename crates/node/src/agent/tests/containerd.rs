@@ -1,0 +1,201 @@
+//! A pod with all that this agent does for one, on a real machine: containerd, mounts, files, hooks,
+//! probes. Needs root and what the tests of `runtime-containerd` need.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use meta::{Clock, Seeded, Timestamp};
+use runtime::Runtime;
+use runtime_containerd::private::{Private, Settings};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{Api, condition};
+use crate::{Options, dns::ClusterDns, host::System, run};
+
+struct Wall;
+
+impl Clock for Wall {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// The file of an image that `images/build.sh` makes; built at most once, whoever asks.
+fn image(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap().join("../..");
+    let output = std::env::var_os("KEELSON_IMAGE_DIR").map_or_else(|| root.join("target/images"), PathBuf::from);
+    let built = Command::new(root.join("images/build.sh")).arg("--output").arg(&output).arg(name).status().unwrap();
+    assert!(built.success(), "images/build.sh {name} failed");
+    output.join(format!("{name}.tar"))
+}
+
+struct Agent {
+    task: tokio::task::JoinHandle<Result<(), crate::RunError>>,
+    stop: CancellationToken,
+}
+
+fn start(api: &Api, runtime: Arc<dyn Runtime>, root: &Path) -> Agent {
+    let host = Arc::new(System::new(root.join("node"), root.join("volumes")));
+    let mut options = Options::new("n1", host, Arc::new(Wall), Arc::new(Seeded::new(3)));
+    options.addresses = vec!["127.0.0.1".into()];
+    options.pod_cidr = Some("10.214.7.0/24".into());
+    options.dns = ClusterDns { server: Some("10.96.0.10".into()), domain: "cluster.local".into() };
+    options.log_dir = root.join("node/logs");
+    options.clean_local_volumes = true;
+    let stop = CancellationToken::new();
+    Agent { task: tokio::spawn(run(api.client(), runtime, options, stop.clone())), stop }
+}
+
+impl Agent {
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+const SCRIPT: &str = "
+echo env $GREETING $POD_IP $HOME_DIR
+echo config $(cat /config/a) $(stat -L -c %a /secret/key) $(cat /secret/key) $(stat -L -c %g /secret/key)
+echo token $(cat /var/run/token) $(cat /pod/labels)
+echo init $(cat /shared/init) hook $(ls /shared/hook 2>/dev/null)
+echo mounts $(grep -c ' /fast tmpfs' /proc/mounts) $(ls /sub) $(id -u) $(id -G)
+echo hosts $(grep -c myhost /etc/hosts) dns $(grep -c 10.96.0.10 /etc/resolv.conf) $(hostname)
+echo row >> /data/rows
+trap 'echo bye > /dev/termination-log; exit 3' TERM
+touch /shared/ready
+while true; do sleep 0.1; done
+";
+
+fn pod(root: &Path) -> Value {
+    let env = json!([
+        { "name": "GREETING", "valueFrom": { "configMapKeyRef": { "name": "cm", "key": "a" } } },
+        { "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } },
+        { "name": "HOME_DIR", "value": "/home/$(GREETING)" },
+    ]);
+    json!({
+        "metadata": { "name": "p", "namespace": "ns", "uid": "uid-p", "generation": 1, "labels": { "l": "v" } },
+        "spec": {
+            "nodeName": "n1", "hostname": "myhost", "restartPolicy": "Never", "terminationGracePeriodSeconds": 10,
+            "securityContext": { "fsGroup": 4321 },
+            "volumes": [
+                { "name": "shared", "emptyDir": {} },
+                { "name": "fast", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } },
+                { "name": "config", "configMap": { "name": "cm" } },
+                { "name": "secret", "secret": { "secretName": "s", "defaultMode": 256 } },
+                { "name": "token", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } },
+                { "name": "pod", "downwardAPI": { "items": [{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
+                { "name": "data", "persistentVolumeClaim": { "claimName": "claim" } },
+                { "name": "host", "hostPath": { "path": root.join("host"), "type": "DirectoryOrCreate" } },
+            ],
+            "initContainers": [{ "name": "init", "image": "busybox:1.35",
+                "command": ["/bin/sh", "-c", "echo first > /shared/init; mkdir -p /host/a/b; touch /host/a/b/file"],
+                "volumeMounts": [{ "name": "shared", "mountPath": "/shared" }, { "name": "host", "mountPath": "/host" }] }],
+            "containers": [{ "name": "c", "image": "busybox:1.35", "command": ["/bin/sh", "-c", SCRIPT], "env": env,
+                "lifecycle": { "postStart": { "exec": { "command": ["/bin/sh", "-c", "touch /shared/hooked"] } },
+                               "preStop": { "exec": { "command": ["/bin/sh", "-c", "echo stopping > /data/stopped"] } } },
+                "readinessProbe": { "exec": { "command": ["/bin/sh", "-c", "test -f /shared/ready"] }, "periodSeconds": 1 },
+                "volumeMounts": [
+                    { "name": "shared", "mountPath": "/shared" }, { "name": "fast", "mountPath": "/fast" },
+                    { "name": "config", "mountPath": "/config" }, { "name": "secret", "mountPath": "/secret" },
+                    { "name": "token", "mountPath": "/var/run/token", "subPath": "token" },
+                    { "name": "pod", "mountPath": "/pod" }, { "name": "data", "mountPath": "/data" },
+                    { "name": "host", "mountPath": "/sub", "subPathExpr": "a/b" },
+                ] }],
+        }
+    })
+}
+
+fn objects(api: &Api, root: &Path) {
+    let meta = |name: &str| json!({ "name": name, "namespace": "ns", "uid": format!("uid-{name}") });
+    api.put("configmaps", json!({ "metadata": meta("cm"), "data": { "a": "hello" } }));
+    api.put("secrets", json!({ "metadata": meta("s"), "data": { "key": "aHVudGVyMg==" } }));
+    api.put("persistentvolumeclaims", json!({
+        "metadata": meta("claim"), "spec": { "volumeName": "pv" }, "status": { "phase": "Bound" }
+    }));
+    api.put("persistentvolumes", json!({
+        "metadata": { "name": "pv", "namespace": "", "finalizers": [crate::LOCAL_PATH_FINALIZER] },
+        "spec": {
+            "claimRef": { "namespace": "ns", "name": "claim", "uid": "uid-claim" },
+            "hostPath": { "path": root.join("volumes/pv"), "type": "DirectoryOrCreate" },
+            "persistentVolumeReclaimPolicy": "Delete",
+            "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
+                { "key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"] }] }] } }
+        },
+        "status": { "phase": "Bound" }
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_with_everything() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: containers need root");
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("keelson-node-").tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let settings = Settings { bridge: "keelson-n7".into(), ..Settings::new(root.join("c")) };
+    let private = Private::start(settings).await.unwrap();
+    private.load_image(&image("busybox")).await.unwrap();
+    let done = tokio::time::timeout(Duration::from_secs(120), life(&private, &root)).await;
+    private.stop(Duration::ZERO).await.unwrap();
+    done.expect("it takes far less than two minutes");
+}
+
+async fn life(private: &Private, root: &Path) {
+    let runtime: Arc<dyn Runtime> = Arc::new(private.runtime());
+    let api = Api::new();
+    objects(&api, root);
+    let agent = start(&api, Arc::clone(&runtime), root);
+    api.put("pods", pod(root));
+    let running = |api: &Api| api.get("pods", "ns", "p").filter(|pod| condition(pod, "Ready") == "True");
+    let before = api.until("the pod is ready", running).await;
+    let ip = before["status"]["podIP"].as_str().unwrap();
+    let log = std::fs::read_to_string(root.join("node/logs/ns_p_uid-p/c/0.log")).unwrap();
+    let said: Vec<&str> = log.lines().filter_map(|line| line.split_once(" F ")).map(|(_, text)| text).collect();
+    let hook = said.get(3).copied().unwrap_or_default();
+    assert!(hook == "init first hook" || hook == "init first hook /shared/hook", "{said:?}");
+    assert_eq!(said[0], format!("env hello {ip} /home/hello"));
+    assert_eq!(said[1], "config hello 440 hunter2 4321");
+    assert_eq!(said[2], "token jwt l=\"v\"");
+    assert_eq!(said[4], "mounts 1 file 0 0 4321");
+    assert_eq!(said[5], "hosts 1 dns 1 myhost");
+    let volumes = root.join("node/pods/uid-p/volumes");
+    assert!(volumes.join("shared/hooked").exists(), "postStart ran");
+
+    agent.stop().await;
+    let agent = start(&api, Arc::clone(&runtime), root);
+    api.put("configmaps", json!({ "metadata": { "name": "cm", "namespace": "ns" }, "data": { "a": "changed" } }));
+    let config = volumes.join("config/a");
+    // The new agent makes the volumes anew, which is also how they are refreshed.
+    while std::fs::read_to_string(&config).unwrap() != "changed" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let after = api.get("pods", "ns", "p").unwrap();
+    assert_eq!(after["status"], before["status"], "the same containers, not reported anew");
+
+    api.delete("pods", "ns", "p", Some(10));
+    let last = api.until("the pod is gone", |api| api.last("pods", "ns", "p")).await;
+    let ended = &last["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&ended["exitCode"], &ended["message"]), (&json!(3), &json!("bye\n")), "{ended}");
+    while !runtime.observe().await.unwrap().is_empty() || root.join("node/pods/uid-p").exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!root.join("node/logs/ns_p_uid-p").exists(), "logs go with the pod");
+    assert_eq!(std::fs::read_to_string(root.join("volumes/pv/rows")).unwrap(), "row\n", "the volume stays");
+    assert_eq!(std::fs::read_to_string(root.join("volumes/pv/stopped")).unwrap(), "stopping\n", "preStop ran");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains("/node/pods/uid-p"), "no mount is left");
+
+    let mut volume = api.get("persistentvolumes", "", "pv").unwrap();
+    volume["status"]["phase"] = json!("Released");
+    api.put("persistentvolumes", volume);
+    while root.join("volumes/pv").exists() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    agent.stop().await;
+}
