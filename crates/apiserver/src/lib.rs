@@ -8,6 +8,7 @@ pub mod auth;
 pub mod cache;
 mod committer;
 pub mod connect;
+pub mod crd;
 mod discovery;
 pub mod http;
 mod openapi;

@@ -15,7 +15,7 @@ mod quantity;
 mod selector;
 mod status;
 
-pub use clock::{Clock, Fixed, Random, Seeded, Timestamp, format_micro, format_second};
+pub use clock::{Clock, Fixed, Random, Seeded, Timestamp, format_micro, format_second, human_duration};
 pub use condition::{Condition, ConditionStatus, find_condition, is_condition_true};
 pub use entry::{Entry, NotAnObject, Revision};
 pub use field_selector::{FieldRequirement, FieldSelector, FieldSelectorError};

@@ -16,7 +16,7 @@ use resource::User;
 pub use authn::{Authenticator, StaticTokens, StaticTokensError};
 pub use escalation::Escalation;
 pub use rbac::{Rbac, Stamp};
-pub use reviews::reviews;
+pub use reviews::{Reviews, reviews};
 pub use rules::Rule;
 
 /// Group of every user who proved who they are.

@@ -12,17 +12,55 @@ use super::{Ask, Asked, Authenticator, Authorizer, Decision};
 const AUTHORIZATION: &str = "authorization.k8s.io";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
-/// The six review kinds. Their schemas are open: a caller who knows the generated ones may replace them.
+/// What answers each of the six review kinds.
+pub struct Reviews {
+    /// `authorization.k8s.io` SubjectAccessReview.
+    pub subject_access: Arc<dyn Act>,
+    /// `authorization.k8s.io` SelfSubjectAccessReview.
+    pub self_subject_access: Arc<dyn Act>,
+    /// `authorization.k8s.io` LocalSubjectAccessReview.
+    pub local_subject_access: Arc<dyn Act>,
+    /// `authorization.k8s.io` SelfSubjectRulesReview.
+    pub self_subject_rules: Arc<dyn Act>,
+    /// `authentication.k8s.io` TokenReview.
+    pub token: Arc<dyn Act>,
+    /// `authentication.k8s.io` SelfSubjectReview.
+    pub self_subject: Arc<dyn Act>,
+}
+
+impl Reviews {
+    /// Reviews that ask these two.
+    pub fn new(authorizer: &Arc<dyn Authorizer>, authenticator: &Arc<Authenticator>) -> Self {
+        let access = |of: Of| Arc::new(AccessReview { of, authorizer: authorizer.clone() });
+        Self {
+            subject_access: access(Of::Subject),
+            self_subject_access: access(Of::Myself),
+            local_subject_access: access(Of::LocalSubject),
+            self_subject_rules: Arc::new(RulesReview(authorizer.clone())),
+            token: Arc::new(TokenReview(authenticator.clone())),
+            self_subject: Arc::new(SelfReview),
+        }
+    }
+}
+
+/// The six kinds with open schemas, for a server whose table of kinds does not have them.
 pub fn reviews(authorizer: &Arc<dyn Authorizer>, authenticator: &Arc<Authenticator>) -> Vec<Resource> {
-    let access = |of: Of| Arc::new(AccessReview { of, authorizer: authorizer.clone() }) as Arc<dyn Act>;
+    let Reviews {
+        subject_access,
+        self_subject_access,
+        local_subject_access,
+        self_subject_rules,
+        token,
+        self_subject,
+    } = Reviews::new(authorizer, authenticator);
     let cluster = Scope::Cluster;
     vec![
-        kind(AUTHORIZATION, "SubjectAccessReview", cluster, access(Of::Subject)),
-        kind(AUTHORIZATION, "SelfSubjectAccessReview", cluster, access(Of::Myself)),
-        kind(AUTHORIZATION, "LocalSubjectAccessReview", Scope::Namespaced, access(Of::LocalSubject)),
-        kind(AUTHORIZATION, "SelfSubjectRulesReview", cluster, Arc::new(RulesReview(authorizer.clone()))),
-        kind(AUTHENTICATION, "TokenReview", cluster, Arc::new(TokenReview(authenticator.clone()))),
-        kind(AUTHENTICATION, "SelfSubjectReview", cluster, Arc::new(SelfReview)),
+        kind(AUTHORIZATION, "SubjectAccessReview", cluster, subject_access),
+        kind(AUTHORIZATION, "SelfSubjectAccessReview", cluster, self_subject_access),
+        kind(AUTHORIZATION, "LocalSubjectAccessReview", Scope::Namespaced, local_subject_access),
+        kind(AUTHORIZATION, "SelfSubjectRulesReview", cluster, self_subject_rules),
+        kind(AUTHENTICATION, "TokenReview", cluster, token),
+        kind(AUTHENTICATION, "SelfSubjectReview", cluster, self_subject),
     ]
 }
 

@@ -1,4 +1,171 @@
 //! Streams to nodes: log, exec, attach, port-forward and proxy.
+//!
+//! Guarantees: bytes pass both ways as they are, so that SPDY and WebSocket need no translation here; a
+//! stream ends with the server; nobody's credentials are passed on. Knows the kinds it must look at to find
+//! an endpoint: Pod, Node, Service, EndpointSlice.
 
-/// Reaches the kubelet endpoints of nodes.
-pub struct Kubelets;
+mod endpoint;
+mod forward;
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Method, Response};
+use meta::{Object, ObjectKey, Reason, Status};
+use resource::Resource;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    http::{Body, Call, Input, TlsError},
+    pki::Pki,
+};
+
+use endpoint::Endpoint;
+use forward::Forward;
+
+/// How long streams may take to end when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reaches the kubelet endpoints of nodes, and addresses of pods and services.
+#[derive(Clone)]
+pub struct Kubelets {
+    tls: Arc<ClientConfig>,
+    streams: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Kubelets {
+    /// Calls kubelets with a certificate of this authority, and trusts theirs if it issued them.
+    pub fn new(pki: &Pki) -> Result<Self, TlsError> {
+        let (ca_pem, client) = (pki.ca_pem(), pki.kubelet_client().map_err(TlsError::Pki)?);
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            roots.add(certificate.map_err(|_| TlsError::Pem("kubelet authority"))?)?;
+        }
+        let chain = CertificateDer::pem_slice_iter(client.cert_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| TlsError::Pem("kubelet client certificate"))?;
+        let key = PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes())
+            .map_err(|_| TlsError::Pem("kubelet client key"))?;
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Self { tls: Arc::new(tls), streams: TaskTracker::new(), stop: CancellationToken::new() })
+    }
+
+    /// Ends every stream and waits for it.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        self.streams.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.streams.wait()).await.is_err() {
+            tracing::warn!("some streams to nodes did not end in time");
+        }
+    }
+
+    /// Answers a request on a streaming subresource.
+    pub(crate) async fn connect(
+        &self,
+        call: &Call<'_>,
+        resource: &Arc<Resource>,
+        query: Option<&str>,
+        input: Input,
+        upgrade: Option<hyper::upgrade::OnUpgrade>,
+    ) -> Result<Response<Body>, Status> {
+        let (endpoint, path) = match (&*resource.plural, call.subresource()) {
+            ("pods", "log" | "exec" | "attach" | "portforward") => {
+                let pod = object(call, resource, &call.named.name).await?;
+                (endpoint::of_pod(call, &pod)?, pod_path(call, &pod)?)
+            }
+            ("nodes", "proxy") => {
+                let node = object(call, resource, &call.named.name).await?;
+                (endpoint::kubelet(&node)?, tail(call, query))
+            }
+            ("pods", "proxy") => (endpoint::of_pod_port(call, resource).await?, tail(call, query)),
+            ("services", "proxy") => (endpoint::of_service(call, resource).await?, tail(call, query)),
+            (plural, subresource) => {
+                let why = format!("{plural}/{subresource} is not supported by this server");
+                return Err(Status::new(501, Reason::MethodNotAllowed, why));
+            }
+        };
+        let needs_upgrade = matches!(call.subresource(), "exec" | "attach" | "portforward");
+        if needs_upgrade && upgrade.is_none() {
+            return Err(Status::bad_request(
+                "Upgrade request required: exec, attach and port-forward need an HTTP/1.1 connection",
+            ));
+        }
+        let running = call.server.metrics.begin(crate::http::Class::Connect);
+        let method = if call.subresource() == "proxy" { call.method.clone() } else { streaming(call.method) };
+        let forward = Forward { endpoint, method, path, headers: call.headers, input, upgrade, running };
+        self.forward(forward).await
+    }
+}
+
+/// The kubelet takes GET for logs and POST or GET (WebSocket) for the rest.
+fn streaming(method: &Method) -> Method {
+    if *method == Method::POST { Method::POST } else { Method::GET }
+}
+
+async fn object(call: &Call<'_>, resource: &Arc<Resource>, name: &str) -> Result<Object, Status> {
+    let key = ObjectKey::new(&*call.named.namespace, name);
+    call.rest().get(resource, &key, None).await?.object().map_err(Status::internal)
+}
+
+/// What is behind `/proxy`, with the query.
+fn tail(call: &Call<'_>, query: Option<&str>) -> String {
+    let path = if call.named.tail.is_empty() { "/" } else { call.named.tail };
+    query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+}
+
+/// The kubelet's path for a stream of a pod (`pkg/kubelet/server`).
+fn pod_path(call: &Call<'_>, pod: &Object) -> Result<String, Status> {
+    let place = format!("{}/{}", pod.namespace(), pod.name());
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let root = match call.subresource() {
+        "log" => {
+            let names = [
+                "follow",
+                "previous",
+                "sinceSeconds",
+                "sinceTime",
+                "timestamps",
+                "tailLines",
+                "limitBytes",
+                "stream",
+                "insecureSkipTLSVerifyBackend",
+            ];
+            for name in names {
+                if let Some(value) = call.query.get(name) {
+                    query.append_pair(name, value);
+                }
+            }
+            format!("/containerLogs/{place}/{}", endpoint::container(call, pod)?)
+        }
+        "portforward" => {
+            for ports in call.query.all("ports") {
+                for port in ports.split(',') {
+                    query.append_pair("port", port);
+                }
+            }
+            format!("/portForward/{place}")
+        }
+        stream => {
+            for (name, kubelet) in
+                [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+            {
+                if call.query.flag(name) {
+                    query.append_pair(kubelet, "1");
+                }
+            }
+            for word in call.query.all("command") {
+                query.append_pair("command", word);
+            }
+            format!("/{stream}/{place}/{}", endpoint::container(call, pod)?)
+        }
+    };
+    let query = query.finish();
+    Ok(if query.is_empty() { root } else { format!("{root}?{query}") })
+}

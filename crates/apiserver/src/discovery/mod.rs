@@ -131,7 +131,7 @@ pub(crate) fn groups(registry: &Registry) -> Vec<Group> {
         }
     }
     for group in &mut groups {
-        group.versions.sort_by(|a, b| priority(&b.name).cmp(&priority(&a.name)));
+        group.versions.sort_by_key(|version| std::cmp::Reverse(priority(&version.name)));
     }
     let custom = |group: &Group| {
         group.versions.iter().flat_map(|version| &version.resources).all(|resource| resource.custom)

@@ -41,7 +41,7 @@ fn aggregated_documents_follow_the_registry() {
 #[test]
 fn versions_are_ordered_as_upstream() {
     let mut versions = ["v1alpha1", "foo", "v2", "v10beta3", "v1", "v11alpha2", "v10", "v2beta1"];
-    versions.sort_by(|a, b| priority(b).cmp(&priority(a)));
+    versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
     assert_eq!(versions, ["v10", "v2", "v1", "v10beta3", "v2beta1", "v11alpha2", "v1alpha1", "foo"]);
 }
 

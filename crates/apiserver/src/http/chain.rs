@@ -147,10 +147,7 @@ impl Shared {
                         "this server has no credentials to call nodes with",
                     )
                 })?;
-                {
-                    let _ = (kubelets, uri, input, upgrade);
-                    Err(Status::no_such_path())
-                }
+                kubelets.connect(&call, &resource, uri.query(), input, upgrade).await
             }
             Some(_) => resources::watch(&call, &resource).await,
             None => {

@@ -1,13 +1,19 @@
 //! From the bytes of a body to a tree. Keys given twice are reported as upstream's strict decoder does; the
 //! last one counts.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use meta::{Object, Status, Value};
+use resource::Resource;
+use schema::{Shape, TypeSet};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Map;
 
-use super::negotiate::Media;
+use super::{
+    negotiate::{self, Media},
+    protobuf,
+};
+use crate::Registry;
 
 /// Most duplicates reported; nobody reads more.
 const DUPLICATES_MAX: usize = 100;
@@ -29,6 +35,11 @@ pub(crate) fn decode(bytes: &[u8], media: Media) -> Result<Decoded, Status> {
             let value = Seed(&mut found).deserialize(&mut json).and_then(|v| json.end().map(|()| v));
             value.map_err(|error| Status::bad_request(format!("error decoding json: {error}")))?
         }
+        Media::Protobuf => {
+            let why =
+                "application/vnd.kubernetes.protobuf is not supported for this body; send application/json";
+            return Err(negotiate::unsupported(why));
+        }
         Media::Yaml => {
             let text = std::str::from_utf8(bytes)
                 .map_err(|error| Status::bad_request(format!("error decoding yaml: {error}")))?;
@@ -44,12 +55,43 @@ pub(crate) fn decode(bytes: &[u8], media: Media) -> Result<Decoded, Status> {
     Ok(Decoded { value, duplicates: found.duplicates })
 }
 
-/// Decodes a body that must be an object.
-pub(crate) fn object(bytes: &[u8], media: Media) -> Result<(Object, Vec<String>), Status> {
-    let Decoded { value, duplicates } = decode(bytes, media)?;
+/// Decodes a body that must be an object: of the kind `resource`, or of another kind that is built in.
+pub(crate) fn object(
+    bytes: &[u8],
+    media: Media,
+    resource: &Resource,
+    registry: &Registry,
+) -> Result<(Object, Vec<String>), Status> {
+    let Decoded { value, duplicates } = match media {
+        Media::Json | Media::Yaml => decode(bytes, media)?,
+        Media::Protobuf => Decoded { value: message(bytes, resource, registry)?, duplicates: Vec::new() },
+    };
     let object = Object::from_value(value)
         .map_err(|_| Status::bad_request("the body of the request is not an object"))?;
     Ok((object, duplicates))
+}
+
+/// Decodes a protobuf body by the schema of the kind that its envelope names.
+fn message(bytes: &[u8], resource: &Resource, registry: &Registry) -> Result<Value, Status> {
+    let failed = |error| Status::bad_request(format!("error decoding protobuf: {error}"));
+    let envelope = protobuf::envelope(bytes).map_err(failed)?;
+    let own =
+        envelope.kind == &*resource.kind && matches!(resource.schema.node().shape, Shape::Struct { .. });
+    if own {
+        return envelope.object(resource.schema.set(), resource.schema.root()).map_err(failed);
+    }
+    let name = envelope.definition();
+    let known = |set: &Arc<TypeSet>| set.find(&name).map(|of| (set.clone(), of));
+    let found = known(resource.schema.set())
+        .or_else(|| registry.all().iter().find_map(|resource| known(resource.schema.set())));
+    let (set, of) = found.ok_or_else(|| {
+        let why = format!(
+            "{} {} has no protobuf form here; send application/json",
+            envelope.api_version, envelope.kind
+        );
+        negotiate::unsupported(&why)
+    })?;
+    envelope.object(&set, of).map_err(failed)
 }
 
 #[derive(Default)]
@@ -195,7 +237,8 @@ mod tests {
         for bad in ["", "{", "{}x", r#"{"a":}"#] {
             assert_eq!(decode(bad.as_bytes(), Media::Json).unwrap_err().code, 400, "{bad}");
         }
-        assert_eq!(object(b"[]", Media::Json).unwrap_err().code, 400);
+        let (widget, registry) = (crate::testing_kinds::widget(), Registry::new());
+        assert_eq!(object(b"[]", Media::Json, &widget, &registry).unwrap_err().code, 400);
         let deep = "[".repeat(100_000);
         assert_eq!(decode(deep.as_bytes(), Media::Json).unwrap_err().code, 400);
     }

@@ -31,8 +31,12 @@ pub(crate) fn value(code: u16, wanted: Wanted, value: &Value) -> Response<Body> 
 fn bytes_of(wanted: Wanted, value: &Value) -> Result<Bytes, Status> {
     match (wanted.media, wanted.pretty) {
         (Media::Yaml, _) => serde_saphyr::to_string(value).map(Bytes::from).map_err(Status::internal),
-        (Media::Json, false) => serde_json::to_vec(value).map(Bytes::from).map_err(Status::internal),
-        (Media::Json, true) => serde_json::to_vec_pretty(value).map(Bytes::from).map_err(Status::internal),
+        (Media::Json | Media::Protobuf, false) => {
+            serde_json::to_vec(value).map(Bytes::from).map_err(Status::internal)
+        }
+        (Media::Json | Media::Protobuf, true) => {
+            serde_json::to_vec_pretty(value).map(Bytes::from).map_err(Status::internal)
+        }
     }
 }
 

@@ -81,6 +81,11 @@ impl Metrics {
         InFlight(gauge.clone())
     }
 
+    #[cfg(test)]
+    pub(super) fn watching(&self) -> i64 {
+        self.watches.load(Ordering::Relaxed)
+    }
+
     /// Counts an answered request. Watches and streams have no duration worth a histogram.
     pub(crate) fn answered(&self, labels: &Labels, code: u16, took: Option<Duration>) {
         let series = self.series(labels);

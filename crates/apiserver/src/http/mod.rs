@@ -14,6 +14,7 @@ mod list;
 mod metrics;
 mod negotiate;
 mod paths;
+mod protobuf;
 mod query;
 mod resources;
 mod route;
@@ -33,3 +34,8 @@ pub use service::InProcess;
 pub use tls::{TlsError, tls_config};
 
 pub(crate) use body::Input;
+pub(crate) use metrics::{Class, InFlight};
+pub(crate) use resources::Call;
+
+#[cfg(test)]
+mod tests;

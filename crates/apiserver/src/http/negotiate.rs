@@ -8,6 +8,8 @@ use meta::{Reason, Status};
 pub(crate) enum Media {
     Json,
     Yaml,
+    /// Read, never written.
+    Protobuf,
 }
 
 /// What is to be made of an object.
@@ -37,7 +39,7 @@ impl Wanted {
     /// The `Content-Type` of the answer.
     pub(crate) fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self.media {
-            Media::Json => "application/json",
+            Media::Json | Media::Protobuf => "application/json",
             Media::Yaml => "application/yaml",
         })
     }
@@ -118,13 +120,10 @@ pub(crate) fn content(headers: &HeaderMap) -> Result<Media, Status> {
     match media_type(headers)? {
         "" | "application/json" | "*/*" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
-        "application/vnd.kubernetes.protobuf" => Err(unsupported(
-            "protobuf bodies are not supported yet; send application/json (client-go: set \
-             ContentType in rest.Config)",
-        )),
+        "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
         _ => Err(unsupported(
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml",
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }
@@ -198,7 +197,7 @@ mod tests {
             ("application/json", Ok(Media::Json)),
             ("application/json; charset=utf-8", Ok(Media::Json)),
             ("application/yaml", Ok(Media::Yaml)),
-            ("application/vnd.kubernetes.protobuf", Err(415)),
+            ("application/vnd.kubernetes.protobuf", Ok(Media::Protobuf)),
             ("text/plain", Err(415)),
         ] {
             let mut headers = HeaderMap::new();

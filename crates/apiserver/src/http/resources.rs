@@ -190,7 +190,7 @@ pub(crate) async fn watch(call: &Call<'_>, resource: &Arc<Resource>) -> Result<R
         include: call.include()?,
         clock: call.rest().clock().clone(),
         stop: call.server.stop.clone(),
-        running: call.server.metrics.begin(Class::Watch),
+        _running: call.server.metrics.begin(Class::Watch),
     };
     let watch = call.rest().watch(resource, call.namespace(), &options).await?;
     Ok(watch::response(watch, writing))

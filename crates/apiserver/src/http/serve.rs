@@ -159,12 +159,26 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+impl Server {
+    pub(super) fn running_watches(&self) -> i64 {
+        self.shared.metrics.watching()
+    }
+
+    pub(super) fn stop_streams(&self) {
+        self.shared.stop.cancel();
+    }
+}
+
 impl Serving {
     /// Stops accepting, ends watches and streams, waits for running requests (20 seconds at most).
     pub async fn stop(self) {
         self.shared.health.stop();
         self.stop.cancel();
         self.shared.stop.cancel();
+        if let Some(kubelets) = &self.shared.kubelets {
+            kubelets.stop().await;
+        }
         for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "listener failed");

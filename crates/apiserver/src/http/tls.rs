@@ -8,11 +8,14 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-use crate::pki::Pair;
+use crate::pki::{Pair, PkiError};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// A certificate could not be had.
+    #[error("get certificate")]
+    Pki(#[source] PkiError),
     /// A PEM text is not what it should be.
     #[error("{0} is not valid PEM")]
     Pem(&'static str),

@@ -27,7 +27,7 @@ pub(crate) struct Writing {
     /// Ends the watch when the server stops.
     pub(crate) stop: CancellationToken,
     /// Counts the watch while it runs.
-    pub(crate) running: InFlight,
+    pub(crate) _running: InFlight,
 }
 
 /// Streams the watch until it ends, the client leaves or the server stops.

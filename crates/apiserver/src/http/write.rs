@@ -25,7 +25,8 @@ pub(crate) async fn create(
     let caller = query::caller(call.user, call.headers, &call.query)?;
     let wanted = call.wanted()?;
     let media = negotiate::content(call.headers)?;
-    let (object, duplicates) = decode::object(&input.collect().await?, media)?;
+    let (object, duplicates) =
+        decode::object(&input.collect().await?, media, resource, call.rest().registry())?;
     if let Some(Subresource::Act(_)) = resource.subresource(call.subresource()) {
         let answer = call.rest().act(&caller, resource, &call.target(), object).await?;
         return Ok(encode::value(201, Wanted { form: Form::Whole, ..wanted }, &answer));
@@ -47,7 +48,8 @@ pub(crate) async fn update(
     let caller = query::caller(call.user, call.headers, &call.query)?;
     let wanted = call.wanted()?;
     let media = negotiate::content(call.headers)?;
-    let (object, duplicates) = decode::object(&input.collect().await?, media)?;
+    let (object, duplicates) =
+        decode::object(&input.collect().await?, media, resource, call.rest().registry())?;
     let written = call.rest().update(&caller, resource, &call.target(), object, duplicates).await?;
     Ok(answer(call, wanted, resource, &written))
 }
@@ -103,7 +105,7 @@ pub(crate) async fn delete(
 ) -> Result<Response<Body>, Status> {
     let mut caller = query::caller(call.user, call.headers, &Query::default())?;
     let wanted = call.wanted()?;
-    let (options, dry_run) = query::delete_options(&call.query, options_body(call, input).await?)?;
+    let (options, dry_run) = query::delete_options(&call.query, options_body(call, resource, input).await?)?;
     caller.dry_run = dry_run;
     let deleted = call.rest().delete(&caller, resource, &call.target().key, &options).await?;
     Ok(match deleted {
@@ -132,19 +134,24 @@ pub(crate) async fn delete_collection(
     let mut caller = query::caller(call.user, call.headers, &Query::default())?;
     let wanted = call.wanted()?;
     let list = query::list_options(&call.query, false)?;
-    let (options, dry_run) = query::delete_options(&call.query, options_body(call, input).await?)?;
+    let (options, dry_run) = query::delete_options(&call.query, options_body(call, resource, input).await?)?;
     caller.dry_run = dry_run;
     let page = call.rest().delete_collection(&caller, resource, call.namespace(), &options, &list).await?;
     Ok(list::page(wanted, resource, page, call.include()?, call.now()))
 }
 
 /// DeleteOptions in the body, where there is one.
-async fn options_body(call: &Call<'_>, input: Input) -> Result<Option<meta::Object>, Status> {
+async fn options_body(
+    call: &Call<'_>,
+    resource: &Resource,
+    input: Input,
+) -> Result<Option<meta::Object>, Status> {
     let bytes = input.collect().await?;
     if bytes.is_empty() {
         return Ok(None);
     }
-    let (object, _) = decode::object(&bytes, negotiate::content(call.headers)?)?;
+    let media = negotiate::content(call.headers)?;
+    let (object, _) = decode::object(&bytes, media, resource, call.rest().registry())?;
     if !matches!(object.kind(), "" | "DeleteOptions") {
         return Err(Status::bad_request(format!(
             "the body of a delete must be DeleteOptions, not {}",

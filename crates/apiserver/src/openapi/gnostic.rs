@@ -87,7 +87,7 @@ fn parameter(value: &Value) -> Option<ParametersItem> {
     let of = match place.as_str() {
         "body" => {
             let schema = map.get("schema").and_then(Value::as_object).map(schema);
-            parameter::Of::Body(BodyParameter { name, place, required, schema })
+            parameter::Of::Body(Box::new(BodyParameter { name, place, required, schema }))
         }
         _ => {
             let of = text(map, "type");
@@ -228,8 +228,8 @@ mod parameter {
 
     #[derive(Clone, PartialEq, Oneof)]
     pub(super) enum Of {
-        #[prost(message, tag = "1")]
-        Body(BodyParameter),
+        #[prost(message, boxed, tag = "1")]
+        Body(Box<BodyParameter>),
         #[prost(message, tag = "2")]
         NonBody(NonBodyParameter),
     }

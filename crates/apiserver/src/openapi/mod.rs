@@ -17,6 +17,8 @@ use meta::{Status, Value};
 use resource::Resource;
 use serde_json::json;
 
+pub(crate) use schemas::builtin_name;
+
 use crate::{
     Registry,
     discovery::{Group, Version, groups},

@@ -91,7 +91,7 @@ pub(super) fn list_name(resource: &Resource) -> String {
 }
 
 /// The definition name of a body of a built-in group (`io.k8s.api.policy.v1.Eviction`).
-pub(super) fn builtin_name(group: &str, version: &str, kind: &str) -> String {
+pub(crate) fn builtin_name(group: &str, version: &str, kind: &str) -> String {
     let package = match group {
         "" => "core",
         other => other.split('.').next().unwrap_or(other),

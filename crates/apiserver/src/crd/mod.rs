@@ -1,0 +1,329 @@
+//! Custom resources: a loop that serves what CustomResourceDefinitions define.
+//!
+//! Guarantees: a definition whose names are free is served before its condition `Established` says so; one
+//! that goes is served until its last instance is gone. All writes go through the engine like anybody's.
+//! Validation of the definition's own fields is its kind's; here is what needs the schema functions and the
+//! registry.
+
+mod columns;
+mod definition;
+mod guard;
+mod jsonpath;
+mod names;
+mod strategy;
+
+use std::{collections::HashMap, sync::Arc};
+
+use meta::{Condition, ConditionStatus, Entry, GroupVersionResource, Object, Status, Value};
+use resource::{Resource, User};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::{AUTHENTICATED, MASTERS},
+    cache::Happened,
+    rest::{Caller, DeleteOptions, FieldValidation, ListOptions, Patch, PatchKind, Rest, Target},
+};
+
+use definition::Definition;
+pub use guard::Definitions;
+
+/// While a definition has it, it stays: its instances are deleted first.
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+/// Pause before a broken watch is begun anew.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Serves custom resources until `stop`. Ends at once when the registry has no CustomResourceDefinition.
+pub async fn run(rest: Rest, stop: CancellationToken) {
+    let Some(resource) = definitions(&rest) else { return };
+    let mut custom = Custom { rest, resource, installed: HashMap::new(), cleaning: JoinSet::new() };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = custom.follow() => {}
+    }
+    custom.cleaning.shutdown().await;
+}
+
+fn definitions(rest: &Rest) -> Option<Arc<Resource>> {
+    rest.registry().resolve("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+}
+
+struct Custom {
+    rest: Rest,
+    resource: Arc<Resource>,
+    /// By name of the definition.
+    installed: HashMap<String, Installed>,
+    /// Deletion of the instances of definitions that go.
+    cleaning: JoinSet<()>,
+}
+
+struct Installed {
+    uid: String,
+    generation: i64,
+    terminating: bool,
+    /// Its instances are being deleted.
+    cleaning: bool,
+    resources: Vec<GroupVersionResource>,
+}
+
+impl Custom {
+    async fn follow(&mut self) {
+        loop {
+            let options = ListOptions { bookmarks: false, ..ListOptions::default() };
+            let mut watch = match self.rest.watch(&self.resource, None, &options).await {
+                Ok(watch) => watch,
+                Err(status) => {
+                    tracing::warn!(%status, "watch custom resource definitions");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    continue;
+                }
+            };
+            while let Some(event) = watch.next().await {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(status) => {
+                        tracing::warn!(%status, "watch of custom resource definitions broke");
+                        break;
+                    }
+                };
+                // A finished cleaning needs no more attention.
+                while self.cleaning.try_join_next().is_some() {}
+                match event.happened {
+                    Happened::Deleted => self.remove(&event.entry.header.key.name),
+                    Happened::Added | Happened::Modified => self.settle(&event.entry).await,
+                    Happened::Bookmark => {}
+                }
+            }
+            // Definitions deleted while no watch was open.
+            let gone: Vec<String> = {
+                let kind = self.rest.cache().kind(&self.resource.stored_as);
+                let snapshot = kind.snapshot();
+                let there = |name: &str| snapshot.get(&meta::ObjectKey::new("", name)).is_some();
+                self.installed.keys().filter(|name| !there(name)).cloned().collect()
+            };
+            gone.iter().for_each(|name| self.remove(name));
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(installed) = self.installed.remove(name) {
+            installed.resources.iter().for_each(|key| self.rest.registry().remove(key));
+        }
+        // A name that was taken by it may now be free for another.
+        let kind = self.rest.cache().kind(&self.resource.stored_as);
+        let others: Vec<_> = kind.snapshot().range(None, None).cloned().collect();
+        for entry in others {
+            let waits = entry.object().is_ok_and(|object| !meta::is_condition_true(&object, "NamesAccepted"));
+            if waits {
+                self.installed.remove(&entry.header.key.name);
+            }
+        }
+    }
+
+    /// Brings one definition and what is served in line.
+    async fn settle(&mut self, entry: &Arc<Entry>) {
+        let name = entry.header.key.name.clone();
+        let Ok(object) = entry.object() else {
+            tracing::error!(name, "stored custom resource definition is damaged");
+            return;
+        };
+        if let Err(status) = self.try_settle(&name, object).await {
+            // A conflict: somebody wrote it meanwhile, and that write wakes this loop again.
+            let conflict = status.reason == Some(meta::Reason::Conflict);
+            if !conflict {
+                tracing::warn!(name, %status, "custom resource definition");
+            }
+        }
+    }
+
+    async fn try_settle(&mut self, name: &str, object: Object) -> Result<(), Status> {
+        let definition = Definition::read(&object);
+        let (accepted, names) = names::accept(&definition, &self.taken(name), self.rest.registry());
+        let established =
+            meta::is_condition_true(&object, "Established") || names.status == ConditionStatus::True;
+        let terminating = object.is_deleting();
+        let mut conditions = vec![names];
+        if established {
+            let (resources, violation) = definition.resources(&accepted, terminating);
+            self.install(name, &object, terminating, resources);
+            conditions.extend(violation);
+            conditions.push(
+                condition("Established", ConditionStatus::True, "InitialNamesAccepted")
+                    .message("the initial names have been accepted"),
+            );
+        } else {
+            conditions.push(
+                condition("Established", ConditionStatus::False, "NotAccepted")
+                    .message("not all names are accepted"),
+            );
+        }
+        if terminating {
+            let deleting = condition("Terminating", ConditionStatus::True, "InstanceDeletionInProgress");
+            conditions.push(deleting.message("CustomResource deletion is in progress"));
+        }
+        let fresh = self.report(&object, &accepted, conditions).await?;
+        let waits = object.list(&["metadata", "finalizers"]).iter().any(|f| f.as_str() == Some(CLEANUP));
+        if !terminating && !waits {
+            return self.hold(&fresh).await;
+        }
+        if terminating && waits {
+            self.clean(name, object.uid().to_owned());
+        }
+        Ok(())
+    }
+
+    /// Names that other definitions hold.
+    fn taken(&self, name: &str) -> Vec<Definition> {
+        let kind = self.rest.cache().kind(&self.resource.stored_as);
+        let snapshot = kind.snapshot();
+        let others = snapshot.range(None, None).filter(|entry| entry.header.key.name != name);
+        others.filter_map(|entry| entry.object().ok()).map(|object| Definition::accepted(&object)).collect()
+    }
+
+    fn install(&mut self, name: &str, object: &Object, terminating: bool, resources: Vec<Resource>) {
+        let generation = object.int(&["metadata", "generation"]).unwrap_or(0);
+        let before = self.installed.get(name);
+        if before.is_some_and(|b| {
+            b.uid == object.uid() && b.generation == generation && b.terminating == terminating
+        }) {
+            return;
+        }
+        let key = |r: &Resource| GroupVersionResource {
+            group: r.group.to_string(),
+            version: r.version.to_string(),
+            resource: r.plural.to_string(),
+        };
+        let keys: Vec<_> = resources.iter().map(key).collect();
+        let registry = self.rest.registry();
+        for gone in before.into_iter().flat_map(|b| &b.resources).filter(|old| !keys.contains(old)) {
+            registry.remove(gone);
+        }
+        if let Some(first) = resources.first() {
+            self.rest.cache().reindex(first);
+        }
+        registry.install_all(resources);
+        let uid = object.uid().to_owned();
+        let cleaning = before.is_some_and(|b| b.uid == uid && b.cleaning);
+        let installed = Installed { uid, generation, terminating, cleaning, resources: keys };
+        self.installed.insert(name.to_owned(), installed);
+    }
+
+    /// Writes conditions and accepted names where they changed; gives the definition as it is then.
+    async fn report(
+        &self,
+        object: &Object,
+        accepted: &Value,
+        conditions: Vec<Condition>,
+    ) -> Result<Object, Status> {
+        let mut new = object.clone();
+        let now = self.rest.clock().now();
+        for condition in conditions {
+            condition.set_in(&mut new, now);
+        }
+        new.set(&["status", "acceptedNames"], accepted.clone());
+        if new == *object {
+            return Ok(new);
+        }
+        let target = Target { key: object.key(), subresource: "status".to_owned() };
+        let written = self.rest.update(&caller(), &self.resource, &target, new, Vec::new()).await?;
+        written.entry.object().map_err(Status::internal)
+    }
+
+    /// Adds the finalizer that holds the definition. Upstream adds it when deletion begins; here it comes
+    /// with the first status, so that no instance is ever served without it.
+    async fn hold(&self, object: &Object) -> Result<(), Status> {
+        let mut finalizers = object.list(&["metadata", "finalizers"]).to_vec();
+        finalizers.push(json!(CLEANUP));
+        set_finalizers(&self.rest, &self.resource, object, finalizers).await
+    }
+
+    /// Deletes all instances in the background, then lets the definition go. Tried until it is gone.
+    fn clean(&mut self, name: &str, uid: String) {
+        let Some(installed) = self.installed.get_mut(name).filter(|installed| !installed.cleaning) else {
+            return;
+        };
+        installed.cleaning = true;
+        let served = installed
+            .resources
+            .iter()
+            .find_map(|key| self.rest.registry().resolve(&key.group, &key.version, &key.resource));
+        let (rest, definitions, name) = (self.rest.clone(), self.resource.clone(), name.to_owned());
+        self.cleaning.spawn(async move {
+            while let Err(status) = clean(&rest, &definitions, served.as_ref(), &name, &uid).await {
+                tracing::warn!(name, %status, "delete instances of custom resource definition");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        });
+    }
+}
+
+async fn clean(
+    rest: &Rest,
+    definitions: &Arc<Resource>,
+    served: Option<&Arc<Resource>>,
+    name: &str,
+    uid: &str,
+) -> Result<(), Status> {
+    if let Some(served) = served {
+        delete_instances(rest, served).await?;
+    }
+    let key = meta::ObjectKey::new("", name);
+    let current = rest.cache().kind(&definitions.stored_as).get(&key).filter(|entry| entry.header.uid == uid);
+    let Some(current) = current else { return Ok(()) };
+    let object = current.object().map_err(Status::internal)?;
+    let mut finalizers = object.list(&["metadata", "finalizers"]).to_vec();
+    finalizers.retain(|finalizer| finalizer.as_str() != Some(CLEANUP));
+    set_finalizers(rest, definitions, &object, finalizers).await
+}
+
+async fn delete_instances(rest: &Rest, served: &Arc<Resource>) -> Result<(), Status> {
+    let options = ListOptions::default();
+    let instances = rest.cache().kind(&served.stored_as);
+    let mut watch = rest.watch(served, None, &options).await?;
+    rest.delete_collection(&caller(), served, None, &DeleteOptions::default(), &options).await?;
+    // Instances with finalizers go when their controllers let them; each deletion wakes this.
+    while !instances.snapshot().is_empty() {
+        match watch.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(status)) if status.reason != Some(meta::Reason::Expired) => return Err(status),
+            Some(Err(_)) | None => watch = rest.watch(served, None, &options).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn set_finalizers(
+    rest: &Rest,
+    definitions: &Arc<Resource>,
+    object: &Object,
+    finalizers: Vec<Value>,
+) -> Result<(), Status> {
+    let target = Target { key: object.key(), subresource: String::new() };
+    let body = json!({ "metadata": {
+        "uid": object.uid(), "resourceVersion": object.str(&["metadata", "resourceVersion"]),
+        "finalizers": finalizers,
+    } });
+    let patch = Patch { kind: PatchKind::Merge, body, duplicates: Vec::new() };
+    rest.patch(&caller(), definitions, &target, patch).await.map(|_| ())
+}
+
+fn condition(r#type: &str, status: ConditionStatus, reason: &str) -> Condition {
+    Condition::new(r#type, status, reason)
+}
+
+fn caller() -> Caller {
+    Caller {
+        user: User {
+            name: "system:apiserver".to_owned(),
+            groups: vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()],
+            ..User::default()
+        },
+        field_manager: "kube-apiserver".to_owned(),
+        dry_run: false,
+        field_validation: FieldValidation::Ignore,
+    }
+}
+
+#[cfg(test)]
+mod tests;
