@@ -30,14 +30,10 @@ impl Strategy for Pod {
             // Only the list of ephemeral containers is taken from the request.
             "ephemeralcontainers" => {
                 let list = new.remove(&["spec", "ephemeralContainers"]);
-                let metadata = new.remove(&["metadata"]);
                 *new = old.clone();
                 new.remove(&["spec", "ephemeralContainers"]);
                 if let Some(list) = list {
                     new.set(&["spec", "ephemeralContainers"], list);
-                }
-                if let Some(version) = metadata.and_then(|m| m.get("resourceVersion").cloned()) {
-                    new.set(&["metadata", "resourceVersion"], version);
                 }
             }
             "status" if old.get(&["status", "qosClass"]).is_some() => {
@@ -51,6 +47,8 @@ impl Strategy for Pod {
     fn validate(&self, cx: &Context<'_>, new: &Object, old: Option<&Object>, errors: &mut Errors) {
         let spec = At::root(new, "spec");
         match (old, cx.attributes.subresource.as_str()) {
+            // What a binding changes is decided where it is made.
+            (Some(_), "binding") => {}
             (Some(old), "status") => pod_update::status(new, old, errors),
             // The act itself says which node, and refuses a pod that has one.
             (Some(_), "binding") => {}

@@ -207,6 +207,37 @@ fn pods_hardly_change() {
 }
 
 #[test]
+fn subresources_of_pods_have_their_own_rules() {
+    let mut pods = Kind::new("pods");
+    let old = pods.create(pod());
+    pods.cx.attributes.subresource = "binding".to_owned();
+    let mut bound = old.clone().into_value();
+    put(&mut bound, "/spec/nodeName", json!("n"));
+    let bound = pods.write(bound, Some(&old)).unwrap();
+    assert_eq!(bound.str(&["spec", "nodeName"]), Some("n"));
+
+    pods.cx.attributes.subresource = "ephemeralcontainers".to_owned();
+    let mut debugged = bound.clone().into_value();
+    put(&mut debugged, "/spec/ephemeralContainers", json!([{"name": "e", "image": "i:1"}]));
+    put(&mut debugged, "/spec/nodeName", json!("other"));
+    let debugged = pods.write(debugged, Some(&bound)).unwrap();
+    assert_eq!(debugged.str(&["spec", "nodeName"]), Some("n"), "only ephemeral containers are taken");
+    assert_eq!(debugged.list(&["spec", "ephemeralContainers"])[0]["terminationMessagePolicy"], "File");
+    let mut gone = debugged.clone().into_value();
+    put(&mut gone, "/spec/ephemeralContainers", Value::Null);
+    same(
+        &pods.write(gone, Some(&debugged)).unwrap_err(),
+        &["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be removed"],
+    );
+
+    pods.cx.attributes.subresource = "status".to_owned();
+    let mut reported = bound.clone().into_value();
+    put(&mut reported, "/status", json!({"phase": "Running", "qosClass": "Guaranteed"}));
+    let reported = pods.write(reported, Some(&bound)).unwrap();
+    assert_eq!(reported.str(&["status", "qosClass"]), Some("BestEffort"), "it never changes");
+}
+
+#[test]
 fn a_pod_takes_its_time_to_go() {
     let pods = Kind::new("pods");
     for (spec, phase, asked, expected) in [
