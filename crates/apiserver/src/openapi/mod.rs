@@ -27,10 +27,10 @@ use crate::{
 /// Texts for readers by definition name and field; the empty field is the type itself.
 pub type Describe = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
 
-/// Swagger 2 in gnostic's protobuf form, which kubectl up to 1.26 asks for.
-const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-/// The same under its old name, without the escape.
-const GNOSTIC_OLD: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// Swagger 2 in gnostic's protobuf form, as kubectl up to 1.26 asks for it.
+const GNOSTIC_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The same as it is answered: `@` is not allowed in a media type, and Go's parser refuses it.
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// A document as it is sent.
 #[derive(Clone)]
@@ -75,9 +75,10 @@ impl OpenApi {
     /// `/openapi/v2`, as JSON or, when it is accepted, as protobuf.
     pub(crate) fn v2(&self, registry: &Registry, accepted: &str) -> Result<Document, Status> {
         let protobuf = accepted.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
-        let json_first = |media: &&str| matches!(*media, "application/json" | "*/*" | GNOSTIC | GNOSTIC_OLD);
+        let json_first =
+            |media: &&str| matches!(*media, "application/json" | "*/*" | GNOSTIC | GNOSTIC_ASKED);
         let content_type = match protobuf.into_iter().find(|media| json_first(media)) {
-            Some(GNOSTIC | GNOSTIC_OLD) => GNOSTIC,
+            Some(GNOSTIC | GNOSTIC_ASKED) => GNOSTIC,
             _ => "application/json",
         };
         let build = || {
