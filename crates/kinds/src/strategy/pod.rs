@@ -47,8 +47,6 @@ impl Strategy for Pod {
     fn validate(&self, cx: &Context<'_>, new: &Object, old: Option<&Object>, errors: &mut Errors) {
         let spec = At::root(new, "spec");
         match (old, cx.attributes.subresource.as_str()) {
-            // What a binding changes is decided where it is made.
-            (Some(_), "binding") => {}
             (Some(old), "status") => pod_update::status(new, old, errors),
             // The act itself says which node, and refuses a pod that has one.
             (Some(_), "binding") => {}
