@@ -27,10 +27,17 @@ pub struct NodeView {
 }
 
 /// `None` when the node takes it. `others` are the pods that it runs already.
-pub fn refuse<'a>(want: &Pod, others: impl Iterator<Item = &'a Pod> + Clone, node: &NodeView) -> Option<Rejection> {
+pub fn refuse<'a>(
+    want: &Pod,
+    others: impl Iterator<Item = &'a Pod> + Clone,
+    node: &NodeView,
+) -> Option<Rejection> {
     let os = want.spec.as_ref().and_then(|spec| spec.os.as_ref()).map(|os| os.name.as_str());
     if os.is_some_and(|os| os != "linux") {
-        return Some(rejection("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"));
+        return Some(rejection(
+            "PodOSNotSupported",
+            "Failed to admit pod as the OS field doesn't match node OS",
+        ));
     }
     if !selects(want, node) {
         return Some(rejection("NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed"));
@@ -87,7 +94,10 @@ fn amount(name: &str, text: &str) -> i64 {
 fn requests(want: &Pod) -> BTreeMap<String, i64> {
     let of = |member: pod::Member<'_>| -> BTreeMap<String, i64> {
         let map = member.container.resources.as_ref().and_then(|r| r.requests.as_ref());
-        map.into_iter().flatten().map(|(name, WireQuantity(text))| (name.clone(), amount(name, text))).collect()
+        map.into_iter()
+            .flatten()
+            .map(|(name, WireQuantity(text))| (name.clone(), amount(name, text)))
+            .collect()
     };
     let mut sidecars: BTreeMap<String, i64> = BTreeMap::new();
     let mut most: BTreeMap<String, i64> = BTreeMap::new();
@@ -161,7 +171,8 @@ fn selects(want: &Pod, node: &NodeView) -> bool {
         return false;
     }
     let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let required =
+        affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     required.is_none_or(|required| required.node_selector_terms.iter().any(|term| term_selects(term, node)))
 }
 
@@ -174,7 +185,9 @@ fn term_selects(term: &NodeSelectorTerm, node: &NodeView) -> bool {
     let by_field = |r: &NodeSelectorRequirement| {
         requirement(r, (r.key == "metadata.name").then_some(node.name.as_str()))
     };
-    !(expressions.is_empty() && fields.is_empty()) && expressions.iter().all(by_label) && fields.iter().all(by_field)
+    !(expressions.is_empty() && fields.is_empty())
+        && expressions.iter().all(by_label)
+        && fields.iter().all(by_field)
 }
 
 fn requirement(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
@@ -207,7 +220,8 @@ mod tests {
 
     #[test]
     fn reasons() {
-        let map = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let map =
+            |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let node = NodeView {
             name: "n1".into(),
             labels: map(&[("disk", "ssd"), ("size", "5")]),
@@ -223,19 +237,34 @@ mod tests {
             affinity(json!({ "matchExpressions": [{ "key": key, "operator": operator, "values": values }] }))
         };
         for (spec, expected) in [
-            (json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": "500m" } } }] }), None),
-            (json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": "501m" } } }] }),
-             Some("OutOfcpu")),
-            (json!({ "containers": [{ "name": "c", "resources": { "requests": { "memory": "2Gi" } } }] }),
-             Some("OutOfmemory")),
-            (json!({ "containers": [{ "name": "c", "resources": { "requests": { "example.com/gpu": "1" } } }] }),
-             Some("OutOfexample.com/gpu")),
-            (json!({ "containers": [], "initContainers": [{ "name": "i", "resources": { "requests": { "cpu": "1" } } }] }),
-             Some("OutOfcpu")),
-            (json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 1, "hostPort": 80 }] }] }),
-             Some("NodePorts")),
-            (json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 1, "hostPort": 80, "protocol": "UDP" }] }] }),
-             None),
+            (
+                json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": "500m" } } }] }),
+                None,
+            ),
+            (
+                json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": "501m" } } }] }),
+                Some("OutOfcpu"),
+            ),
+            (
+                json!({ "containers": [{ "name": "c", "resources": { "requests": { "memory": "2Gi" } } }] }),
+                Some("OutOfmemory"),
+            ),
+            (
+                json!({ "containers": [{ "name": "c", "resources": { "requests": { "example.com/gpu": "1" } } }] }),
+                Some("OutOfexample.com/gpu"),
+            ),
+            (
+                json!({ "containers": [], "initContainers": [{ "name": "i", "resources": { "requests": { "cpu": "1" } } }] }),
+                Some("OutOfcpu"),
+            ),
+            (
+                json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 1, "hostPort": 80 }] }] }),
+                Some("NodePorts"),
+            ),
+            (
+                json!({ "containers": [{ "name": "c", "ports": [{ "containerPort": 1, "hostPort": 80, "protocol": "UDP" }] }] }),
+                None,
+            ),
             (json!({ "containers": [], "nodeSelector": { "disk": "hdd" } }), Some("NodeAffinity")),
             (json!({ "containers": [], "nodeSelector": { "disk": "ssd" } }), None),
             (expression("disk", "In", &["ssd", "x"]), None),
@@ -243,14 +272,21 @@ mod tests {
             (expression("size", "Gt", &["4"]), None),
             (expression("size", "Lt", &["4"]), Some("NodeAffinity")),
             (expression("none", "DoesNotExist", &[]), None),
-            (affinity(json!({ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["n2"] }] })),
-             Some("NodeAffinity")),
+            (
+                affinity(
+                    json!({ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["n2"] }] }),
+                ),
+                Some("NodeAffinity"),
+            ),
             (json!({ "containers": [], "os": { "name": "windows" } }), Some("PodOSNotSupported")),
         ] {
             let got = refuse(&pod(spec.clone()), [&other].into_iter(), &node);
             assert_eq!(got.map(|rejection| rejection.reason).as_deref(), expected, "{spec}");
         }
         let full = refuse(&pod(json!({ "containers": [] })), [&other, &other].into_iter(), &node).unwrap();
-        assert_eq!(full.message, "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2");
+        assert_eq!(
+            full.message,
+            "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2"
+        );
     }
 }

@@ -38,8 +38,11 @@ pub fn resolv_conf(want: &Pod, cluster: &ClusterDns, host: &DnsConfig) -> DnsCon
         ("None", _) => DnsConfig::default(),
         (_, Some(server)) if in_cluster => {
             let domain = &cluster.domain;
-            let mut searches =
-                vec![format!("{}.svc.{domain}", pod::namespace(want)), format!("svc.{domain}"), domain.clone()];
+            let mut searches = vec![
+                format!("{}.svc.{domain}", pod::namespace(want)),
+                format!("svc.{domain}"),
+                domain.clone(),
+            ];
             searches.extend(host.searches.iter().cloned());
             DnsConfig { servers: vec![server.clone()], searches, options: vec!["ndots:5".to_owned()] }
         }
@@ -83,7 +86,9 @@ pub fn parse_resolv_conf(text: &str) -> DnsConfig {
                     config.servers.push(server.to_owned());
                 }
             }
-            Some("search") => config.searches = words.filter(|word| *word != ".").map(str::to_owned).collect(),
+            Some("search") => {
+                config.searches = words.filter(|word| *word != ".").map(str::to_owned).collect()
+            }
             Some("options") => config.options = words.map(str::to_owned).collect(),
             _ => {}
         }
@@ -128,7 +133,8 @@ pub fn hosts(want: &Pod, ips: &[String], hostname: &str, domain: &str, host: &st
         ] {
             line(&mut out, ip, names);
         }
-        let subdomain = want.spec.as_ref().and_then(|spec| spec.subdomain.as_deref()).filter(|s| !s.is_empty());
+        let subdomain =
+            want.spec.as_ref().and_then(|spec| spec.subdomain.as_deref()).filter(|s| !s.is_empty());
         for ip in ips {
             match subdomain {
                 Some(sub) => {
@@ -160,24 +166,35 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns" }, "spec": spec })).unwrap()
+        serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns" }, "spec": spec }))
+            .unwrap()
     }
 
     #[test]
     fn policies() {
         let cluster = ClusterDns { server: Some("10.96.0.10".into()), domain: "cluster.local".into() };
-        let host = parse_resolv_conf("nameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch corp .\noptions edns0\n");
+        let host =
+            parse_resolv_conf("nameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch corp .\noptions edns0\n");
         for (spec, expected) in [
-            (json!({ "containers": [] }), "10.96.0.10 | ns.svc.cluster.local svc.cluster.local cluster.local corp | ndots:5"),
+            (
+                json!({ "containers": [] }),
+                "10.96.0.10 | ns.svc.cluster.local svc.cluster.local cluster.local corp | ndots:5",
+            ),
             (json!({ "containers": [], "hostNetwork": true }), "192.0.2.1 | corp | edns0"),
-            (json!({ "containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet" }),
-             "10.96.0.10 | ns.svc.cluster.local svc.cluster.local cluster.local corp | ndots:5"),
+            (
+                json!({ "containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet" }),
+                "10.96.0.10 | ns.svc.cluster.local svc.cluster.local cluster.local corp | ndots:5",
+            ),
             (json!({ "containers": [], "dnsPolicy": "Default" }), "192.0.2.1 | corp | edns0"),
-            (json!({ "containers": [], "dnsPolicy": "None", "dnsConfig": { "nameservers": ["1.1.1.1", "1.1.1.1"],
+            (
+                json!({ "containers": [], "dnsPolicy": "None", "dnsConfig": { "nameservers": ["1.1.1.1", "1.1.1.1"],
                 "searches": ["a"], "options": [{ "name": "ndots", "value": "2" }, { "name": "edns0" }] } }),
-             "1.1.1.1 | a | ndots:2 edns0"),
-            (json!({ "containers": [], "dnsConfig": { "options": [{ "name": "ndots", "value": "1" }] } }),
-             "10.96.0.10 | ns.svc.cluster.local svc.cluster.local cluster.local corp | ndots:1"),
+                "1.1.1.1 | a | ndots:2 edns0",
+            ),
+            (
+                json!({ "containers": [], "dnsConfig": { "options": [{ "name": "ndots", "value": "1" }] } }),
+                "10.96.0.10 | ns.svc.cluster.local svc.cluster.local cluster.local corp | ndots:1",
+            ),
         ] {
             let got = resolv_conf(&pod(spec.clone()), &cluster, &host);
             let text =

@@ -101,7 +101,8 @@ fn value_of(
         return Ok(Some(expand(value, lookup)));
     }
     let Some(source) = &var.value_from else { return Ok(Some(String::new())) };
-    let EnvVarSource { config_map_key_ref, field_ref, file_key_ref, resource_field_ref, secret_key_ref } = source;
+    let EnvVarSource { config_map_key_ref, field_ref, file_key_ref, resource_field_ref, secret_key_ref } =
+        source;
     if let Some(r) = field_ref {
         return Ok(Some(fields::field(pod, place, &r.field_path)?));
     }
@@ -178,24 +179,41 @@ mod tests {
     #[test]
     fn values_in_order() {
         for (spec, expected) in [
-            (json!({ "name": "c", "env": [{ "name": "A", "value": "x" }, { "name": "B", "value": "$(A)y$(Z)" }] }),
-             vec![("A", "x"), ("B", "xy$(Z)")]),
-            (json!({ "name": "c", "env": [{ "name": "B", "value": "$(A)" }, { "name": "A", "value": "x" }] }),
-             vec![("A", "x"), ("B", "$(A)")]),
-            (json!({ "name": "c", "env": [{ "name": "URL", "value": "tcp://$(DB_SERVICE_HOST)" }] }),
-             vec![("URL", "tcp://10.96.0.5")]),
-            (json!({ "name": "c", "envFrom": [{ "prefix": "P_", "configMapRef": { "name": "cm" } }],
+            (
+                json!({ "name": "c", "env": [{ "name": "A", "value": "x" }, { "name": "B", "value": "$(A)y$(Z)" }] }),
+                vec![("A", "x"), ("B", "xy$(Z)")],
+            ),
+            (
+                json!({ "name": "c", "env": [{ "name": "B", "value": "$(A)" }, { "name": "A", "value": "x" }] }),
+                vec![("A", "x"), ("B", "$(A)")],
+            ),
+            (
+                json!({ "name": "c", "env": [{ "name": "URL", "value": "tcp://$(DB_SERVICE_HOST)" }] }),
+                vec![("URL", "tcp://10.96.0.5")],
+            ),
+            (
+                json!({ "name": "c", "envFrom": [{ "prefix": "P_", "configMapRef": { "name": "cm" } }],
                      "env": [{ "name": "P_a", "value": "own" }] }),
-             vec![("P_a", "own"), ("P_b", "2")]),
+                vec![("P_a", "own"), ("P_b", "2")],
+            ),
             (json!({ "name": "c", "env": [{ "name": "E" }] }), vec![("E", "")]),
-            (json!({ "name": "c", "env": [{ "name": "IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }] }),
-             vec![("IP", "10.0.0.9")]),
-            (json!({ "name": "c", "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "s", "key": "password" } } }] }),
-             vec![("P", "hunter2")]),
-            (json!({ "name": "c", "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "no", "key": "k", "optional": true } } },
+            (
+                json!({ "name": "c", "env": [{ "name": "IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }] }),
+                vec![("IP", "10.0.0.9")],
+            ),
+            (
+                json!({ "name": "c", "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "s", "key": "password" } } }] }),
+                vec![("P", "hunter2")],
+            ),
+            (
+                json!({ "name": "c", "env": [{ "name": "P", "valueFrom": { "secretKeyRef": { "name": "no", "key": "k", "optional": true } } },
                                           { "name": "Q", "valueFrom": { "configMapKeyRef": { "name": "cm", "key": "no", "optional": true } } }] }),
-             vec![]),
-            (json!({ "name": "c", "envFrom": [{ "secretRef": { "name": "no", "optional": true } }] }), vec![]),
+                vec![],
+            ),
+            (
+                json!({ "name": "c", "envFrom": [{ "secretRef": { "name": "no", "optional": true } }] }),
+                vec![],
+            ),
         ] {
             let expected: Vec<_> = expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
             assert_eq!(check(spec.clone()), Ok(expected), "{spec}");
@@ -205,16 +223,30 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_as_upstream_names_it() {
         for (spec, expected) in [
-            (json!({ "name": "c", "envFrom": [{ "secretRef": { "name": "no" } }] }), "secret \"no\" not found"),
-            (json!({ "name": "c", "envFrom": [{ "configMapRef": { "name": "no" } }] }), "configmap \"no\" not found"),
-            (json!({ "name": "c", "env": [{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }] }),
-             "couldn't find key k in Secret ns/s"),
-            (json!({ "name": "c", "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "name": "cm", "key": "k" } } }] }),
-             "couldn't find key k in ConfigMap ns/cm"),
-            (json!({ "name": "c", "env": [{ "name": "A", "valueFrom": { "fieldRef": { "fieldPath": "spec.x" } } }] }),
-             "unsupported fieldPath: spec.x"),
-            (json!({ "name": "c", "env": [{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "s", "key": "raw" } } }] }),
-             "key raw in Secret ns/s is not valid UTF-8, so it cannot be an environment variable"),
+            (
+                json!({ "name": "c", "envFrom": [{ "secretRef": { "name": "no" } }] }),
+                "secret \"no\" not found",
+            ),
+            (
+                json!({ "name": "c", "envFrom": [{ "configMapRef": { "name": "no" } }] }),
+                "configmap \"no\" not found",
+            ),
+            (
+                json!({ "name": "c", "env": [{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }] }),
+                "couldn't find key k in Secret ns/s",
+            ),
+            (
+                json!({ "name": "c", "env": [{ "name": "A", "valueFrom": { "configMapKeyRef": { "name": "cm", "key": "k" } } }] }),
+                "couldn't find key k in ConfigMap ns/cm",
+            ),
+            (
+                json!({ "name": "c", "env": [{ "name": "A", "valueFrom": { "fieldRef": { "fieldPath": "spec.x" } } }] }),
+                "unsupported fieldPath: spec.x",
+            ),
+            (
+                json!({ "name": "c", "env": [{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "s", "key": "raw" } } }] }),
+                "key raw in Secret ns/s is not valid UTF-8, so it cannot be an environment variable",
+            ),
         ] {
             assert_eq!(check(spec.clone()), Err(expected.to_owned()), "{spec}");
         }

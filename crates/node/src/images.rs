@@ -109,7 +109,8 @@ mod tests {
             ("r.example.com/other/x", None),
             ("other.example.com/x", None),
         ] {
-            let got = credentials(image, [&secret]).map(|c| if c.auth.is_empty() { c.username } else { c.auth });
+            let got =
+                credentials(image, [&secret]).map(|c| if c.auth.is_empty() { c.username } else { c.auth });
             assert_eq!(got.as_deref(), expected, "{image}");
         }
     }

@@ -4,9 +4,9 @@
 //! [`runtime::Runtime`], [`Host`] or [`kube::Client`]; containers found running after a restart are
 //! adopted, not restarted. Knows nothing of how pods are placed, of Services' traffic or of DNS.
 //!
-//! Deliberately left out, refused with a message where a pod asks for it: CSI, NFS, image and block
-//! volumes, generic SELinux, ephemeral containers, static pods, in-place resize, eviction under
-//! pressure.
+//! Not supported, and said so where a pod asks for it: CSI, NFS, image and block volumes, SELinux
+//! options, RuntimeClasses, user namespaces, ephemeral containers. Not there yet: static pods,
+//! in-place resize, eviction under pressure, removal of unused images, pod-level cgroup limits.
 
 pub mod admission;
 mod agent;

@@ -61,7 +61,8 @@ pub async fn run(
         if output.exit_code == 0 {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
+        let said =
+            String::from_utf8_lossy(if output.stderr.is_empty() { &output.stdout } else { &output.stderr });
         return Err(format!("command {command:?} exited with {}: {}", output.exit_code, said.trim()));
     }
     if let Some(get) = &handler.http_get {

@@ -118,8 +118,9 @@ pub fn restarts(pod: &Pod, member: Member<'_>, code: i32) -> bool {
 pub fn spec_hash(container: &Container) -> String {
     let image = container.image.as_deref().unwrap_or_default();
     let bytes = container.name.bytes().chain([0]).chain(image.bytes());
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("{hash:016x}")
 }
 
@@ -153,8 +154,20 @@ mod tests {
             ("Never", json!({ "name": "c" }), true, 1, false),
             ("Never", json!({ "name": "c", "restartPolicy": "Always" }), true, 0, true),
             ("Always", json!({ "name": "c", "restartPolicy": "Never" }), false, 1, false),
-            ("Never", json!({ "name": "c", "restartPolicy": "Never", "restartPolicyRules": rule }), false, 42, true),
-            ("Never", json!({ "name": "c", "restartPolicy": "Never", "restartPolicyRules": rule }), false, 1, false),
+            (
+                "Never",
+                json!({ "name": "c", "restartPolicy": "Never", "restartPolicyRules": rule }),
+                false,
+                42,
+                true,
+            ),
+            (
+                "Never",
+                json!({ "name": "c", "restartPolicy": "Never", "restartPolicyRules": rule }),
+                false,
+                1,
+                false,
+            ),
         ] {
             let (inits, mains) =
                 if init { (json!([container]), json!([])) } else { (json!([]), json!([container])) };

@@ -81,7 +81,8 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory: u64) -> i64 {
         Qos::Guaranteed => GUARANTEED,
         Qos::BestEffort => BEST_EFFORT,
         Qos::Burstable => {
-            let requests = container.resources.as_ref().and_then(|r: &ResourceRequirements| r.requests.as_ref());
+            let requests =
+                container.resources.as_ref().and_then(|r: &ResourceRequirements| r.requests.as_ref());
             let request = amount(requests, "memory").map_or(0, Quantity::value);
             let capacity = i64::try_from(memory).unwrap_or(i64::MAX).max(1);
             let share = i128::from(request) * 1000 / i128::from(capacity);
@@ -102,16 +103,28 @@ mod tests {
         for (containers, class, score) in [
             (json!([{ "name": "a" }]), Qos::BestEffort, 1000),
             (json!([{ "name": "a", "resources": { "requests": { "cpu": "0" } } }]), Qos::BestEffort, 1000),
-            (json!([{ "name": "a", "resources": { "limits": { "cpu": "1", "memory": "1Gi" } } }]), Qos::Guaranteed, -997),
-            (json!([{ "name": "a", "resources": { "limits": { "cpu": "1000m", "memory": "1Gi" },
-                "requests": { "cpu": "1", "memory": "1024Mi" } } }]), Qos::Guaranteed, -997),
-            (json!([{ "name": "a", "resources": { "limits": { "cpu": "1", "memory": "1Gi" } } }, { "name": "b" }]),
-             Qos::Burstable, 999),
+            (
+                json!([{ "name": "a", "resources": { "limits": { "cpu": "1", "memory": "1Gi" } } }]),
+                Qos::Guaranteed,
+                -997,
+            ),
+            (
+                json!([{ "name": "a", "resources": { "limits": { "cpu": "1000m", "memory": "1Gi" },
+                "requests": { "cpu": "1", "memory": "1024Mi" } } }]),
+                Qos::Guaranteed,
+                -997,
+            ),
+            (
+                json!([{ "name": "a", "resources": { "limits": { "cpu": "1", "memory": "1Gi" } } }, { "name": "b" }]),
+                Qos::Burstable,
+                999,
+            ),
             (json!([{ "name": "a", "resources": { "requests": { "memory": "2Gi" } } }]), Qos::Burstable, 500),
             (json!([{ "name": "a", "resources": { "requests": { "memory": "9Gi" } } }]), Qos::Burstable, 3),
         ] {
             let pod: Pod =
-                serde_json::from_value(json!({ "metadata": {}, "spec": { "containers": containers } })).unwrap();
+                serde_json::from_value(json!({ "metadata": {}, "spec": { "containers": containers } }))
+                    .unwrap();
             assert_eq!(Qos::of(&pod), class, "{containers}");
             let first = &pod.spec.as_ref().unwrap().containers[0];
             assert_eq!(oom_score_adj(&pod, first, 4 * gib), score, "{containers}");

@@ -77,6 +77,15 @@ pub fn spec(want: &Pod, attempt: u32, around: &Surroundings) -> PodSandboxSpec {
     }
 }
 
+/// What the pod asks of its sandbox that this node does not do.
+pub fn not_supported(want: &Pod) -> Option<&'static str> {
+    let spec = want.spec.as_ref()?;
+    if spec.runtime_class_name.as_deref().is_some_and(|name| !name.is_empty()) {
+        return Some("runtimeClassName");
+    }
+    (spec.host_users == Some(false)).then_some("hostUsers: false")
+}
+
 /// A privileged container needs a sandbox that lets it be one.
 fn is_privileged(want: &Pod) -> bool {
     pod::members(want).any(|member| {
@@ -89,7 +98,8 @@ fn port_mappings(want: &Pod) -> Vec<PortMapping> {
     let ports = pod::members(want).flat_map(|member| member.container.ports.iter().flatten());
     ports
         .filter_map(|port| {
-            let host_port = port.host_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
+            let host_port =
+                port.host_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
             Some(PortMapping {
                 protocol: match port.protocol.as_deref() {
                     Some("UDP") => Protocol::Udp,
@@ -107,6 +117,18 @@ fn port_mappings(want: &Pod) -> Vec<PortMapping> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_had_is_named() {
+        for (spec, expected) in [
+            (serde_json::json!({ "containers": [] }), None),
+            (serde_json::json!({ "containers": [], "runtimeClassName": "gvisor" }), Some("runtimeClassName")),
+            (serde_json::json!({ "containers": [], "hostUsers": false }), Some("hostUsers: false")),
+        ] {
+            let want = serde_json::from_value(serde_json::json!({ "metadata": {}, "spec": spec })).unwrap();
+            assert_eq!(not_supported(&want), expected);
+        }
+    }
 
     #[test]
     fn a_pod_as_a_sandbox() {

@@ -4,7 +4,10 @@
 //! Not supported and refused: SELinux options, supplementalGroupsPolicy Strict.
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile};
-use runtime::{Image, action::{Profile, SecurityContext}};
+use runtime::{
+    Image,
+    action::{Profile, SecurityContext},
+};
 
 use crate::pod;
 
@@ -35,7 +38,11 @@ pub enum SecurityError {
 }
 
 /// Privileges of `container`, whose image is `image`.
-pub fn context(pod: &Pod, container: &Container, image: Option<&Image>) -> Result<SecurityContext, SecurityError> {
+pub fn context(
+    pod: &Pod,
+    container: &Container,
+    image: Option<&Image>,
+) -> Result<SecurityContext, SecurityError> {
     let none = PodSecurityContext::default();
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).unwrap_or(&none);
     let own = container.security_context.clone().unwrap_or_default();
@@ -129,13 +136,18 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn check(of_pod: serde_json::Value, own: serde_json::Value, image: &Image) -> Result<SecurityContext, String> {
+    fn check(
+        of_pod: serde_json::Value,
+        own: serde_json::Value,
+        image: &Image,
+    ) -> Result<SecurityContext, String> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
             "spec": { "securityContext": of_pod, "containers": [{ "name": "c", "securityContext": own }] }
         }))
         .unwrap();
-        context(&pod, &pod.spec.as_ref().unwrap().containers[0], Some(image)).map_err(|error| error.to_string())
+        context(&pod, &pod.spec.as_ref().unwrap().containers[0], Some(image))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -152,7 +164,10 @@ mod tests {
         assert_eq!((got.uid, got.gid, got.supplemental_groups), (Some(10), Some(2), vec![4, 3]));
         assert!(got.no_new_privileges && got.read_only_root && !got.privileged);
         assert_eq!(got.seccomp, Profile::RuntimeDefault);
-        assert_eq!((got.add_capabilities, got.drop_capabilities), (vec!["NET_ADMIN".into()], vec!["ALL".into()]));
+        assert_eq!(
+            (got.add_capabilities, got.drop_capabilities),
+            (vec!["NET_ADMIN".into()], vec!["ALL".into()])
+        );
     }
 
     #[test]
@@ -161,16 +176,37 @@ mod tests {
         for (own, image, expected) in [
             (json!({ "runAsNonRoot": true, "runAsUser": 5 }), image(Some(0), ""), None),
             (json!({ "runAsNonRoot": true }), image(Some(5), ""), None),
-            (json!({ "runAsNonRoot": true, "runAsUser": 0 }), image(Some(5), ""),
-             Some("container's runAsUser breaks non-root policy (pod: \"p_ns(u)\", container: c)")),
-            (json!({ "runAsNonRoot": true }), image(Some(0), ""),
-             Some("container has runAsNonRoot and image will run as root (pod: \"p_ns(u)\", container: c)")),
-            (json!({ "runAsNonRoot": true }), image(None, ""),
-             Some("container has runAsNonRoot and image will run as root (pod: \"p_ns(u)\", container: c)")),
-            (json!({ "runAsNonRoot": true }), image(None, "redis"),
-             Some("container has runAsNonRoot and image has non-numeric user (redis), cannot verify user is non-root (pod: \"p_ns(u)\", container: c)")),
-            (json!({ "seLinuxOptions": { "level": "s0" } }), image(None, ""),
-             Some("seLinuxOptions is not supported by this node")),
+            (
+                json!({ "runAsNonRoot": true, "runAsUser": 0 }),
+                image(Some(5), ""),
+                Some("container's runAsUser breaks non-root policy (pod: \"p_ns(u)\", container: c)"),
+            ),
+            (
+                json!({ "runAsNonRoot": true }),
+                image(Some(0), ""),
+                Some(
+                    "container has runAsNonRoot and image will run as root (pod: \"p_ns(u)\", container: c)",
+                ),
+            ),
+            (
+                json!({ "runAsNonRoot": true }),
+                image(None, ""),
+                Some(
+                    "container has runAsNonRoot and image will run as root (pod: \"p_ns(u)\", container: c)",
+                ),
+            ),
+            (
+                json!({ "runAsNonRoot": true }),
+                image(None, "redis"),
+                Some(
+                    "container has runAsNonRoot and image has non-numeric user (redis), cannot verify user is non-root (pod: \"p_ns(u)\", container: c)",
+                ),
+            ),
+            (
+                json!({ "seLinuxOptions": { "level": "s0" } }),
+                image(None, ""),
+                Some("seLinuxOptions is not supported by this node"),
+            ),
         ] {
             let got = check(json!({}), own.clone(), &image);
             assert_eq!(got.err().as_deref(), expected, "{own}");

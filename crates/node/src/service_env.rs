@@ -77,7 +77,12 @@ mod tests {
             .unwrap()
         };
         let services = [
-            service("ns", "my-db", "10.96.0.5", json!([{ "name": "p-g", "port": 5432 }, { "port": 53, "protocol": "UDP" }])),
+            service(
+                "ns",
+                "my-db",
+                "10.96.0.5",
+                json!([{ "name": "p-g", "port": 5432 }, { "port": 53, "protocol": "UDP" }]),
+            ),
             service("ns", "headless", "None", json!([{ "port": 1 }])),
             service("other", "x", "10.96.0.6", json!([{ "port": 1 }])),
             service("default", "kubernetes", "10.96.0.1", json!([{ "name": "https", "port": 443 }])),

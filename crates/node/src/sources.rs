@@ -78,7 +78,9 @@ pub enum Missing {
         key: String,
     },
     /// A value for an environment variable is not text.
-    #[error("key {key} in Secret {namespace}/{name} is not valid UTF-8, so it cannot be an environment variable")]
+    #[error(
+        "key {key} in Secret {namespace}/{name} is not valid UTF-8, so it cannot be an environment variable"
+    )]
     NotText {
         /// Namespace of the pod.
         namespace: String,

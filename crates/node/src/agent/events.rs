@@ -64,9 +64,20 @@ pub(crate) fn channel(options: &Options) -> (Events, Recorder) {
 impl Events {
     /// Records an event about a pod, or about one of its containers (`field` as upstream words it:
     /// `spec.containers{name}`).
-    pub(crate) fn record(&self, want: &Pod, container: Option<&str>, level: Level, reason: &'static str, message: String) {
+    pub(crate) fn record(
+        &self,
+        want: &Pod,
+        container: Option<&str>,
+        level: Level,
+        reason: &'static str,
+        message: String,
+    ) {
         let field_path = container.map(|name| {
-            let list = if pod::init(want).any(|member| member.container.name == name) { "initContainers" } else { "containers" };
+            let list = if pod::init(want).any(|member| member.container.name == name) {
+                "initContainers"
+            } else {
+                "containers"
+            };
             format!("spec.{list}{{{name}}}")
         });
         let about = ObjectReference {
@@ -141,7 +152,10 @@ impl Recorder {
             count: Some(1),
             first_timestamp: at.clone(),
             last_timestamp: at,
-            source: Some(EventSource { component: Some("kubelet".to_owned()), host: Some(self.node.clone()) }),
+            source: Some(EventSource {
+                component: Some("kubelet".to_owned()),
+                host: Some(self.node.clone()),
+            }),
             reporting_component: Some("kubelet".to_owned()),
             reporting_instance: Some(self.node.clone()),
             ..Event::default()

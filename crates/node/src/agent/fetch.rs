@@ -45,7 +45,11 @@ pub(crate) async fn sources(client: &Client, want: &Pod, needs: &Needs) -> Resul
     Ok(sources)
 }
 
-pub(crate) async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, FetchError> {
+pub(crate) async fn secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Secret>, FetchError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     secrets.get_opt(name).await.map_err(fail("Secret", name))
 }
@@ -87,7 +91,8 @@ pub(crate) async fn service_env(client: &Client, want: &Pod) -> Result<BTreeMap<
     let namespace = pod::namespace(want);
     if links {
         let api: Api<Service> = Api::namespaced(client.clone(), namespace);
-        services = api.list(&ListParams::default()).await.map_err(fail("Services of namespace", namespace))?.items;
+        services =
+            api.list(&ListParams::default()).await.map_err(fail("Services of namespace", namespace))?.items;
     }
     if !links || namespace != "default" {
         let api: Api<Service> = Api::namespaced(client.clone(), "default");
@@ -97,8 +102,13 @@ pub(crate) async fn service_env(client: &Client, want: &Pod) -> Result<BTreeMap<
 }
 
 /// A token that a volume asks for, and when it expires.
-pub(crate) async fn token(client: &Client, want: &Pod, token: &Token) -> Result<(String, Timestamp), FetchError> {
-    let account = want.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+pub(crate) async fn token(
+    client: &Client,
+    want: &Pod,
+    token: &Token,
+) -> Result<(String, Timestamp), FetchError> {
+    let account =
+        want.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), pod::namespace(want));
     let audiences = (!token.audience.is_empty()).then(|| vec![token.audience.clone()]);
     let request = TokenRequest {

@@ -136,10 +136,12 @@ impl Keeper {
         };
         let runtime = &self.agent.runtime;
         let away = |error: runtime::Error| {
-            let not = Readiness::NotReady { reason: "RuntimeUnavailable".to_owned(), message: error.to_string() };
+            let not =
+                Readiness::NotReady { reason: "RuntimeUnavailable".to_owned(), message: error.to_string() };
             (not.clone(), not)
         };
-        let (ready, network) = runtime.status().await.map_or_else(away, |status| (status.runtime, status.network));
+        let (ready, network) =
+            runtime.status().await.map_or_else(away, |status| (status.runtime, status.network));
         let images = runtime.list_images().await.unwrap_or_else(|error| {
             tracing::debug!(%error, "cannot list images");
             Vec::new()
@@ -164,7 +166,12 @@ impl Keeper {
     }
 
     /// Puts back labels that the node keeps on itself.
-    async fn labelled(&self, nodes: &Api<Node>, node: Node, findings: &Findings) -> Result<Node, kube::Error> {
+    async fn labelled(
+        &self,
+        nodes: &Api<Node>,
+        node: Node,
+        findings: &Findings,
+    ) -> Result<Node, kube::Error> {
         let has = node.metadata.labels.clone().unwrap_or_default();
         let mut wanted = object::labels(&self.identity, &findings.measured);
         wanted.retain(|key, value| has.get(key) != Some(value));

@@ -58,7 +58,8 @@ async fn tend(agent: &Agent, volume: PersistentVolume) -> Option<PersistentVolum
     let left: Vec<&String> = had.iter().filter(|finalizer| *finalizer != LOCAL_PATH_FINALIZER).collect();
     // The resource version makes it fail when somebody changed the finalizers meanwhile; the watch
     // then brings the newer object.
-    let patch = json!({ "metadata": { "finalizers": left, "resourceVersion": volume.metadata.resource_version } });
+    let patch =
+        json!({ "metadata": { "finalizers": left, "resourceVersion": volume.metadata.resource_version } });
     let volumes: Api<PersistentVolume> = Api::all(agent.client.clone());
     match volumes.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => {
@@ -95,9 +96,9 @@ fn to_remove(volume: &PersistentVolume, node: &str) -> Option<PathBuf> {
 fn is_on(volume: &PersistentVolume, node: &str) -> bool {
     let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref()?.required.as_ref());
     let terms = affinity.map(|required| required.node_selector_terms.as_slice()).unwrap_or_default();
-    let mut requirements = terms.iter().flat_map(|term| {
-        term.match_expressions.iter().flatten().chain(term.match_fields.iter().flatten())
-    });
+    let mut requirements = terms
+        .iter()
+        .flat_map(|term| term.match_expressions.iter().flatten().chain(term.match_fields.iter().flatten()));
     requirements.any(|requirement| {
         matches!(requirement.key.as_str(), "kubernetes.io/hostname" | "metadata.name")
             && requirement.operator == "In"
@@ -111,19 +112,20 @@ mod tests {
 
     #[test]
     fn whose_directory_is_removed() {
-        let volume = |finalizer: &str, phase: &str, policy: &str, deleting: bool, node: &str| -> PersistentVolume {
-            let mut value = json!({
-                "metadata": { "name": "pv", "finalizers": [finalizer] },
-                "spec": { "hostPath": { "path": "/root/pv" }, "persistentVolumeReclaimPolicy": policy,
-                    "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
-                        { "key": "kubernetes.io/hostname", "operator": "In", "values": [node] }] }] } } },
-                "status": { "phase": phase }
-            });
-            if deleting {
-                value["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
-            }
-            serde_json::from_value(value).unwrap()
-        };
+        let volume =
+            |finalizer: &str, phase: &str, policy: &str, deleting: bool, node: &str| -> PersistentVolume {
+                let mut value = json!({
+                    "metadata": { "name": "pv", "finalizers": [finalizer] },
+                    "spec": { "hostPath": { "path": "/root/pv" }, "persistentVolumeReclaimPolicy": policy,
+                        "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
+                            { "key": "kubernetes.io/hostname", "operator": "In", "values": [node] }] }] } } },
+                    "status": { "phase": phase }
+                });
+                if deleting {
+                    value["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+                }
+                serde_json::from_value(value).unwrap()
+            };
         for (volume, expected) in [
             (volume(LOCAL_PATH_FINALIZER, "Released", "Delete", false, "n1"), true),
             (volume(LOCAL_PATH_FINALIZER, "Bound", "Delete", true, "n1"), true),

@@ -10,6 +10,7 @@ mod heartbeat;
 mod job;
 mod local_volumes;
 mod pods;
+mod rotate;
 mod start;
 mod stop;
 mod volumes;
@@ -117,8 +118,12 @@ pub async fn run(
     let mut parts: JoinSet<()> = JoinSet::new();
     let stop = shutdown.child_token();
     parts.spawn(until(stop.clone(), recorder.run(agent.client.clone())));
-    parts.spawn(until(stop.clone(), heartbeat::keep_status(Arc::clone(&agent), server.as_ref().map(server::Bound::port))));
+    parts.spawn(until(
+        stop.clone(),
+        heartbeat::keep_status(Arc::clone(&agent), server.as_ref().map(server::Bound::port)),
+    ));
     parts.spawn(until(stop.clone(), heartbeat::keep_lease(Arc::clone(&agent))));
+    parts.spawn(until(stop.clone(), rotate::run(Arc::clone(&agent))));
     if agent.options.clean_local_volumes {
         parts.spawn(until(stop.clone(), local_volumes::run(Arc::clone(&agent))));
     }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream::BoxStream};
-use k8s_openapi::{api::core::v1::{Pod, PodSpec}, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::{Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api,
     runtime::watcher::{self, watcher},
@@ -47,13 +50,19 @@ impl Pods {
     /// All pods, for the kubelet API.
     pub(crate) fn list(&self) -> Vec<Arc<Pod>> {
         let pods = self.lock();
-        pods.values().map(|handle| handle.want.borrow()).filter(|want| !want.gone).map(|want| Arc::clone(&want.pod)).collect()
+        pods.values()
+            .map(|handle| handle.want.borrow())
+            .filter(|want| !want.gone)
+            .map(|want| Arc::clone(&want.pod))
+            .collect()
     }
 
     /// The pod of this namespace and name, and its uid when one is given.
     pub(crate) fn find(&self, namespace: &str, name: &str, uid: Option<&str>) -> Option<Arc<Pod>> {
         let is_it = |want: &Pod| {
-            pod::namespace(want) == namespace && pod::name(want) == name && uid.is_none_or(|uid| pod::uid(want) == uid)
+            pod::namespace(want) == namespace
+                && pod::name(want) == name
+                && uid.is_none_or(|uid| pod::uid(want) == uid)
         };
         self.list().into_iter().find(|want| is_it(want))
     }
@@ -74,13 +83,23 @@ impl Pods {
     fn active(&self) -> Vec<Arc<Pod>> {
         let pods = self.lock();
         let live = pods.values().filter(|handle| !handle.rejected).map(|handle| handle.want.borrow());
-        live.filter(|want| !pod::is_terminal(pod::phase(&want.pod))).map(|want| Arc::clone(&want.pod)).collect()
+        live.filter(|want| !pod::is_terminal(pod::phase(&want.pod)))
+            .map(|want| Arc::clone(&want.pod))
+            .collect()
     }
 }
 
 /// Keeps a task for each pod until told to stop; then ends them.
 pub(super) async fn run(agent: Arc<Agent>, stop: CancellationToken) {
-    let mut registry = Registry { agent: Arc::clone(&agent), stop: stop.clone(), workers: JoinSet::new(), uids: HashMap::new(), listed: BTreeSet::new(), synced: false, swept: false };
+    let mut registry = Registry {
+        agent: Arc::clone(&agent),
+        stop: stop.clone(),
+        workers: JoinSet::new(),
+        uids: HashMap::new(),
+        listed: BTreeSet::new(),
+        synced: false,
+        swept: false,
+    };
     let pods: Api<Pod> = Api::all(agent.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", agent.options.name));
     let mut changes = paced(Arc::clone(&agent), watcher(pods, config));
@@ -259,7 +278,8 @@ impl Registry {
         match self.agent.options.host.pods().await {
             Ok(uids) => {
                 let seen: BTreeSet<&str> = observed.iter().map(|pod| pod.uid.as_str()).collect();
-                orphans.extend(uids.iter().filter(|uid| !seen.contains(uid.as_str())).map(|uid| nameless(uid)));
+                orphans
+                    .extend(uids.iter().filter(|uid| !seen.contains(uid.as_str())).map(|uid| nameless(uid)));
             }
             Err(error) => tracing::warn!(%error, "cannot look for files of pods of an earlier run"),
         }

@@ -43,7 +43,11 @@ impl Start {
         let result = self.steps().await;
         if let Err(failed) = &result {
             let message = format!("Error: {}", failed.message);
-            self.event(Level::Warning, if failed.reason == "PostStartHookError" { "FailedPostStartHook" } else { "Failed" }, message);
+            self.event(
+                Level::Warning,
+                if failed.reason == "PostStartHookError" { "FailedPostStartHook" } else { "Failed" },
+                message,
+            );
         }
         result
     }
@@ -79,7 +83,11 @@ impl Start {
         let policy = images::policy(member.container);
         let present = runtime.image_status(&name).await?;
         if let (Some(image), PullPolicy::IfNotPresent | PullPolicy::Never) = (&present, policy) {
-            self.event(Level::Normal, "Pulled", format!("Container image {name:?} already present on machine"));
+            self.event(
+                Level::Normal,
+                "Pulled",
+                format!("Container image {name:?} already present on machine"),
+            );
             return Ok(image.clone());
         }
         if policy == PullPolicy::Never {
@@ -104,7 +112,8 @@ impl Start {
         let container = member.container;
         let env = self.env(member).await?;
         let config = |error: &dyn std::fmt::Display| Failed::new(CONFIG, error);
-        let security = security::context(&self.want, container, Some(&image)).map_err(|error| config(&error))?;
+        let security =
+            security::context(&self.want, container, Some(&image)).map_err(|error| config(&error))?;
         let mounts = self.mounts(member, &env).await?;
         Ok(ContainerSpec {
             name: container.name.clone(),
@@ -142,7 +151,8 @@ impl Start {
         let place = self.agent.place(self.pod_ips.clone());
         let mut env = env::environment(&self.want, member.container, &place, &sources, &services)
             .map_err(|error| config(&error))?;
-        env.entry("HOSTNAME".to_owned()).or_insert_with(|| dns::hostname(&self.want, &self.agent.options.name));
+        env.entry("HOSTNAME".to_owned())
+            .or_insert_with(|| dns::hostname(&self.want, &self.agent.options.name));
         Ok(env)
     }
 
@@ -151,7 +161,8 @@ impl Start {
         let uid = pod::uid(&self.want);
         let container = member.container;
         let config = |error: &dyn std::fmt::Display| Failed::new(CONFIG, error);
-        let wanted = volume::mounts(&self.want, container, env, &self.volumes).map_err(|error| config(&error))?;
+        let wanted =
+            volume::mounts(&self.want, container, env, &self.volumes).map_err(|error| config(&error))?;
         let mut list = Vec::with_capacity(wanted.len() + 2);
         for (index, mounting) in wanted.into_iter().enumerate() {
             let Some(root) = self.volumes.get(&mounting.volume) else { continue };
@@ -161,7 +172,10 @@ impl Start {
                 let key = format!("{}/{}/{index}", mounting.volume, container.name);
                 let pinned = host.sub_path(uid, &key, root, &mounting.sub_path).await;
                 pinned.map_err(|error| {
-                    config(&format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {error}", mounting.volume, container.name))
+                    config(&format!(
+                        "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
+                        mounting.volume, container.name
+                    ))
                 })?
             };
             list.push(Mount {
@@ -219,7 +233,14 @@ impl Agent {
     /// The sandbox specification of a pod on this node.
     pub(super) async fn sandbox_spec(&self, want: &Pod, attempt: u32) -> Result<PodSandboxSpec, Failed> {
         let options = &self.options;
-        let own = options.host.own_dns().await.map_err(|error| Failed::new("FailedCreatePodSandBox", error))?;
+        if let Some(what) = sandbox::not_supported(want) {
+            return Err(Failed::new(
+                "CreatePodSandboxError",
+                format!("{what} is not supported by this node"),
+            ));
+        }
+        let own =
+            options.host.own_dns().await.map_err(|error| Failed::new("FailedCreatePodSandBox", error))?;
         let around = sandbox::Surroundings {
             hostname: dns::hostname(want, &options.name),
             dns: dns::resolv_conf(want, &options.dns, &own),
@@ -230,7 +251,14 @@ impl Agent {
     }
 
     /// Records an event about a pod.
-    pub(super) fn event(&self, want: &Pod, container: Option<&str>, level: Level, reason: &'static str, message: String) {
+    pub(super) fn event(
+        &self,
+        want: &Pod,
+        container: Option<&str>,
+        level: Level,
+        reason: &'static str,
+        message: String,
+    ) {
         if self.options.record_events {
             self.events.record(want, container, level, reason, message);
         }

@@ -25,7 +25,8 @@ pub(super) async fn set_up(
     had: Tokens,
 ) -> Result<VolumesMade, Failed> {
     let fail = |error: &dyn std::fmt::Display| Failed::new(FAILED, error);
-    let has_volumes = want.spec.as_ref().is_some_and(|spec| spec.volumes.as_ref().is_some_and(|v| !v.is_empty()));
+    let has_volumes =
+        want.spec.as_ref().is_some_and(|spec| spec.volumes.as_ref().is_some_and(|v| !v.is_empty()));
     if !has_volumes {
         return Ok(VolumesMade::default());
     }

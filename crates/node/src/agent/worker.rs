@@ -36,6 +36,9 @@ const ANSWERS_MAX: usize = 16;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often volumes that follow API objects are refreshed; upstream's sync period.
 const REFRESH: Duration = Duration::from_secs(60);
+/// Reports in a row that are followed up at once. A status settles after one or two; a server that
+/// keeps something else than it is sent must not make this loop hot.
+const REPORTS_MAX: u32 = 4;
 /// Safety net: nothing is waited for longer than this.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
@@ -65,6 +68,7 @@ pub(super) struct Worker {
     /// Ids of containers whose preStop hook has been run.
     hooked: Vec<String>,
     forgotten: bool,
+    reports: u32,
 }
 
 impl Worker {
@@ -92,6 +96,7 @@ impl Worker {
             refresh_at: None,
             hooked: Vec::new(),
             forgotten: false,
+            reports: 0,
         }
     }
 
@@ -156,9 +161,12 @@ impl Worker {
             wait = wait.min(self.refresh_volumes());
         }
         match self.report().await {
-            report::Reported::Same => {}
+            report::Reported::Same => self.reports = 0,
             // Planning goes by what the API server knows: look again at once.
-            report::Reported::Changed => wait = Duration::ZERO,
+            report::Reported::Changed => {
+                self.reports = self.reports.saturating_add(1);
+                wait = if self.reports <= REPORTS_MAX { Duration::ZERO } else { wait.min(RETRY) };
+            }
             report::Reported::Failed => wait = wait.min(RETRY),
         }
         wait
@@ -167,7 +175,8 @@ impl Worker {
     fn take_want(&mut self) {
         let Want { pod, gone } = self.wants.borrow_and_update().clone();
         self.have.gone |= gone;
-        let version = |pod: &Pod| pod.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
+        let version =
+            |pod: &Pod| pod.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
         // The answer to our own status patch may be newer than what the watch has brought.
         if version(&pod) > version(&self.pod) {
             self.pod = Pod::clone(&pod);

@@ -117,14 +117,18 @@ pub(super) fn remove_below(root: &Path, path: &Path) -> Result<()> {
     let refuse = |why: &str| {
         Err(HostError::Refused(format!("will not remove {}: {why} {}", path.display(), root.display())))
     };
-    if !path.is_absolute() || path.components().any(|part| matches!(part, Component::ParentDir | Component::CurDir)) {
+    if !path.is_absolute()
+        || path.components().any(|part| matches!(part, Component::ParentDir | Component::CurDir))
+    {
         return refuse("the path is not a plain one below");
     }
     let Ok(rest) = path.strip_prefix(root) else { return refuse("it is not below") };
     if rest.as_os_str().is_empty() {
         return refuse("it is the root itself,");
     }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return refuse("it is not below") };
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return refuse("it is not below");
+    };
     let real_root = root.canonicalize().map_err(|error| HostError::io("resolve", root, error))?;
     let real_parent = match parent.canonicalize() {
         Ok(parent) => parent,
@@ -156,9 +160,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("file"), "").unwrap();
         let check = |name: &str, kind: &str| {
-            host_path(&root.path().join(name), kind).err().map(|error| {
-                error.to_string().replace(&root.path().display().to_string(), "")
-            })
+            host_path(&root.path().join(name), kind)
+                .err()
+                .map(|error| error.to_string().replace(&root.path().display().to_string(), ""))
         };
         for (name, kind, expected) in [
             ("file", "File", None),

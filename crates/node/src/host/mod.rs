@@ -10,7 +10,10 @@ mod sub_path;
 mod system;
 mod volume;
 
-use std::{path::{Path, PathBuf}, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use runtime::action::DnsConfig;

@@ -13,7 +13,8 @@ use super::{HostError, Result};
 
 /// Mounts a tmpfs.
 pub(super) fn tmpfs(at: &Path, options: &str) -> Result<()> {
-    let options = CString::new(options).map_err(|_| HostError::Refused("a mount option has a NUL".to_owned()))?;
+    let options =
+        CString::new(options).map_err(|_| HostError::Refused("a mount option has a NUL".to_owned()))?;
     rustix::mount::mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
         .map_err(|error| HostError::io("mount tmpfs at", at, error))
 }
@@ -45,7 +46,11 @@ pub(super) fn unmount_below(dir: &Path) -> Result<()> {
 fn mount_points() -> Result<Vec<PathBuf>> {
     let path = Path::new("/proc/self/mountinfo");
     let text = fs::read(path).map_err(|error| HostError::io("read", path, error))?;
-    Ok(text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescape).collect())
+    Ok(text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+        .map(unescape)
+        .collect())
 }
 
 /// `\040` and its like, as the kernel writes blanks in paths.
@@ -56,7 +61,8 @@ fn unescape(field: &[u8]) -> PathBuf {
         rest = tail;
         if *byte == b'\\'
             && let Some((octal, after)) = tail.split_at_checked(3)
-            && let Some(value) = std::str::from_utf8(octal).ok().and_then(|text| u8::from_str_radix(text, 8).ok())
+            && let Some(value) =
+                std::str::from_utf8(octal).ok().and_then(|text| u8::from_str_radix(text, 8).ok())
         {
             out.push(value);
             rest = after;

@@ -11,7 +11,10 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::{io::{AsyncRead, AsyncWrite}, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use crate::probe::Target;
 
@@ -38,19 +41,28 @@ pub(super) async fn probe(target: &Target) -> Result<(), String> {
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    TcpStream::connect((host, port)).await.map_err(|error| format!("dial tcp {}: {error}", authority(host, port)))
+    TcpStream::connect((host, port))
+        .await
+        .map_err(|error| format!("dial tcp {}: {error}", authority(host, port)))
 }
 
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-async fn get<S>(stream: S, host: &str, port: u16, path: &str, headers: &[(String, String)]) -> Result<(), String>
+async fn get<S>(
+    stream: S,
+    host: &str,
+    port: u16,
+    path: &str,
+    headers: &[(String, String)],
+) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut send, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let mut request = http::Request::get(path);
     let mut named_host = false;
     for (name, value) in headers {
@@ -115,16 +127,19 @@ async fn grpc(stream: TcpStream, host: &str, port: u16, service: &str) -> Result
     body.put_u8(0);
     body.put_u32(u32::try_from(message.len()).unwrap_or_default());
     body.put_slice(&message);
-    let request = http::Request::post(format!("http://{}/grpc.health.v1.Health/Check", authority(host, port)))
-        .header(http::header::CONTENT_TYPE, "application/grpc")
-        .header("te", "trailers")
-        .body(Full::new(body.freeze()))
-        .map_err(|error| error.to_string())?;
+    let request =
+        http::Request::post(format!("http://{}/grpc.health.v1.Health/Check", authority(host, port)))
+            .header(http::header::CONTENT_TYPE, "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(body.freeze()))
+            .map_err(|error| error.to_string())?;
     let exchange = async {
         let response = send.send_request(request).await.map_err(|error| error.to_string())?;
         let early = response.headers().get("grpc-status").cloned();
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.map_err(|e| e.to_string())?;
-        let status = early.or_else(|| body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned());
+        let body =
+            Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.map_err(|e| e.to_string())?;
+        let status =
+            early.or_else(|| body.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned());
         let code = status.as_ref().and_then(|status| status.to_str().ok()).unwrap_or("unknown");
         if code != "0" {
             return Err(format!("service unhealthy (rpc error: code = {code})"));
@@ -187,7 +202,10 @@ impl ServerCertVerifier for Anyone {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::TcpListener};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -209,7 +227,10 @@ mod tests {
         for (answer, expected) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", Ok(())),
             ("HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", Ok(())),
-            ("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", Err("HTTP probe failed with statuscode: 503".to_owned())),
+            (
+                "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
+                Err("HTTP probe failed with statuscode: 503".to_owned()),
+            ),
         ] {
             let port = answering(answer).await;
             let host = "127.0.0.1".to_owned();

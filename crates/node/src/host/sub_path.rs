@@ -23,7 +23,8 @@ pub(super) fn pin(volume: &Path, sub_path: &str, pin: &Path) -> Result<PathBuf> 
     if mounts::is_mount_point(pin)? {
         mounts::unmount_below(pin)?;
     }
-    let metadata = rustix::fs::fstat(&found).map_err(|error| HostError::io("inspect", volume.join(sub_path), error))?;
+    let metadata =
+        rustix::fs::fstat(&found).map_err(|error| HostError::io("inspect", volume.join(sub_path), error))?;
     if let Some(parent) = pin.parent() {
         fs::create_dir_all(parent).map_err(|error| HostError::io("create directory", parent, error))?;
     }
@@ -39,7 +40,9 @@ pub(super) fn pin(volume: &Path, sub_path: &str, pin: &Path) -> Result<PathBuf> 
 /// Opens `sub_path` beneath `volume`, making the directories that are missing.
 fn open(volume: &Path, sub_path: &str) -> Result<OwnedFd> {
     let fail = |error: Errno| match error {
-        Errno::XDEV | Errno::LOOP => HostError::Refused(format!("subPath {sub_path:?} leads out of its volume")),
+        Errno::XDEV | Errno::LOOP => {
+            HostError::Refused(format!("subPath {sub_path:?} leads out of its volume"))
+        }
         error => HostError::io("open", volume.join(sub_path), error),
     };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -76,9 +79,14 @@ mod tests {
         std::os::unix::fs::symlink("real", volume.join("inside")).unwrap();
         std::os::unix::fs::symlink("../secret", volume.join("outside")).unwrap();
         std::os::unix::fs::symlink("/etc", volume.join("etc")).unwrap();
-        for (path, ok) in
-            [("real", true), ("inside", true), ("new/deep", true), ("outside", false), ("etc", false), ("etc/x", false)]
-        {
+        for (path, ok) in [
+            ("real", true),
+            ("inside", true),
+            ("new/deep", true),
+            ("outside", false),
+            ("etc", false),
+            ("etc/x", false),
+        ] {
             assert_eq!(open(&volume, path).is_ok(), ok, "{path}");
         }
         assert!(volume.join("new/deep").is_dir());

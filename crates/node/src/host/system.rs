@@ -12,8 +12,7 @@ use runtime::action::DnsConfig;
 
 use super::{Host, HostError, Result, filesystem, mounts, network, sub_path, volume};
 use crate::{
-    dns,
-    log,
+    dns, log,
     node::{Measured, measure},
     probe::Target,
     volume::VolumePlan,
@@ -98,8 +97,11 @@ impl Host for System {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Err(error) => return Err(HostError::io("read directory", dir, error)),
             };
-            let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-            names.collect::<std::io::Result<Vec<String>>>().map_err(|error| HostError::io("read directory", dir, error))
+            let names =
+                entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+            names
+                .collect::<std::io::Result<Vec<String>>>()
+                .map_err(|error| HostError::io("read directory", dir, error))
         })
         .await
     }

@@ -86,7 +86,8 @@ fn persistent(path: &Path, create: bool, local_root: &Path) -> Result<()> {
         let why = "does not exist or is no directory: make it, or remove the volume";
         return Err(HostError::Refused(format!("directory {} of the volume {why}", path.display())));
     }
-    let ours = path.starts_with(local_root) && path.components().all(|part| part != std::path::Component::ParentDir);
+    let ours =
+        path.starts_with(local_root) && path.components().all(|part| part != std::path::Component::ParentDir);
     make_dir(path, if ours { 0o777 } else { 0o755 }).map(drop)
 }
 
@@ -187,7 +188,8 @@ fn link_names(dir: &Path, files: &BTreeMap<String, File>) -> Result<()> {
     for name in &wanted {
         let link = dir.join(name);
         if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new(DATA).join(name), &link).map_err(|error| HostError::io("link", &link, error))?;
+            symlink(Path::new(DATA).join(name), &link)
+                .map_err(|error| HostError::io("link", &link, error))?;
         }
     }
     for entry in fs::read_dir(dir).map_err(|error| HostError::io("read directory", dir, error))? {
@@ -229,7 +231,8 @@ mod tests {
     fn files_change_all_at_once() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("v");
-        let set = |list: &[(&str, &str, u32)]| set_up(&dir, root.path(), &plan(Kind::Files(files(list)))).unwrap();
+        let set =
+            |list: &[(&str, &str, u32)]| set_up(&dir, root.path(), &plan(Kind::Files(files(list)))).unwrap();
         set(&[("a", "1", 0o644), ("d/e", "2", 0o400)]);
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "1");
         assert_eq!(fs::read_link(dir.join("d")).unwrap(), Path::new("..data/d"));

@@ -124,8 +124,10 @@ mod tests {
             assert!(rotate(&path, 10, 4).unwrap());
             assert!(!path.exists());
         }
-        let mut names: Vec<String> =
-            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["0.log.1", "0.log.2", "0.log.3", "0.log.4"]);
         assert!(tail_of_file(&dir.path().join("0.log.1"), 2).unwrap().ends_with('7'));

@@ -51,7 +51,9 @@ impl Filter {
     /// What is shown of one entry; empty when nothing is.
     pub fn show(&mut self, line: &Line) -> Bytes {
         let wanted = match (self.which, line.stream) {
-            (Which::All, _) | (Which::Stdout, StreamName::Stdout) | (Which::Stderr, StreamName::Stderr) => true,
+            (Which::All, _) | (Which::Stdout, StreamName::Stdout) | (Which::Stderr, StreamName::Stderr) => {
+                true
+            }
             (Which::Stdout, StreamName::Stderr) | (Which::Stderr, StreamName::Stdout) => false,
         };
         if !wanted || self.since.is_some_and(|since| line.at < since) {
@@ -127,8 +129,10 @@ mod tests {
             (LogOptions { limit_bytes: Some(6), ..LogOptions::default() }, "one\noo"),
             (LogOptions { limit_bytes: Some(0), ..LogOptions::default() }, ""),
             (LogOptions { stream: Which::Stderr, ..LogOptions::default() }, "oops\n"),
-            (LogOptions { timestamps: true, stream: Which::Stdout, ..LogOptions::default() },
-             "2024-01-01T00:00:00.500000000Z one\n2024-01-01T00:00:02.000000000Z two\n"),
+            (
+                LogOptions { timestamps: true, stream: Which::Stdout, ..LogOptions::default() },
+                "2024-01-01T00:00:00.500000000Z one\n2024-01-01T00:00:02.000000000Z two\n",
+            ),
         ] {
             assert_eq!(show(&options), expected, "{options:?}");
         }

@@ -37,9 +37,9 @@ pub async fn send(
     let mut filter = Filter::new(options);
     match log {
         Log::Lines(lines) => {
-            let skip = options.tail_lines.map_or(0, |tail| {
-                lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX))
-            });
+            let skip = options
+                .tail_lines
+                .map_or(0, |tail| lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)));
             for line in lines.iter().skip(skip) {
                 if !pass(&mut filter, line, out).await {
                     return Ok(());
@@ -50,7 +50,9 @@ pub async fn send(
             }
             Ok(())
         }
-        Log::File(path) => Tail::open(path, options.tail_lines).await?.send(options, &mut filter, is_running, out).await,
+        Log::File(path) => {
+            Tail::open(path, options.tail_lines).await?.send(options, &mut filter, is_running, out).await
+        }
     }
 }
 
@@ -163,7 +165,10 @@ async fn inode(path: &Path) -> Option<u64> {
 mod tests {
     use std::{
         io::Write as _,
-        sync::{Arc, atomic::{AtomicU32, Ordering}},
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
     };
 
     use super::*;
@@ -196,7 +201,8 @@ mod tests {
         assert_eq!(collect(Log::Lines(lines), tail(1)).await, "2\n");
         let missing = Log::File(dir.path().join("none"));
         let (out, _lines) = mpsc::channel(1);
-        let error = send(missing, &LogOptions::default(), &|| Box::pin(async { false }), &out).await.unwrap_err();
+        let error =
+            send(missing, &LogOptions::default(), &|| Box::pin(async { false }), &out).await.unwrap_err();
         assert!(error.to_string().starts_with("open log "));
     }
 

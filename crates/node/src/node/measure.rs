@@ -10,7 +10,8 @@ pub fn machine(root: &Path) -> Result<Measured> {
     let meminfo = read("/proc/meminfo")?;
     let kib = |name: &str| meminfo_field(&meminfo, name).unwrap_or_default() * 1024;
     fs::create_dir_all(root).map_err(|error| HostError::io("create directory", root, error))?;
-    let disk = rustix::fs::statvfs(root).map_err(|error| HostError::io("inspect the file system of", root, error))?;
+    let disk = rustix::fs::statvfs(root)
+        .map_err(|error| HostError::io("inspect the file system of", root, error))?;
     let uname = rustix::system::uname();
     let machine_id = optional("/etc/machine-id");
     let system_uuid = optional("/sys/class/dmi/id/product_uuid").to_lowercase();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
-        NodeSpec, NodeStatus, NodeSystemInfo, Taint,
+        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+        NodeRuntimeHandler, NodeSpec, NodeStatus, NodeSystemInfo, Taint,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -99,7 +99,12 @@ pub fn labels(identity: &Identity, measured: &Measured) -> BTreeMap<String, Stri
 }
 
 /// Its status; `old` is what the API server has, for the times of the conditions.
-pub fn status(identity: &Identity, findings: &Findings, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+pub fn status(
+    identity: &Identity,
+    findings: &Findings,
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeStatus {
     let capacity = capacity(identity, &findings.measured);
     let allocatable = allocatable(&capacity, &findings.measured);
     let port = i32::from(identity.kubelet_port);
@@ -118,7 +123,10 @@ pub fn status(identity: &Identity, findings: &Findings, old: Option<&NodeStatus>
 }
 
 fn addresses(identity: &Identity) -> Vec<NodeAddress> {
-    let ips = identity.addresses.iter().map(|ip| NodeAddress { address: ip.clone(), type_: "InternalIP".to_owned() });
+    let ips = identity
+        .addresses
+        .iter()
+        .map(|ip| NodeAddress { address: ip.clone(), type_: "InternalIP".to_owned() });
     let host = NodeAddress { address: identity.name.clone(), type_: "Hostname".to_owned() };
     ips.chain([host]).collect()
 }
@@ -307,11 +315,20 @@ mod tests {
     #[test]
     fn allocatable_is_what_pods_may_have() {
         let identity = Identity { max_pods: 110, ..Identity::default() };
-        let got = allocatable_quantities(&identity, &findings(|f| {
-            f.measured.huge_pages.insert("hugepages-2Mi".into(), 1 << 30);
-        }).measured);
-        let expected = [("cpu", "2"), ("ephemeral-storage", "900"), ("hugepages-2Mi", "1073741824"),
-            ("memory", "7237632Ki"), ("pods", "110")];
+        let got = allocatable_quantities(
+            &identity,
+            &findings(|f| {
+                f.measured.huge_pages.insert("hugepages-2Mi".into(), 1 << 30);
+            })
+            .measured,
+        );
+        let expected = [
+            ("cpu", "2"),
+            ("ephemeral-storage", "900"),
+            ("hugepages-2Mi", "1073741824"),
+            ("memory", "7237632Ki"),
+            ("pods", "110"),
+        ];
         assert_eq!(got, expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect());
     }
 

@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use meta::Timestamp;
-use runtime::{ContainerState, ObservedContainer, action::{Role, SPEC_HASH}};
+use runtime::{
+    ContainerState, ObservedContainer,
+    action::{Role, SPEC_HASH},
+};
 
 use super::{Action, Observed};
 use crate::{
@@ -68,7 +71,8 @@ struct Planning<'a> {
 impl Planning<'_> {
     /// Runs an init container to its end. True when the next may begin.
     fn init(&mut self, member: Member<'_>) -> bool {
-        let done = self.have.current(&member.container.name).and_then(ObservedContainer::exit_code) == Some(0);
+        let done =
+            self.have.current(&member.container.name).and_then(ObservedContainer::exit_code) == Some(0);
         if !done {
             self.keep(member);
         }
@@ -118,7 +122,8 @@ impl Planning<'_> {
 
     fn running(&mut self, member: Member<'_>, container: &ObservedContainer) {
         let facts = self.have.facts.get(&container.name);
-        let unhealthy = facts.and_then(|facts| facts.unhealthy.as_ref()).filter(|verdict| verdict.id == container.id);
+        let unhealthy =
+            facts.and_then(|facts| facts.unhealthy.as_ref()).filter(|verdict| verdict.id == container.id);
         let (why, grace) = if is_changed(member, container) {
             (format!("Container {} definition changed", container.name), None)
         } else if let Some(verdict) = unhealthy {
@@ -146,7 +151,13 @@ impl Planning<'_> {
     }
 
     /// Starts it, unless the last try failed a moment ago.
-    fn start(&mut self, member: Member<'_>, attempt: u32, replaces: Option<String>, backoff: Option<Backoff>) {
+    fn start(
+        &mut self,
+        member: Member<'_>,
+        attempt: u32,
+        replaces: Option<String>,
+        backoff: Option<Backoff>,
+    ) {
         let name = &member.container.name;
         let failure = self.have.facts.get(name).and_then(|facts| facts.failure.as_ref());
         if let Some(after) = failure.and_then(|failure| failure.retry_in(self.now)) {
@@ -185,7 +196,8 @@ impl Planning<'_> {
 /// was told of, when it was told that it had run.
 fn reported_attempt(want: &Pod, member: Member<'_>) -> u32 {
     let Some(status) = &want.status else { return 0 };
-    let reported = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    let reported =
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
     let Some(own) = reported.into_iter().find(|own| own.name == member.container.name) else { return 0 };
     let count = u32::try_from(own.restart_count).unwrap_or_default();
     let ran = own.container_id.as_deref().is_some_and(|id| !id.is_empty());

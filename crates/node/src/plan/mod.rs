@@ -9,7 +9,6 @@ mod containers;
 mod observed;
 mod wind_down;
 
-
 #[cfg(test)]
 mod tests;
 
@@ -20,8 +19,8 @@ use meta::Timestamp;
 use runtime::{SandboxState, action::Role};
 
 pub(crate) use containers::is_finished;
-pub(crate) use wind_down::GRACE_MIN;
 pub use observed::{Busy, Facts, Failure, Observed, Rejection, Unhealthy, Volumes};
+pub(crate) use wind_down::GRACE_MIN;
 
 use crate::{
     backoff::{Backoff, since},

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use runtime::{
-    ContainerState, ObservedContainer, ObservedPod, ObservedSandbox,
-    action::SPEC_HASH,
-};
+use runtime::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox, action::SPEC_HASH};
 use serde_json::{Value, json};
 
 use super::*;
@@ -23,7 +20,9 @@ fn pod(names: &str, change: Value) -> Pod {
             .filter_map(|name| match (prefix, name.split_once(':')) {
                 ("", None) => Some(json!({ "name": name, "image": "app:1" })),
                 ("i", Some(("i", name))) => Some(json!({ "name": name, "image": "app:1" })),
-                ("i", Some(("s", name))) => Some(json!({ "name": name, "image": "app:1", "restartPolicy": "Always" })),
+                ("i", Some(("s", name))) => {
+                    Some(json!({ "name": name, "image": "app:1", "restartPolicy": "Always" }))
+                }
                 _ => None,
             })
             .collect()
@@ -79,7 +78,8 @@ fn have(words: &str) -> Observed {
                 "finished" => have.finished = true,
                 "broken-sandbox" => have.sandbox_failure = Some(failure(4, 0)),
                 other => {
-                    let second = other.strip_prefix("stopping@").unwrap_or_else(|| panic!("what is {other}?"));
+                    let second =
+                        other.strip_prefix("stopping@").unwrap_or_else(|| panic!("what is {other}?"));
                     have.stopping_since = Some(at(second.parse().unwrap()));
                 }
             }
@@ -100,7 +100,9 @@ fn add_fact(have: &mut Observed, observed: &mut ObservedPod, name: &str, fact: &
     match fact {
         "started" => facts.started = true,
         "starting" => facts.busy = Some(Busy::Starting),
-        "stopping" => facts.busy = Some(Busy::Stopping { grace: Duration::from_secs(value.parse().unwrap()) }),
+        "stopping" => {
+            facts.busy = Some(Busy::Stopping { grace: Duration::from_secs(value.parse().unwrap()) })
+        }
         "crash" => {
             let (step, second) = pair();
             facts.crash = Some(Backoff { step: Duration::from_secs(step), at: at(second) });
@@ -205,69 +207,87 @@ fn check(want: &Pod, cases: &[(&str, i64, &str)]) {
 
 #[test]
 fn from_nothing_to_running() {
-    check(&pod("a b", json!({})), &[
-        ("no-volumes", 0, "volumes"),
-        ("no-volumes busy", 0, ""),
-        ("broken-volumes", 1, "in:3s"),
-        ("broken-volumes", 4, "volumes"),
-        ("", 0, "sandbox0"),
-        ("busy", 0, ""),
-        ("broken-sandbox", 1, "in:3s"),
-        ("broken-sandbox", 4, "sandbox0"),
-        ("sandbox", 0, "start:a.0 start:b.0"),
-        ("sandbox a!starting", 0, "start:b.0"),
-        ("sandbox a.0=running b.0=running", 0, ""),
-        ("sandbox a.0=created b.0=running", 0, "start:a.0(replaces a.0)"),
-        ("sandbox a!failed:5@0 b.0=running", 2, "in:3s"),
-        ("sandbox a!failed:5@0 b.0=running", 5, "start:a.0"),
-    ]);
+    check(
+        &pod("a b", json!({})),
+        &[
+            ("no-volumes", 0, "volumes"),
+            ("no-volumes busy", 0, ""),
+            ("broken-volumes", 1, "in:3s"),
+            ("broken-volumes", 4, "volumes"),
+            ("", 0, "sandbox0"),
+            ("busy", 0, ""),
+            ("broken-sandbox", 1, "in:3s"),
+            ("broken-sandbox", 4, "sandbox0"),
+            ("sandbox", 0, "start:a.0 start:b.0"),
+            ("sandbox a!starting", 0, "start:b.0"),
+            ("sandbox a.0=running b.0=running", 0, ""),
+            ("sandbox a.0=created b.0=running", 0, "start:a.0(replaces a.0)"),
+            ("sandbox a!failed:5@0 b.0=running", 2, "in:3s"),
+            ("sandbox a!failed:5@0 b.0=running", 5, "start:a.0"),
+        ],
+    );
 }
 
 #[test]
 fn init_containers_and_sidecars() {
-    check(&pod("i:one s:side i:two main", json!({})), &[
-        ("sandbox", 0, "start:one.0"),
-        ("sandbox one.0=running", 0, ""),
-        ("sandbox one.0=exit:1@0", 1, "start:one.1+10s"),
-        ("sandbox one.0=exit:0@0", 1, "start:side.0"),
-        ("sandbox one.0=exit:0@0 side.0=running", 1, ""),
-        ("sandbox one.0=exit:0@0 side.0=running side!started", 1, "start:two.0"),
-        ("sandbox one.0=exit:0@0 side.0=running side!started two.0=exit:0@1", 1, "start:main.0"),
-        ("sandbox one.0=exit:0@0 side.0=exit:0@1 two.0=exit:0@1 main.0=running", 1, "start:side.1+10s"),
-        ("sandbox side.0=running main.0=running", 1, ""),
-    ]);
-    check(&pod("i:one main", json!({ "spec": { "restartPolicy": "Never" } })), &[
-        ("sandbox one.0=exit:1@0", 1, "stop-sandbox:sb0"),
-        ("dead-sandbox one.0=exit:1@0", 1, "no-volumes"),
-    ]);
+    check(
+        &pod("i:one s:side i:two main", json!({})),
+        &[
+            ("sandbox", 0, "start:one.0"),
+            ("sandbox one.0=running", 0, ""),
+            ("sandbox one.0=exit:1@0", 1, "start:one.1+10s"),
+            ("sandbox one.0=exit:0@0", 1, "start:side.0"),
+            ("sandbox one.0=exit:0@0 side.0=running", 1, ""),
+            ("sandbox one.0=exit:0@0 side.0=running side!started", 1, "start:two.0"),
+            ("sandbox one.0=exit:0@0 side.0=running side!started two.0=exit:0@1", 1, "start:main.0"),
+            ("sandbox one.0=exit:0@0 side.0=exit:0@1 two.0=exit:0@1 main.0=running", 1, "start:side.1+10s"),
+            ("sandbox side.0=running main.0=running", 1, ""),
+        ],
+    );
+    check(
+        &pod("i:one main", json!({ "spec": { "restartPolicy": "Never" } })),
+        &[
+            ("sandbox one.0=exit:1@0", 1, "stop-sandbox:sb0"),
+            ("dead-sandbox one.0=exit:1@0", 1, "no-volumes"),
+        ],
+    );
 }
 
 #[test]
 fn crashes_wait_longer_each_time() {
-    check(&pod("a", json!({})), &[
-        ("sandbox a.0=exit:1@0", 0, "start:a.1+10s"),
-        ("sandbox a.1=exit:1@1 a!crash:10@0", 2, "in:9s"),
-        ("sandbox a.1=exit:1@1 a!crash:10@0", 11, "start:a.2+20s"),
-        ("sandbox a.7=exit:1@10 a!crash:300@0", 310, "start:a.8+300s"),
-        ("sandbox a.8=exit:1@700 a!crash:300@0", 701, "start:a.9+10s"),
-        ("sandbox a.0=exit:0@0", 0, "start:a.1+10s"),
-        ("sandbox a.2=running a.1=exit:1@1 a.0=exit:1@0", 5, "remove:a.0"),
-    ]);
+    check(
+        &pod("a", json!({})),
+        &[
+            ("sandbox a.0=exit:1@0", 0, "start:a.1+10s"),
+            ("sandbox a.1=exit:1@1 a!crash:10@0", 2, "in:9s"),
+            ("sandbox a.1=exit:1@1 a!crash:10@0", 11, "start:a.2+20s"),
+            ("sandbox a.7=exit:1@10 a!crash:300@0", 310, "start:a.8+300s"),
+            ("sandbox a.8=exit:1@700 a!crash:300@0", 701, "start:a.9+10s"),
+            ("sandbox a.0=exit:0@0", 0, "start:a.1+10s"),
+            ("sandbox a.2=running a.1=exit:1@1 a.0=exit:1@0", 5, "remove:a.0"),
+        ],
+    );
 }
 
 #[test]
 fn restart_policies_end_pods() {
     let policy = |policy: &str| pod("a b", json!({ "spec": { "restartPolicy": policy } }));
-    check(&policy("Never"), &[
-        ("sandbox a.0=exit:0@0 b.0=running", 1, ""),
-        ("sandbox a.0=exit:1@0 b.0=exit:0@0", 1, "stop-sandbox:sb0"),
-        ("dead-sandbox a.0=exit:1@0 b.0=exit:0@0", 1, "no-volumes"),
-        ("dead-sandbox a.0=exit:1@0 b.0=exit:0@0 no-volumes", 1, ""),
-    ]);
-    check(&policy("OnFailure"), &[
-        ("sandbox a.0=exit:0@0 b.0=exit:1@0", 1, "start:b.1+10s"),
-        ("sandbox a.0=exit:0@0 b.1=exit:0@0", 1, "stop-sandbox:sb0"),
-    ]);
+    check(
+        &policy("Never"),
+        &[
+            ("sandbox a.0=exit:0@0 b.0=running", 1, ""),
+            ("sandbox a.0=exit:1@0 b.0=exit:0@0", 1, "stop-sandbox:sb0"),
+            ("dead-sandbox a.0=exit:1@0 b.0=exit:0@0", 1, "no-volumes"),
+            ("dead-sandbox a.0=exit:1@0 b.0=exit:0@0 no-volumes", 1, ""),
+        ],
+    );
+    check(
+        &policy("OnFailure"),
+        &[
+            ("sandbox a.0=exit:0@0 b.0=exit:1@0", 1, "start:b.1+10s"),
+            ("sandbox a.0=exit:0@0 b.1=exit:0@0", 1, "stop-sandbox:sb0"),
+        ],
+    );
     let sidecar = pod("s:side a", json!({ "spec": { "restartPolicy": "Never" } }));
     check(&sidecar, &[("sandbox side.0=running side!started a.0=exit:0@0", 1, "stop:side.0/30s")]);
     let terminal = pod("a", json!({ "status": { "phase": "Failed" } }));
@@ -276,35 +296,44 @@ fn restart_policies_end_pods() {
 
 #[test]
 fn a_dead_sandbox_is_replaced() {
-    check(&pod("a", json!({})), &[
-        ("dead-sandbox a.0=running", 0, "stop:a.0/30s"),
-        ("dead-sandbox a.0=running a!stopping:30", 0, ""),
-        ("dead-sandbox a.0=exit:137@0", 0, "sandbox1"),
-        ("dead-sandbox a.0=exit:137@0 sandbox", 0, "remove-sandbox:sb0 start:a.1"),
-    ]);
-    check(&pod("a b", json!({ "spec": { "restartPolicy": "OnFailure" } })), &[
-        ("dead-sandbox a.0=exit:0@0 b.0=exit:137@0 sandbox", 0, "remove-sandbox:sb0 start:b.1"),
-    ]);
-    check(&pod("a", json!({ "spec": { "restartPolicy": "Never" } })), &[
-        ("dead-sandbox a.0=exit:137@0", 0, "no-volumes"),
-        ("dead-sandbox", 0, "sandbox1"),
-    ]);
-    check(&pod("i:one a", json!({})), &[
-        ("dead-sandbox one.0=exit:0@0 a.0=exit:137@0 sandbox", 0, "remove-sandbox:sb0 start:one.1"),
-    ]);
+    check(
+        &pod("a", json!({})),
+        &[
+            ("dead-sandbox a.0=running", 0, "stop:a.0/30s"),
+            ("dead-sandbox a.0=running a!stopping:30", 0, ""),
+            ("dead-sandbox a.0=exit:137@0", 0, "sandbox1"),
+            ("dead-sandbox a.0=exit:137@0 sandbox", 0, "remove-sandbox:sb0 start:a.1"),
+        ],
+    );
+    check(
+        &pod("a b", json!({ "spec": { "restartPolicy": "OnFailure" } })),
+        &[("dead-sandbox a.0=exit:0@0 b.0=exit:137@0 sandbox", 0, "remove-sandbox:sb0 start:b.1")],
+    );
+    check(
+        &pod("a", json!({ "spec": { "restartPolicy": "Never" } })),
+        &[("dead-sandbox a.0=exit:137@0", 0, "no-volumes"), ("dead-sandbox", 0, "sandbox1")],
+    );
+    check(
+        &pod("i:one a", json!({})),
+        &[("dead-sandbox one.0=exit:0@0 a.0=exit:137@0 sandbox", 0, "remove-sandbox:sb0 start:one.1")],
+    );
 }
 
 #[test]
 fn changed_and_unhealthy_containers_are_replaced() {
-    check(&pod("a", json!({})), &[
-        ("sandbox a.0=running a!changed", 0, "stop:a.0/30s"),
-        ("sandbox a.0=exit:0@0 a!changed", 0, "start:a.1+10s"),
-        ("sandbox a.0=running a!unhealthy", 0, "stop:a.0/3s"),
-        ("sandbox a.0=running a!unhealthy a!stopping:3", 0, ""),
-    ]);
-    check(&pod("a", json!({ "spec": { "restartPolicy": "Never" } })), &[
-        ("sandbox a.0=exit:0@0 a!changed", 0, "start:a.1+10s"),
-    ]);
+    check(
+        &pod("a", json!({})),
+        &[
+            ("sandbox a.0=running a!changed", 0, "stop:a.0/30s"),
+            ("sandbox a.0=exit:0@0 a!changed", 0, "start:a.1+10s"),
+            ("sandbox a.0=running a!unhealthy", 0, "stop:a.0/3s"),
+            ("sandbox a.0=running a!unhealthy a!stopping:3", 0, ""),
+        ],
+    );
+    check(
+        &pod("a", json!({ "spec": { "restartPolicy": "Never" } })),
+        &[("sandbox a.0=exit:0@0 a!changed", 0, "start:a.1+10s")],
+    );
 }
 
 #[test]
@@ -319,29 +348,33 @@ fn restart_counts_outlive_the_runtime() {
 
 #[test]
 fn deletion_in_order() {
-    let deleted = |grace: i64| {
-        json!({ "metadata": { "deletionTimestamp": "2024-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace } })
-    };
-    check(&pod("s:one s:two a b", deleted(20)), &[
-        ("sandbox one.0=running two.0=running a.0=running b.0=exit:0@0", 0, "stop:a.0/20s"),
-        ("sandbox one.0=running two.0=running a.0=running a!stopping:20", 0, ""),
-        ("sandbox one.0=running two.0=running stopping@0", 5, "stop:two.0/15s"),
-        ("sandbox one.0=running stopping@0", 19, "stop:one.0/2s"),
-        ("sandbox", 0, "stop-sandbox:sb0"),
-        ("dead-sandbox", 0, "no-volumes"),
-        ("dead-sandbox no-volumes", 0, ""),
-        ("dead-sandbox no-volumes reported", 0, "delete"),
-        ("dead-sandbox no-volumes reported busy", 0, ""),
-        ("dead-sandbox no-volumes gone", 0, "remove-sandbox:sb0"),
-        ("no-volumes gone", 0, "forget"),
-        ("no-volumes reported", 0, "delete"),
-        ("sandbox a!starting", 0, "abort:a"),
-    ]);
-    check(&pod("a", deleted(0)), &[
-        ("sandbox a.0=running", 0, "stop:a.0/0s"),
-        ("sandbox a.0=running a!stopping:30", 0, "stop:a.0/0s"),
-        ("sandbox a.0=running a!stopping:0", 0, ""),
-    ]);
+    let deleted = |grace: i64| json!({ "metadata": { "deletionTimestamp": "2024-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace } });
+    check(
+        &pod("s:one s:two a b", deleted(20)),
+        &[
+            ("sandbox one.0=running two.0=running a.0=running b.0=exit:0@0", 0, "stop:a.0/20s"),
+            ("sandbox one.0=running two.0=running a.0=running a!stopping:20", 0, ""),
+            ("sandbox one.0=running two.0=running stopping@0", 5, "stop:two.0/15s"),
+            ("sandbox one.0=running stopping@0", 19, "stop:one.0/2s"),
+            ("sandbox", 0, "stop-sandbox:sb0"),
+            ("dead-sandbox", 0, "no-volumes"),
+            ("dead-sandbox no-volumes", 0, ""),
+            ("dead-sandbox no-volumes reported", 0, "delete"),
+            ("dead-sandbox no-volumes reported busy", 0, ""),
+            ("dead-sandbox no-volumes gone", 0, "remove-sandbox:sb0"),
+            ("no-volumes gone", 0, "forget"),
+            ("no-volumes reported", 0, "delete"),
+            ("sandbox a!starting", 0, "abort:a"),
+        ],
+    );
+    check(
+        &pod("a", deleted(0)),
+        &[
+            ("sandbox a.0=running", 0, "stop:a.0/0s"),
+            ("sandbox a.0=running a!stopping:30", 0, "stop:a.0/0s"),
+            ("sandbox a.0=running a!stopping:0", 0, ""),
+        ],
+    );
     check(&pod("a", json!({})), &[("sandbox a.0=running gone", 0, "stop:a.0/30s")]);
 }
 
@@ -349,10 +382,7 @@ fn deletion_in_order() {
 fn deadlines() {
     let start = serde_json::to_value(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0))).unwrap();
     let want = pod("a", json!({ "spec": { "activeDeadlineSeconds": 60 }, "status": { "startTime": start } }));
-    check(&want, &[
-        ("sandbox a.0=running", 20, "in:40s"),
-        ("sandbox a.0=running", 60, "stop:a.0/30s"),
-    ]);
+    check(&want, &[("sandbox a.0=running", 20, "in:40s"), ("sandbox a.0=running", 60, "stop:a.0/30s")]);
 }
 
 #[test]

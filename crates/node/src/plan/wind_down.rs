@@ -55,7 +55,8 @@ fn stop_containers(want: &Pod, have: &Observed, now: Timestamp, plan: &mut Vec<A
         .map(|member| member.container.name.as_str())
         .collect();
     let is_sidecar = |container: &&ObservedContainer| sidecars.contains(&container.name.as_str());
-    let running: Vec<&ObservedContainer> = have.containers().filter(|container| container.is_running()).collect();
+    let running: Vec<&ObservedContainer> =
+        have.containers().filter(|container| container.is_running()).collect();
     let mut first: Vec<&ObservedContainer> = running.iter().copied().filter(|c| !is_sidecar(c)).collect();
     if first.is_empty() {
         let last = sidecars.iter().rev().find_map(|name| running.iter().copied().find(|c| c.name == *name));

@@ -181,15 +181,21 @@ pub fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
-            let named = container.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name.as_str()));
+            let named =
+                container.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name.as_str()));
             match (named, name.parse()) {
                 (Some(port), _) => port.container_port,
                 (None, Ok(number)) => number,
-                (None, Err(_)) => return Err(format!("couldn't find port: {name} in container {}", container.name)),
+                (None, Err(_)) => {
+                    return Err(format!("couldn't find port: {name} in container {}", container.name));
+                }
             }
         }
     };
-    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| format!("invalid port number: {number}"))
 }
 
 #[cfg(test)]
@@ -198,21 +204,33 @@ mod tests {
     use serde_json::json;
 
     fn container() -> Container {
-        serde_json::from_value(json!({ "name": "c", "ports": [{ "name": "web", "containerPort": 8080 }] })).unwrap()
+        serde_json::from_value(json!({ "name": "c", "ports": [{ "name": "web", "containerPort": 8080 }] }))
+            .unwrap()
     }
 
     #[test]
     fn checks() {
         let http = |path: &str, port: u16, https: bool| {
-            Ok(Check::Network(Target::Http { https, host: "10.0.0.1".into(), port, path: path.into(), headers: vec![] }))
+            Ok(Check::Network(Target::Http {
+                https,
+                host: "10.0.0.1".into(),
+                port,
+                path: path.into(),
+                headers: vec![],
+            }))
         };
         for (probe, expected) in [
             (json!({ "exec": { "command": ["a", "b"] } }), Ok(Check::Exec(vec!["a".into(), "b".into()]))),
             (json!({ "httpGet": { "port": "web" } }), http("/", 8080, false)),
-            (json!({ "httpGet": { "port": 9, "path": "h?x=1", "scheme": "HTTPS" } }), http("/h?x=1", 9, true)),
+            (
+                json!({ "httpGet": { "port": 9, "path": "h?x=1", "scheme": "HTTPS" } }),
+                http("/h?x=1", 9, true),
+            ),
             (json!({ "httpGet": { "port": "no" } }), Err("couldn't find port: no in container c".to_owned())),
-            (json!({ "tcpSocket": { "port": "81", "host": "h" } }),
-             Ok(Check::Network(Target::Tcp { host: "h".into(), port: 81 }))),
+            (
+                json!({ "tcpSocket": { "port": "81", "host": "h" } }),
+                Ok(Check::Network(Target::Tcp { host: "h".into(), port: 81 })),
+            ),
             (json!({ "tcpSocket": { "port": 0 } }), Err("invalid port number: 0".to_owned())),
             (json!({ "grpc": { "port": 70000 } }), Err("invalid port number: 70000".to_owned())),
             (json!({}), Err("missing probe handler".to_owned())),
@@ -228,7 +246,8 @@ mod tests {
         let schedule = Schedule::of(&probe);
         let mut tally = Tally::default();
         let answers = [true, true, false, false, true, false, false, false, false, true, true];
-        let verdicts: Vec<Option<bool>> = answers.iter().map(|answer| tally.add(*answer, &schedule)).collect();
+        let verdicts: Vec<Option<bool>> =
+            answers.iter().map(|answer| tally.add(*answer, &schedule)).collect();
         let (yes, no) = (Some(true), Some(false));
         assert_eq!(verdicts, [None, yes, None, None, None, None, None, no, no, None, yes]);
     }

@@ -46,7 +46,9 @@ pub(super) async fn answer(
         let (runtime, uid, id) = (Arc::clone(&runtime), uid.clone(), id.clone());
         Box::pin(async move {
             let observed = runtime.observe_pod(&uid).await.ok().flatten();
-            observed.is_some_and(|pod| pod.containers.iter().any(|instance| instance.id == id && instance.is_running()))
+            observed.is_some_and(|pod| {
+                pod.containers.iter().any(|instance| instance.id == id && instance.is_running())
+            })
         })
     };
     let stop = server.stop.clone();
@@ -80,7 +82,9 @@ fn none_yet(want: &Pod, container: &str, previous: bool) -> Status {
         return Status::bad_request(format!("container {container:?} in pod {name:?} is not available"));
     }
     if previous {
-        return Status::bad_request(format!("previous terminated container {container:?} in pod {name:?} not found"));
+        return Status::bad_request(format!(
+            "previous terminated container {container:?} in pod {name:?} not found"
+        ));
     }
     let status = want.status.as_ref();
     let statuses = status.iter().flat_map(|status| {
@@ -100,17 +104,20 @@ fn options(query: &Query, now: meta::Timestamp) -> Result<LogOptions, Status> {
             .map(Some)
             .map_err(|_| Status::bad_request(format!("{key}: {text:?} is not a number of 0 or more"))),
     };
-    let since = match (number("sinceSeconds")?, query.get("sinceTime")) {
-        (Some(seconds), _) => {
-            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-            now.checked_sub(jiff::SignedDuration::from_secs(seconds)).ok()
-        }
-        (None, Some(text)) => {
-            let time = text.parse();
-            Some(time.map_err(|_| Status::bad_request(format!("sinceTime: {text:?} is not an RFC 3339 time")))?)
-        }
-        (None, None) => None,
-    };
+    let since =
+        match (number("sinceSeconds")?, query.get("sinceTime")) {
+            (Some(seconds), _) => {
+                let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+                now.checked_sub(jiff::SignedDuration::from_secs(seconds)).ok()
+            }
+            (None, Some(text)) => {
+                let time = text.parse();
+                Some(time.map_err(|_| {
+                    Status::bad_request(format!("sinceTime: {text:?} is not an RFC 3339 time"))
+                })?)
+            }
+            (None, None) => None,
+        };
     Ok(LogOptions {
         follow: query.flag("follow"),
         tail_lines: number("tailLines")?,
@@ -121,7 +128,9 @@ fn options(query: &Query, now: meta::Timestamp) -> Result<LogOptions, Status> {
             Some("Stdout") => Which::Stdout,
             Some("Stderr") => Which::Stderr,
             None | Some("" | "All") => Which::All,
-            Some(other) => return Err(Status::bad_request(format!("stream: {other:?} is none of All, Stdout, Stderr"))),
+            Some(other) => {
+                return Err(Status::bad_request(format!("stream: {other:?} is none of All, Stdout, Stderr")));
+            }
         },
     })
 }

@@ -88,7 +88,13 @@ impl Bound {
     pub(crate) async fn serve(self, agent: Arc<Agent>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let server = Server { agent, users: self.users, acceptor: self.acceptor, tasks: tasks.clone(), stop: stop.clone() };
+        let server = Server {
+            agent,
+            users: self.users,
+            acceptor: self.acceptor,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
         loop {
             // Without a free slot nobody is accepted: clients wait in the listener's queue.
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };

@@ -57,7 +57,8 @@ pub(super) async fn port_forward(
     query: &Query,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    let observed = server.agent.runtime.observe_pod(pod::uid(want)).await.map_err(|error| runtime_error(&error))?;
+    let observed =
+        server.agent.runtime.observe_pod(pod::uid(want)).await.map_err(|error| runtime_error(&error))?;
     let sandbox = observed.as_ref().and_then(|observed| observed.sandbox()).map(|sandbox| sandbox.id.clone());
     let sandbox =
         sandbox.ok_or_else(|| Status::bad_request(format!("pod {} has no sandbox yet", pod::name(want))))?;
@@ -80,10 +81,13 @@ async fn forward(
         return Err(Status::bad_request("Upgrade request required"));
     }
     let StreamUrl(url) = server.agent.runtime.stream(stream).await.map_err(|error| runtime_error(&error))?;
-    let internal = |what: &'static str| move |error: &dyn std::fmt::Display| Status::internal(format!("{what}: {error}"));
+    let internal = |what: &'static str| {
+        move |error: &dyn std::fmt::Display| Status::internal(format!("{what}: {error}"))
+    };
     let uri: Uri = url.parse().map_err(|error| internal("the runtime's streaming address")(&error))?;
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-    let socket = TcpStream::connect(&authority).await.map_err(|error| internal("connect to the runtime")(&error))?;
+    let socket =
+        TcpStream::connect(&authority).await.map_err(|error| internal("connect to the runtime")(&error))?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
     let (mut send, connection) = handshake.map_err(|error| internal("connect to the runtime")(&error))?;
     let stop = server.stop.clone();
@@ -101,7 +105,8 @@ async fn forward(
     if let Some(headers) = upstream.headers_mut() {
         copy_headers(request.headers(), headers);
     }
-    let upstream = upstream.body(Empty::<Bytes>::new()).map_err(|error| internal("forward the request")(&error))?;
+    let upstream =
+        upstream.body(Empty::<Bytes>::new()).map_err(|error| internal("forward the request")(&error))?;
     let mut answer =
         send.send_request(upstream).await.map_err(|error| internal("forward the request")(&error))?;
     let mut response = Response::builder().status(answer.status());

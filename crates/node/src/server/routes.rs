@@ -113,7 +113,9 @@ impl Server {
             ["healthz"] if get => Ok(Response::new(full("ok"))),
             ["pods"] if get => Ok(json_response(&self.pod_list())),
             ["metrics"] if get => stats::metrics(&self.agent).await,
-            ["stats", "summary"] if get => stats::summary(&self.agent).await.map(|value| json_response(&value)),
+            ["stats", "summary"] if get => {
+                stats::summary(&self.agent).await.map(|value| json_response(&value))
+            }
             ["containerLogs", namespace, name, container] if get => {
                 let want = self.pod(namespace, name, None)?;
                 logs::answer(self, &want, container, &query).await
@@ -161,11 +163,15 @@ fn json_response(value: &serde_json::Value) -> Response<Body> {
 
 /// The container that runs now, as the runtime knows it.
 pub(super) async fn running(server: &Server, want: &Pod, container: &str) -> Result<String, Status> {
-    let observed = server.agent.runtime.observe_pod(pod::uid(want)).await.map_err(|error| runtime_error(&error))?;
+    let observed =
+        server.agent.runtime.observe_pod(pod::uid(want)).await.map_err(|error| runtime_error(&error))?;
     let found = observed.as_ref().and_then(|observed| observed.container(container));
     match found {
         Some(found) if found.is_running() => Ok(found.id.clone()),
-        Some(_) => Err(Status::bad_request(format!("container {container:?} of pod {} is not running", pod::name(want)))),
+        Some(_) => Err(Status::bad_request(format!(
+            "container {container:?} of pod {} is not running",
+            pod::name(want)
+        ))),
         None => Err(Status::new(404, Reason::NotFound, format!("container not found ({container:?})"))),
     }
 }
@@ -176,7 +182,8 @@ mod tests {
 
     #[test]
     fn queries() {
-        let query = Query::parse("command=sh&command=-c&command=echo+%24A%26b&tty=1&stdin=true&x=%zz&output=0");
+        let query =
+            Query::parse("command=sh&command=-c&command=echo+%24A%26b&tty=1&stdin=true&x=%zz&output=0");
         assert_eq!(query.all("command"), ["sh", "-c", "echo $A&b"]);
         assert!(query.flag("tty") && query.flag("stdin") && !query.flag("output") && !query.flag("none"));
         assert_eq!(query.get("x"), Some("%zz"));

@@ -69,7 +69,11 @@ pub(super) async fn metrics(agent: &Agent) -> Result<Response<Body>, Status> {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = writeln!(text, "# TYPE kubelet_active_pods gauge\nkubelet_active_pods {}", pods.len());
-    let _ = writeln!(text, "# TYPE kubelet_running_containers gauge\nkubelet_running_containers {}", stats.containers.len());
+    let _ = writeln!(
+        text,
+        "# TYPE kubelet_running_containers gauge\nkubelet_running_containers {}",
+        stats.containers.len()
+    );
     let labels = |container: &ContainerStats| {
         let want = pods.iter().find(|want| pod::uid(want) == container.pod_uid);
         let (namespace, name) = want.map_or(("", ""), |want| (pod::namespace(want), pod::name(want)));
@@ -77,7 +81,8 @@ pub(super) async fn metrics(agent: &Agent) -> Result<Response<Body>, Status> {
     };
     let _ = writeln!(text, "# TYPE container_cpu_usage_seconds_total counter");
     for container in &stats.containers {
-        let (whole, part) = (container.cpu_nanoseconds / 1_000_000_000, container.cpu_nanoseconds % 1_000_000_000);
+        let (whole, part) =
+            (container.cpu_nanoseconds / 1_000_000_000, container.cpu_nanoseconds % 1_000_000_000);
         let _ = writeln!(text, "container_cpu_usage_seconds_total{} {whole}.{part:09}", labels(container));
     }
     let _ = writeln!(text, "# TYPE container_memory_working_set_bytes gauge");

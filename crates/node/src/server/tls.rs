@@ -13,7 +13,9 @@ use super::{ServerError, ServerOptions};
 
 /// Accepts clients with a certificate of the given CA.
 pub(super) fn acceptor(options: &ServerOptions) -> Result<TlsAcceptor, ServerError> {
-    let fail = |what: &'static str| move |error: &dyn std::fmt::Display| ServerError::Tls(format!("{what}: {error}"));
+    let fail = |what: &'static str| {
+        move |error: &dyn std::fmt::Display| ServerError::Tls(format!("{what}: {error}"))
+    };
     let certificates = |pem: &str, what: &'static str| {
         let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
         match all {
@@ -23,7 +25,8 @@ pub(super) fn acceptor(options: &ServerOptions) -> Result<TlsAcceptor, ServerErr
         }
     };
     let chain = certificates(&options.certificate_pem, "the kubelet's certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(options.key_pem.as_bytes()).map_err(|e| fail("the kubelet's key")(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(options.key_pem.as_bytes())
+        .map_err(|e| fail("the kubelet's key")(&e))?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&options.client_ca_pem, "the client CA")? {
         roots.add(certificate).map_err(|error| fail("the client CA")(&error))?;

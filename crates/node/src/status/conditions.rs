@@ -111,7 +111,10 @@ fn containers_ready(want: &Pod, phase: &str, init: &[ContainerStatus], main: &[C
     if unready.is_empty() {
         return Verdict::yes();
     }
-    Verdict::no("ContainersNotReady", Some(format!("containers with unready status: [{}]", unready.join(" "))))
+    Verdict::no(
+        "ContainersNotReady",
+        Some(format!("containers with unready status: [{}]", unready.join(" "))),
+    )
 }
 
 /// Ready: the containers are, and every readiness gate's condition is True (KEP-580).
@@ -125,7 +128,10 @@ fn ready(want: &Pod, phase: &str, containers: &Verdict) -> Verdict {
     let gates = want.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
     let unmet: Vec<String> = gates
         .filter_map(|gate| match find(want, &gate.condition_type) {
-            None => Some(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type)),
+            None => Some(format!(
+                "corresponding condition of pod readiness gate {:?} does not exist.",
+                gate.condition_type
+            )),
             Some(own) if own.status != "True" => Some(format!(
                 "the status of pod readiness gate {:?} is not \"True\", but {}",
                 gate.condition_type, own.status
@@ -133,5 +139,9 @@ fn ready(want: &Pod, phase: &str, containers: &Verdict) -> Verdict {
             Some(_) => None,
         })
         .collect();
-    if unmet.is_empty() { Verdict::yes() } else { Verdict::no("ReadinessGatesNotReady", Some(unmet.join(", "))) }
+    if unmet.is_empty() {
+        Verdict::yes()
+    } else {
+        Verdict::no("ReadinessGatesNotReady", Some(unmet.join(", ")))
+    }
 }

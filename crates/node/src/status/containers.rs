@@ -31,7 +31,31 @@ pub(super) fn statuses(want: &Pod, have: &Observed, node: &NodeFacts, group: Gro
     members.into_iter().map(|member| status(want, have, node, group, member)).collect()
 }
 
-fn status(want: &Pod, have: &Observed, node: &NodeFacts, group: Group, member: Member<'_>) -> ContainerStatus {
+/// Ephemeral containers are not run here; whoever added one is told so.
+pub(super) fn ephemeral(want: &Pod) -> Vec<ContainerStatus> {
+    let asked = want.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    let refused = asked.map(|container| {
+        let waiting = ContainerStateWaiting {
+            reason: Some("NotSupported".to_owned()),
+            message: Some("ephemeral containers are not supported by this node; use kubectl exec".to_owned()),
+        };
+        ContainerStatus {
+            name: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
+            state: Some(WireState { waiting: Some(waiting), ..WireState::default() }),
+            ..ContainerStatus::default()
+        }
+    });
+    refused.collect()
+}
+
+fn status(
+    want: &Pod,
+    have: &Observed,
+    node: &NodeFacts,
+    group: Group,
+    member: Member<'_>,
+) -> ContainerStatus {
     let name = &member.container.name;
     let old = reported(want, group, name);
     let none = Facts::default();
@@ -49,7 +73,13 @@ fn status(want: &Pod, have: &Observed, node: &NodeFacts, group: Group, member: M
     let waiting = waiting(want, have, member, container, facts);
     let before = previous(have, old, container, facts, node);
     let (state, last_state) = match (running, terminated, waiting) {
-        (Some(at), _, _) => (WireState { running: Some(ContainerStateRunning { started_at: Some(Time(at)) }), ..WireState::default() }, before),
+        (Some(at), _, _) => (
+            WireState {
+                running: Some(ContainerStateRunning { started_at: Some(Time(at)) }),
+                ..WireState::default()
+            },
+            before,
+        ),
         (None, Some(ended), Some(waiting)) => (
             WireState { waiting: Some(waiting), ..WireState::default() },
             Some(WireState { terminated: Some(ended), ..WireState::default() }),
@@ -152,9 +182,15 @@ fn failing(member: Member<'_>, facts: &Facts) -> Option<ContainerStateWaiting> {
     if pulling && failure.backoff.step > backoff::INITIAL {
         let image = member.container.image.as_deref().unwrap_or_default();
         let message = format!("Back-off pulling image {image:?}: {}: {}", failure.reason, failure.message);
-        return Some(ContainerStateWaiting { reason: Some("ImagePullBackOff".to_owned()), message: Some(message) });
+        return Some(ContainerStateWaiting {
+            reason: Some("ImagePullBackOff".to_owned()),
+            message: Some(message),
+        });
     }
-    Some(ContainerStateWaiting { reason: Some(failure.reason.clone()), message: Some(failure.message.clone()) })
+    Some(ContainerStateWaiting {
+        reason: Some(failure.reason.clone()),
+        message: Some(failure.message.clone()),
+    })
 }
 
 /// Why an ended container waits to run again; `None` when it stays as it is.
@@ -187,7 +223,8 @@ fn waiting(
 }
 
 fn terminated(container: &ObservedContainer, facts: &Facts, id: &str) -> Option<ContainerStateTerminated> {
-    let ContainerState::Exited { started_at, finished_at, exit_code, reason, message } = &container.state else {
+    let ContainerState::Exited { started_at, finished_at, exit_code, reason, message } = &container.state
+    else {
         return None;
     };
     let file = facts.termination_message.as_ref().filter(|(of, _)| *of == container.id).map(|(_, text)| text);
@@ -216,13 +253,18 @@ fn previous(
     facts: &Facts,
     node: &NodeFacts,
 ) -> Option<WireState> {
-    let before = have.containers().find(|other| other.name == container.name && other.attempt < container.attempt);
+    let before =
+        have.containers().find(|other| other.name == container.name && other.attempt < container.attempt);
     let ended = before.and_then(|before| {
         let mut ended = terminated(before, facts, &format!("{}://{}", node.runtime, before.id))?;
         // The message file was read while that attempt was the newest; the report has it.
         let told = old.and_then(|old| {
             let states = [old.state.as_ref(), old.last_state.as_ref()];
-            states.into_iter().flatten().filter_map(|state| state.terminated.clone()).find(|t| t.container_id == ended.container_id)
+            states
+                .into_iter()
+                .flatten()
+                .filter_map(|state| state.terminated.clone())
+                .find(|t| t.container_id == ended.container_id)
         });
         if let Some(told) = told {
             ended.message = told.message;
@@ -238,5 +280,7 @@ fn previous(
         return old.last_state.clone();
     }
     let state = old.state.as_ref().and_then(|state| state.terminated.clone());
-    state.map(|ended| WireState { terminated: Some(ended), ..WireState::default() }).or_else(|| old.last_state.clone())
+    state
+        .map(|ended| WireState { terminated: Some(ended), ..WireState::default() })
+        .or_else(|| old.last_state.clone())
 }

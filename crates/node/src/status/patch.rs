@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 /// The fields of the status that the node owns. Others (`nominatedNodeName`, `resourceClaimStatuses`,
 /// ...) are never touched.
-const OWNED: [&str; 12] = [
+const OWNED: [&str; 13] = [
     "observedGeneration",
     "phase",
     "reason",
@@ -18,6 +18,7 @@ const OWNED: [&str; 12] = [
     "podIPs",
     "initContainerStatuses",
     "containerStatuses",
+    "ephemeralContainerStatuses",
 ];
 
 /// `None` when nothing changed. Conditions are merged by type, so only changed ones are sent; the

@@ -10,7 +10,8 @@ pub(super) fn is_down(status: &ContainerStatus) -> bool {
 }
 
 fn exit_code(status: &ContainerStatus) -> Option<i32> {
-    let terminated = |state: &Option<ContainerState>| state.as_ref()?.terminated.as_ref().map(|t| t.exit_code);
+    let terminated =
+        |state: &Option<ContainerState>| state.as_ref()?.terminated.as_ref().map(|t| t.exit_code);
     terminated(&status.state).or_else(|| terminated(&status.last_state))
 }
 
@@ -25,7 +26,8 @@ pub(super) fn phase(
     if ended {
         let regular = pod::init(want).filter(|member| member.role == runtime::action::Role::Init);
         let names: Vec<&str> = regular.map(|member| member.container.name.as_str()).collect();
-        let init_ok = init.iter().filter(|s| names.contains(&s.name.as_str())).all(|s| exit_code(s) == Some(0));
+        let init_ok =
+            init.iter().filter(|s| names.contains(&s.name.as_str())).all(|s| exit_code(s) == Some(0));
         let main_ok = main.iter().all(|status| exit_code(status) == Some(0));
         return if init_ok && main_ok { "Succeeded" } else { "Failed" };
     }

@@ -114,18 +114,31 @@ fn phases() {
         (pod(|_| {}), Observed::default(), "Pending | ContainerCreating | ContainersNotReady"),
         (pod(|_| {}), have(vec![("c", 0, running())]), "Running | running | ContainersNotReady"),
         (pod(|_| {}), ready(have(vec![("c", 0, running())])), "Running | running | True"),
-        (pod(|_| {}), crashed(have(vec![("c", 1, exited(1))])), "Running | CrashLoopBackOff | ContainersNotReady"),
+        (
+            pod(|_| {}),
+            crashed(have(vec![("c", 1, exited(1))])),
+            "Running | CrashLoopBackOff | ContainersNotReady",
+        ),
         (policy("OnFailure"), have(vec![("c", 0, exited(0))]), "Succeeded | Completed:0 | PodCompleted"),
         (policy("Never"), have(vec![("c", 0, exited(0))]), "Succeeded | Completed:0 | PodCompleted"),
         (policy("Never"), have(vec![("c", 0, exited(9))]), "Failed | Error:9 | PodFailed"),
         (deleting(), have(vec![("c", 0, exited(0))]), "Succeeded | Completed:0 | PodCompleted"),
         (deleting(), ready(have(vec![("c", 0, running())])), "Running | running | True"),
-        (pod(|value| value["spec"]["initContainers"] = json!([{ "name": "i", "image": "x" }])),
-         have(vec![("i", 0, running())]), "Pending | PodInitializing | ContainersNotReady"),
-        (pod(|value| value["spec"]["readinessGates"] = json!([{ "conditionType": "x" }])),
-         ready(have(vec![("c", 0, running())])), "Running | running | ReadinessGatesNotReady"),
-        (pod(|value| value["status"] = json!({ "phase": "Failed", "reason": "Evicted" })),
-         ready(have(vec![("c", 0, running())])), "Failed | running | PodFailed"),
+        (
+            pod(|value| value["spec"]["initContainers"] = json!([{ "name": "i", "image": "x" }])),
+            have(vec![("i", 0, running())]),
+            "Pending | PodInitializing | ContainersNotReady",
+        ),
+        (
+            pod(|value| value["spec"]["readinessGates"] = json!([{ "conditionType": "x" }])),
+            ready(have(vec![("c", 0, running())])),
+            "Running | running | ReadinessGatesNotReady",
+        ),
+        (
+            pod(|value| value["status"] = json!({ "phase": "Failed", "reason": "Evicted" })),
+            ready(have(vec![("c", 0, running())])),
+            "Failed | running | PodFailed",
+        ),
     ] {
         assert_eq!(words(&derive(&want, &have, &facts(), at(5))), expected, "{want:?}");
     }
@@ -141,9 +154,15 @@ fn failures_say_why() {
         backoff: Backoff { step: Duration::from_secs(step), at: at(0) },
     };
     have.facts.entry("c".into()).or_default().failure = Some(failure(10));
-    assert_eq!(words(&derive(&pod(|_| {}), &have, &facts(), at(5))), "Pending | ErrImagePull | ContainersNotReady");
+    assert_eq!(
+        words(&derive(&pod(|_| {}), &have, &facts(), at(5))),
+        "Pending | ErrImagePull | ContainersNotReady"
+    );
     have.facts.entry("c".into()).or_default().failure = Some(failure(20));
-    assert_eq!(words(&derive(&pod(|_| {}), &have, &facts(), at(5))), "Pending | ImagePullBackOff | ContainersNotReady");
+    assert_eq!(
+        words(&derive(&pod(|_| {}), &have, &facts(), at(5))),
+        "Pending | ImagePullBackOff | ContainersNotReady"
+    );
     have.rejected = Some(Rejection { reason: "OutOfcpu".into(), message: "m".into() });
     let status = derive(&pod(|_| {}), &have, &facts(), at(5));
     assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("OutOfcpu")));
@@ -170,8 +189,12 @@ fn patches_are_small_and_settle() {
     let change = patch(&want, &derive(&want, &state, &facts(), at(9))).unwrap();
     let changed: Vec<&String> = change["status"].as_object().unwrap().keys().collect();
     assert_eq!(changed, ["conditions", "containerStatuses"]);
-    let kinds: Vec<&str> =
-        change["status"]["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> = change["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["type"].as_str().unwrap())
+        .collect();
     assert_eq!(kinds, ["Ready", "ContainersReady"]);
     assert_eq!(change["status"]["conditions"][0]["reason"], Value::Null, "the old reason is taken back");
     assert_eq!(change["metadata"]["uid"], "u");

@@ -24,12 +24,17 @@ pub(super) fn resolve(pod: &Pod, volume: &Volume, name: &str, inputs: &Inputs) -
         return refuse(format!("persistentvolumeclaim {name:?} not found"));
     };
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
-    let Some(volume_name) = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).filter(|n| !n.is_empty())
+    let Some(volume_name) =
+        claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).filter(|n| !n.is_empty())
     else {
-        return refuse(format!("persistentvolumeclaim {name:?} is not bound to a volume yet (phase {phase})"));
+        return refuse(format!(
+            "persistentvolumeclaim {name:?} is not bound to a volume yet (phase {phase})"
+        ));
     };
     let Some(spec) = bound.as_ref().and_then(|bound| bound.spec.as_ref()) else {
-        return refuse(format!("persistentvolume {volume_name:?} of persistentvolumeclaim {name:?} not found"));
+        return refuse(format!(
+            "persistentvolume {volume_name:?} of persistentvolumeclaim {name:?} not found"
+        ));
     };
     let is_ours = spec.claim_ref.as_ref().is_some_and(|claimed| {
         claimed.name.as_deref() == Some(name)
@@ -37,7 +42,9 @@ pub(super) fn resolve(pod: &Pod, volume: &Volume, name: &str, inputs: &Inputs) -
             && (claimed.uid.is_none() || claimed.uid == claim.metadata.uid)
     });
     if !is_ours {
-        return refuse(format!("persistentvolume {volume_name:?} is not bound to persistentvolumeclaim {name:?}"));
+        return refuse(format!(
+            "persistentvolume {volume_name:?} is not bound to persistentvolumeclaim {name:?}"
+        ));
     }
     if spec.volume_mode.as_deref() == Some("Block") {
         return Err(not_supported(volume, "a block volume"));

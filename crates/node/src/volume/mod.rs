@@ -7,8 +7,8 @@
 //! limit of an emptyDir bounds a Memory one; on disk it is not enforced.
 
 mod claim;
-mod payload;
 mod mount;
+mod payload;
 
 #[cfg(test)]
 mod tests;

@@ -38,7 +38,11 @@ pub fn mounts(
     let mut list = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         if !volumes.contains_key(&mount.name) {
-            return Err(VolumeError::Claim(format!("volume {:?} of pod {} is not mounted", mount.name, crate::pod::long_name(pod))));
+            return Err(VolumeError::Claim(format!(
+                "volume {:?} of pod {} is not mounted",
+                mount.name,
+                crate::pod::long_name(pod)
+            )));
         }
         let sub_path = match (mount.sub_path_expr.as_deref(), mount.sub_path.as_deref()) {
             (Some(expr), _) if !expr.is_empty() => expand(expr, |name| env.get(name).map(String::as_str)),

@@ -1,6 +1,9 @@
 //! Volumes made of files: configMap, secret, downwardAPI and projected.
 
-use std::{collections::BTreeMap, path::{Component, Path}};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path},
+};
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection};
 

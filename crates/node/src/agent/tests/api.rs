@@ -100,7 +100,8 @@ impl Api {
                 if let Some(found) = check(self) {
                     return found;
                 }
-                let _told = tokio::time::timeout(std::time::Duration::from_millis(200), changed.changed()).await;
+                let _told =
+                    tokio::time::timeout(std::time::Duration::from_millis(200), changed.changed()).await;
             }
         };
         match tokio::time::timeout(std::time::Duration::from_secs(3600), wait).await {
@@ -108,7 +109,10 @@ impl Api {
             Err(_) => {
                 let state = self.state.lock().unwrap();
                 let pods: Vec<_> = state.objects.iter().filter(|(key, _)| key.0 == "pods").collect();
-                panic!("never happened: {what}\n{pods:#?}\n{:#?}", state.log.iter().filter(|w| !w.contains("leases")).collect::<Vec<_>>())
+                panic!(
+                    "never happened: {what}\n{pods:#?}\n{:#?}",
+                    state.log.iter().filter(|w| !w.contains("leases")).collect::<Vec<_>>()
+                )
             }
         }
     }
@@ -136,7 +140,8 @@ impl Api {
             (&Method::POST, [_]) => {
                 let mut object = body;
                 object["metadata"]["namespace"] = json!(namespace);
-                let key = (plural, namespace.to_owned(), object["metadata"]["name"].as_str().unwrap().to_owned());
+                let key =
+                    (plural, namespace.to_owned(), object["metadata"]["name"].as_str().unwrap().to_owned());
                 if state.objects.contains_key(&key) { status(409) } else { value(&state.store(key, object)) }
             }
             (&Method::POST, ["serviceaccounts", _, "token"]) => {
@@ -148,7 +153,10 @@ impl Api {
                 let key = (plural, namespace.to_owned(), (*name).to_owned());
                 match state.objects.get(&key).cloned() {
                     None => status(404),
-                    Some(old) if !body["metadata"]["uid"].is_null() && body["metadata"]["uid"] != old["metadata"]["uid"] => {
+                    Some(old)
+                        if !body["metadata"]["uid"].is_null()
+                            && body["metadata"]["uid"] != old["metadata"]["uid"] =>
+                    {
                         status(409)
                     }
                     Some(mut object) => {
@@ -174,7 +182,8 @@ impl State {
     fn store(&mut self, key: (String, String, String), mut object: Value) -> Value {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
-        let kind = if self.objects.insert(key.clone(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+        let kind =
+            if self.objects.insert(key.clone(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
         self.publish(&key.0, kind, &object);
         object
     }
@@ -274,7 +283,8 @@ fn merge(into: &mut Value, patch: &Value) {
             }
             (_, Value::Object(_)) => merge(map.entry(key.clone()).or_insert_with(|| json!({})), change),
             (_, Value::Array(items)) => {
-                let items: Vec<Value> = items.iter().filter(|item| item["$patch"].is_null()).cloned().collect();
+                let items: Vec<Value> =
+                    items.iter().filter(|item| item["$patch"].is_null()).cloned().collect();
                 map.insert(key.clone(), Value::Array(items));
             }
             (_, other) => {

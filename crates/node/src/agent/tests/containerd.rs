@@ -28,8 +28,10 @@ impl Clock for Wall {
 /// The file of an image that `images/build.sh` makes; built at most once, whoever asks.
 fn image(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().unwrap().join("../..");
-    let output = std::env::var_os("KEELSON_IMAGE_DIR").map_or_else(|| root.join("target/images"), PathBuf::from);
-    let built = Command::new(root.join("images/build.sh")).arg("--output").arg(&output).arg(name).status().unwrap();
+    let output =
+        std::env::var_os("KEELSON_IMAGE_DIR").map_or_else(|| root.join("target/images"), PathBuf::from);
+    let built =
+        Command::new(root.join("images/build.sh")).arg("--output").arg(&output).arg(name).status().unwrap();
     assert!(built.success(), "images/build.sh {name} failed");
     output.join(format!("{name}.tar"))
 }
@@ -114,20 +116,26 @@ fn objects(api: &Api, root: &Path) {
     let meta = |name: &str| json!({ "name": name, "namespace": "ns", "uid": format!("uid-{name}") });
     api.put("configmaps", json!({ "metadata": meta("cm"), "data": { "a": "hello" } }));
     api.put("secrets", json!({ "metadata": meta("s"), "data": { "key": "aHVudGVyMg==" } }));
-    api.put("persistentvolumeclaims", json!({
-        "metadata": meta("claim"), "spec": { "volumeName": "pv" }, "status": { "phase": "Bound" }
-    }));
-    api.put("persistentvolumes", json!({
-        "metadata": { "name": "pv", "namespace": "", "finalizers": [crate::LOCAL_PATH_FINALIZER] },
-        "spec": {
-            "claimRef": { "namespace": "ns", "name": "claim", "uid": "uid-claim" },
-            "hostPath": { "path": root.join("volumes/pv"), "type": "DirectoryOrCreate" },
-            "persistentVolumeReclaimPolicy": "Delete",
-            "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
-                { "key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"] }] }] } }
-        },
-        "status": { "phase": "Bound" }
-    }));
+    api.put(
+        "persistentvolumeclaims",
+        json!({
+            "metadata": meta("claim"), "spec": { "volumeName": "pv" }, "status": { "phase": "Bound" }
+        }),
+    );
+    api.put(
+        "persistentvolumes",
+        json!({
+            "metadata": { "name": "pv", "namespace": "", "finalizers": [crate::LOCAL_PATH_FINALIZER] },
+            "spec": {
+                "claimRef": { "namespace": "ns", "name": "claim", "uid": "uid-claim" },
+                "hostPath": { "path": root.join("volumes/pv"), "type": "DirectoryOrCreate" },
+                "persistentVolumeReclaimPolicy": "Delete",
+                "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
+                    { "key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"] }] }] } }
+            },
+            "status": { "phase": "Bound" }
+        }),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +164,8 @@ async fn life(private: &Private, root: &Path) {
     let before = api.until("the pod is ready", running).await;
     let ip = before["status"]["podIP"].as_str().unwrap();
     let log = std::fs::read_to_string(root.join("node/logs/ns_p_uid-p/c/0.log")).unwrap();
-    let said: Vec<&str> = log.lines().filter_map(|line| line.split_once(" F ")).map(|(_, text)| text).collect();
+    let said: Vec<&str> =
+        log.lines().filter_map(|line| line.split_once(" F ")).map(|(_, text)| text).collect();
     let hook = said.get(3).copied().unwrap_or_default();
     assert!(hook == "init first hook" || hook == "init first hook /shared/hook", "{said:?}");
     assert_eq!(said[0], format!("env hello {ip} /home/hello"));
@@ -169,7 +178,10 @@ async fn life(private: &Private, root: &Path) {
 
     agent.stop().await;
     let agent = start(&api, Arc::clone(&runtime), root);
-    api.put("configmaps", json!({ "metadata": { "name": "cm", "namespace": "ns" }, "data": { "a": "changed" } }));
+    api.put(
+        "configmaps",
+        json!({ "metadata": { "name": "cm", "namespace": "ns" }, "data": { "a": "changed" } }),
+    );
     let config = volumes.join("config/a");
     // The new agent makes the volumes anew, which is also how they are refreshed.
     while std::fs::read_to_string(&config).unwrap() != "changed" {
@@ -182,12 +194,16 @@ async fn life(private: &Private, root: &Path) {
     let last = api.until("the pod is gone", |api| api.last("pods", "ns", "p")).await;
     let ended = &last["status"]["containerStatuses"][0]["state"]["terminated"];
     assert_eq!((&ended["exitCode"], &ended["message"]), (&json!(3), &json!("bye\n")), "{ended}");
-    while !runtime.observe().await.unwrap().is_empty() || root.join("node/pods/uid-p").exists() {
+    let left = || root.join("node/pods/uid-p").exists() || root.join("node/logs/ns_p_uid-p").exists();
+    while !runtime.observe().await.unwrap().is_empty() || left() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(!root.join("node/logs/ns_p_uid-p").exists(), "logs go with the pod");
     assert_eq!(std::fs::read_to_string(root.join("volumes/pv/rows")).unwrap(), "row\n", "the volume stays");
-    assert_eq!(std::fs::read_to_string(root.join("volumes/pv/stopped")).unwrap(), "stopping\n", "preStop ran");
+    assert_eq!(
+        std::fs::read_to_string(root.join("volumes/pv/stopped")).unwrap(),
+        "stopping\n",
+        "preStop ran"
+    );
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains("/node/pods/uid-p"), "no mount is left");
 

@@ -45,14 +45,22 @@ impl World {
         let clock = Arc::new(Virtual(tokio::time::Instant::now()));
         let settings = Settings { pod_cidr: Some("10.244.0.0/24".into()), ..Settings::default() };
         let runtime = Simulated::new(clock.clone(), settings).unwrap();
-        let measured = Measured { cpus: 4, memory_bytes: 8 << 30, memory_available_bytes: 8 << 30, ..Measured::default() };
+        let measured = Measured {
+            cpus: 4,
+            memory_bytes: 8 << 30,
+            memory_available_bytes: 8 << 30,
+            ..Measured::default()
+        };
         let memory = Arc::new(host::Memory::new(measured));
         let mut world = Self { api: Api::new(), runtime, memory, clock, agent: None };
         world.start_with(server);
-        world.api.until("the node is ready", |api| {
-            let node = api.get("nodes", "", "n1")?;
-            (condition(&node, "Ready") == "True").then_some(())
-        }).await;
+        world
+            .api
+            .until("the node is ready", |api| {
+                let node = api.get("nodes", "", "n1")?;
+                (condition(&node, "Ready") == "True").then_some(())
+            })
+            .await;
         world
     }
 
@@ -82,31 +90,40 @@ impl World {
     fn pod(&self, name: &str, annotations: Value, spec: Value) {
         let mut spec = spec;
         spec["nodeName"] = json!("n1");
-        self.api.put("pods", json!({
-            "metadata": { "name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1,
-                "annotations": annotations },
-            "spec": spec,
-        }));
+        self.api.put(
+            "pods",
+            json!({
+                "metadata": { "name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": 1,
+                    "annotations": annotations },
+                "spec": spec,
+            }),
+        );
     }
 
     async fn phase(&self, name: &str, phase: &str) -> Value {
-        self.api.until(&format!("{name} is {phase}"), |api| {
-            api.get("pods", "ns", name).filter(|pod| pod["status"]["phase"] == phase)
-        }).await
+        self.api
+            .until(&format!("{name} is {phase}"), |api| {
+                api.get("pods", "ns", name).filter(|pod| pod["status"]["phase"] == phase)
+            })
+            .await
     }
 
     async fn waiting(&self, name: &str, reason: &str) -> Value {
-        self.api.until(&format!("{name} waits: {reason}"), |api| {
-            let pod = api.get("pods", "ns", name)?;
-            let waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"].clone();
-            (waiting["reason"] == reason).then_some(waiting)
-        }).await
+        self.api
+            .until(&format!("{name} waits: {reason}"), |api| {
+                let pod = api.get("pods", "ns", name)?;
+                let waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+                (waiting["reason"] == reason).then_some(waiting)
+            })
+            .await
     }
 
     async fn ready(&self, name: &str, status: &str) -> Value {
-        self.api.until(&format!("{name} Ready={status}"), |api| {
-            api.get("pods", "ns", name).filter(|pod| condition(pod, "Ready") == status)
-        }).await
+        self.api
+            .until(&format!("{name} Ready={status}"), |api| {
+                api.get("pods", "ns", name).filter(|pod| condition(pod, "Ready") == status)
+            })
+            .await
     }
 }
 
@@ -123,7 +140,11 @@ fn container() -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_pod_runs_is_deleted_and_leaves_nothing() {
     let world = World::new().await;
-    world.pod("web", json!({}), json!({ "containers": [container()], "volumes": [{ "name": "v", "emptyDir": {} }] }));
+    world.pod(
+        "web",
+        json!({}),
+        json!({ "containers": [container()], "volumes": [{ "name": "v", "emptyDir": {} }] }),
+    );
     let pod = world.ready("web", "True").await;
     assert_eq!(pod["status"]["phase"], "Running");
     assert!(pod["status"]["podIP"].as_str().unwrap().starts_with("10.244.0."));
@@ -146,7 +167,11 @@ async fn a_pod_runs_is_deleted_and_leaves_nothing() {
 #[tokio::test(start_paused = true)]
 async fn the_end_is_told_before_the_pod_is_deleted() {
     let world = World::new().await;
-    world.pod("web", json!({ "simulated.keelson.dev/stop-delay": "5s" }), json!({ "containers": [container()] }));
+    world.pod(
+        "web",
+        json!({ "simulated.keelson.dev/stop-delay": "5s" }),
+        json!({ "containers": [container()] }),
+    );
     world.ready("web", "True").await;
     world.api.delete("pods", "ns", "web", Some(2));
     let last = world.api.until("the pod is gone", |api| api.last("pods", "ns", "web")).await;
@@ -158,13 +183,21 @@ async fn the_end_is_told_before_the_pod_is_deleted() {
 #[tokio::test(start_paused = true)]
 async fn crash_loops_back_off() {
     let world = World::new().await;
-    world.pod("bad", json!({ "simulated.keelson.dev/crash-loop": "true" }), json!({ "containers": [container()] }));
+    world.pod(
+        "bad",
+        json!({ "simulated.keelson.dev/crash-loop": "true" }),
+        json!({ "containers": [container()] }),
+    );
     let waiting = world.waiting("bad", "CrashLoopBackOff").await;
     assert_eq!(waiting["message"], "back-off 10s restarting failed container=c pod=bad_ns(uid-bad)");
     let begun = tokio::time::Instant::now();
-    let pod = world.api.until("five restarts", |api| {
-        api.get("pods", "ns", "bad").filter(|pod| pod["status"]["containerStatuses"][0]["restartCount"] == 5)
-    }).await;
+    let pod = world
+        .api
+        .until("five restarts", |api| {
+            api.get("pods", "ns", "bad")
+                .filter(|pod| pod["status"]["containerStatuses"][0]["restartCount"] == 5)
+        })
+        .await;
     let took = begun.elapsed().as_secs();
     assert!((150..=155).contains(&took), "10 + 20 + 40 + 80 s, not {took}");
     assert_eq!(pod["status"]["phase"], "Running");
@@ -176,7 +209,12 @@ async fn jobs_end() {
     let world = World::new().await;
     for (name, annotations, policy, phase) in [
         ("good", json!({ "simulated.keelson.dev/exit-after": "3s" }), "Never", "Succeeded"),
-        ("bad", json!({ "simulated.keelson.dev/exit-after": "3s", "simulated.keelson.dev/exit-code": "3" }), "Never", "Failed"),
+        (
+            "bad",
+            json!({ "simulated.keelson.dev/exit-after": "3s", "simulated.keelson.dev/exit-code": "3" }),
+            "Never",
+            "Failed",
+        ),
         ("fine", json!({ "simulated.keelson.dev/exit-after": "3s" }), "OnFailure", "Succeeded"),
     ] {
         world.pod(name, annotations, json!({ "containers": [container()], "restartPolicy": policy }));
@@ -192,11 +230,15 @@ async fn init_containers_run_in_order() {
     let world = World::new().await;
     let init = |name: &str| json!({ "name": name, "image": "i:1" });
     let sidecar = json!({ "name": "side", "image": "i:1", "restartPolicy": "Always" });
-    world.pod("p", json!({ "simulated.keelson.dev/exit-after.one": "5s", "simulated.keelson.dev/exit-after.two": "5s" }),
-        json!({ "initContainers": [init("one"), sidecar, init("two")], "containers": [container()] }));
+    world.pod(
+        "p",
+        json!({ "simulated.keelson.dev/exit-after.one": "5s", "simulated.keelson.dev/exit-after.two": "5s" }),
+        json!({ "initContainers": [init("one"), sidecar, init("two")], "containers": [container()] }),
+    );
     let pod = world.ready("p", "True").await;
     let statuses = pod["status"]["initContainerStatuses"].as_array().unwrap();
-    let at = |status: &Value, state: &str, field: &str| status["state"][state][field].as_str().unwrap().to_owned();
+    let at =
+        |status: &Value, state: &str, field: &str| status["state"][state][field].as_str().unwrap().to_owned();
     assert!(at(&statuses[0], "terminated", "finishedAt") <= at(&statuses[1], "running", "startedAt"));
     assert!(at(&statuses[1], "running", "startedAt") <= at(&statuses[2], "terminated", "startedAt"));
     let main = &pod["status"]["containerStatuses"][0];
@@ -210,21 +252,38 @@ async fn missing_references_and_images_are_explained_and_cured() {
     world.pod("a", json!({}), json!({ "containers": [{ "name": "c", "image": "app:1", "env": env }] }));
     let waiting = world.waiting("a", "CreateContainerConfigError").await;
     assert_eq!(waiting["message"], "secret \"s\" not found");
-    world.api.put("secrets", json!({ "metadata": { "name": "s", "namespace": "ns" }, "data": { "other": "eA==" } }));
-    world.api.until("the key is missing", |api| {
-        let pod = api.get("pods", "ns", "a")?;
-        let message = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].clone();
-        (message == "couldn't find key k in Secret ns/s").then_some(())
-    }).await;
-    world.api.put("secrets", json!({ "metadata": { "name": "s", "namespace": "ns" }, "data": { "k": "eA==" } }));
+    world.api.put(
+        "secrets",
+        json!({ "metadata": { "name": "s", "namespace": "ns" }, "data": { "other": "eA==" } }),
+    );
+    world
+        .api
+        .until("the key is missing", |api| {
+            let pod = api.get("pods", "ns", "a")?;
+            let message = pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"].clone();
+            (message == "couldn't find key k in Secret ns/s").then_some(())
+        })
+        .await;
+    world
+        .api
+        .put("secrets", json!({ "metadata": { "name": "s", "namespace": "ns" }, "data": { "k": "eA==" } }));
     world.ready("a", "True").await;
     world.pod("b", json!({}), json!({ "containers": [{ "name": "c", "image": "missing.invalid/x:1" }] }));
     world.waiting("b", "ErrImagePull").await;
     let waiting = world.waiting("b", "ImagePullBackOff").await;
-    assert!(waiting["message"].as_str().unwrap().starts_with("Back-off pulling image \"missing.invalid/x:1\": ErrImagePull: "), "{waiting}");
+    assert!(
+        waiting["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("Back-off pulling image \"missing.invalid/x:1\": ErrImagePull: "),
+        "{waiting}"
+    );
     world.pod("c", json!({}), json!({ "containers": [{ "name": "c", "image": "missing.invalid/x:1", "imagePullPolicy": "Never" }] }));
     let waiting = world.waiting("c", "ErrImageNeverPull").await;
-    assert_eq!(waiting["message"], "Container image \"missing.invalid/x:1\" is not present with pull policy of Never");
+    assert_eq!(
+        waiting["message"],
+        "Container image \"missing.invalid/x:1\" is not present with pull policy of Never"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,14 +291,21 @@ async fn probes_decide() {
     let world = World::new().await;
     let probe = json!({ "httpGet": { "port": 80 }, "periodSeconds": 1, "failureThreshold": 2 });
     let probed = json!({ "name": "c", "image": "app:1", "readinessProbe": probe, "livenessProbe": probe });
-    world.pod("p", json!({ "simulated.keelson.dev/readiness": "20s", "simulated.keelson.dev/liveness": "60s" }),
-        json!({ "containers": [probed], "terminationGracePeriodSeconds": 1 }));
+    world.pod(
+        "p",
+        json!({ "simulated.keelson.dev/readiness": "20s", "simulated.keelson.dev/liveness": "60s" }),
+        json!({ "containers": [probed], "terminationGracePeriodSeconds": 1 }),
+    );
     let pod = world.phase("p", "Running").await;
     assert_eq!(condition(&pod, "Ready"), "False");
     world.ready("p", "True").await;
-    let pod = world.api.until("liveness restarts it", |api| {
-        api.get("pods", "ns", "p").filter(|pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1)
-    }).await;
+    let pod = world
+        .api
+        .until("liveness restarts it", |api| {
+            api.get("pods", "ns", "p")
+                .filter(|pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1)
+        })
+        .await;
     assert_eq!(condition(&pod, "Ready"), "False");
 }
 
@@ -247,7 +313,11 @@ async fn probes_decide() {
 async fn a_restart_of_the_agent_keeps_containers() {
     let mut world = World::new().await;
     let probe = json!({ "httpGet": { "port": 80 }, "initialDelaySeconds": 30 });
-    world.pod("kept", json!({}), json!({ "containers": [{ "name": "c", "image": "app:1", "readinessProbe": probe }] }));
+    world.pod(
+        "kept",
+        json!({}),
+        json!({ "containers": [{ "name": "c", "image": "app:1", "readinessProbe": probe }] }),
+    );
     world.pod("gone", json!({}), json!({ "containers": [container()], "terminationGracePeriodSeconds": 1 }));
     let before = world.ready("kept", "True").await;
     world.ready("gone", "True").await;
@@ -263,8 +333,13 @@ async fn a_restart_of_the_agent_keeps_containers() {
     tokio::time::sleep(Duration::from_secs(90)).await;
     let after = world.api.get("pods", "ns", "kept").unwrap();
     assert_eq!(after["status"], before["status"], "an adopted pod is not reported anew");
-    let about_pod: Vec<String> =
-        world.api.writes().split_off(writes).into_iter().filter(|write| write.contains("pods/kept")).collect();
+    let about_pod: Vec<String> = world
+        .api
+        .writes()
+        .split_off(writes)
+        .into_iter()
+        .filter(|write| write.contains("pods/kept"))
+        .collect();
     assert!(about_pod.is_empty(), "{about_pod:?}");
 }
 
@@ -285,10 +360,13 @@ async fn a_deadline_ends_a_pod() {
     world.ready("late", "True").await;
     let pod = world.phase("late", "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
-    world.api.until("its container ended", |api| {
-        let pod = api.get("pods", "ns", "late")?;
-        (!pod["status"]["containerStatuses"][0]["state"]["terminated"].is_null()).then_some(())
-    }).await;
+    world
+        .api
+        .until("its container ended", |api| {
+            let pod = api.get("pods", "ns", "late")?;
+            (!pod["status"]["containerStatuses"][0]["state"]["terminated"].is_null()).then_some(())
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -301,10 +379,13 @@ async fn released_volumes_are_removed_then_let_go() {
                 { "key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"] }] }] } } },
         "status": { "phase": "Released" }
     }));
-    world.api.until("the finalizer is gone", |api| {
-        let volume = api.get("persistentvolumes", "", "pv")?;
-        (volume["metadata"]["finalizers"] == json!(["other"])).then_some(())
-    }).await;
+    world
+        .api
+        .until("the finalizer is gone", |api| {
+            let volume = api.get("persistentvolumes", "", "pv")?;
+            (volume["metadata"]["finalizers"] == json!(["other"])).then_some(())
+        })
+        .await;
     assert_eq!(world.memory.removed(), [std::path::PathBuf::from("/volumes/pv")]);
 }
 

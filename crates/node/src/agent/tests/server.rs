@@ -49,7 +49,9 @@ impl Caller {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+                builder
+                    .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+                    .unwrap()
             }
         };
         Self { tls: Arc::new(tls), port }
@@ -63,7 +65,8 @@ impl Caller {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut send, connection) = handshake.map_err(|e| e.to_string())?;
         let exchange = async {
-            let request = http::Request::get(path).header("host", "kubelet").body(Empty::<Bytes>::new()).unwrap();
+            let request =
+                http::Request::get(path).header("host", "kubelet").body(Empty::<Bytes>::new()).unwrap();
             let response = send.send_request(request).await.map_err(|e| e.to_string())?;
             let code = response.status().as_u16();
             let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();

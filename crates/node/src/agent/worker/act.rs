@@ -1,7 +1,8 @@
 //! Carrying out the actions of a plan, each as a job, and taking in what came of them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
@@ -12,6 +13,7 @@ use tokio::task::{Id, JoinError};
 use super::Worker;
 use crate::{
     agent::{
+        Agent,
         events::Level,
         job::{Failed, Outcome, Subject},
         start::Start,
@@ -25,13 +27,30 @@ use crate::{
 
 /// Wait before a container whose configuration is wrong is tried again: what it lacks may appear.
 const CONFIG_RETRY: Duration = Duration::from_secs(5);
-/// Waits after a sandbox or volumes could not be made: from a second to half a minute.
-const POD_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Waits after a sandbox or volumes could not be made: from a second to ten, because what they lack
+/// (a Secret, a bound claim) is usually being made by somebody.
+const POD_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// Deletes the Pod object for good, if it is still this pod.
+async fn delete(agent: &Agent, want: &Pod) -> Result<(), Failed> {
+    let pods: Api<Pod> = Api::namespaced(agent.client.clone(), pod::namespace(want));
+    let params = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions { uid: want.metadata.uid.clone(), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    match pods.delete(pod::name(want), &params).await {
+        Ok(_) => Ok(()),
+        // Gone already, or another pod of the same name: the watch will tell.
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) => Err(Failed::new("FailedDelete", error)),
+    }
+}
 
 impl Worker {
     /// Starts the job for an action.
     pub(super) fn begin(&mut self, action: Action) {
-        let agent = std::sync::Arc::clone(&self.agent);
+        let agent = Arc::clone(&self.agent);
         let want = self.pod.clone();
         let uid = pod::uid(&want).to_owned();
         match action {
@@ -53,7 +72,9 @@ impl Worker {
                 };
                 Outcome::Sandbox(made.await.map(drop))
             }),
-            Action::StopSandbox { id } => self.spawn_step(Subject::Pod, Step::StopSandbox { id }, Outcome::SandboxGone),
+            Action::StopSandbox { id } => {
+                self.spawn_step(Subject::Pod, Step::StopSandbox { id }, Outcome::SandboxGone)
+            }
             Action::RemoveSandbox { id } => {
                 self.spawn_step(Subject::Pod, Step::RemoveSandbox { id }, Outcome::SandboxGone);
             }
@@ -61,17 +82,20 @@ impl Worker {
                 self.spawn_step(Subject::Pod, Step::RemoveContainer { id }, Outcome::Removed);
             }
             Action::StartContainer { name, role: _, attempt, sandbox, replaces, backoff } => {
-                self.start(Start {
-                    agent,
-                    want,
-                    name,
-                    attempt,
-                    sandbox,
-                    sandbox_attempt: self.have.sandbox().map_or(0, |sandbox| sandbox.attempt),
-                    replaces,
-                    pod_ips: self.pod_ips(),
-                    volumes: self.volumes.clone(),
-                }, backoff);
+                self.start(
+                    Start {
+                        agent,
+                        want,
+                        name,
+                        attempt,
+                        sandbox,
+                        sandbox_attempt: self.have.sandbox().map_or(0, |sandbox| sandbox.attempt),
+                        replaces,
+                        pod_ips: self.pod_ips(),
+                        volumes: self.volumes.clone(),
+                    },
+                    backoff,
+                );
             }
             Action::StopContainer { id, name, grace, why } => {
                 let ip = self.pod_ips().into_iter().next().unwrap_or_default();
@@ -83,22 +107,9 @@ impl Worker {
                     handle.abort();
                 }
             }
-            Action::Delete => self.spawn(Subject::Pod, async move {
-                let pods: Api<k8s_openapi::api::core::v1::Pod> =
-                    Api::namespaced(agent.client.clone(), pod::namespace(&want));
-                let params = DeleteParams {
-                    grace_period_seconds: Some(0),
-                    preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
-                    ..DeleteParams::default()
-                };
-                let deleted = match pods.delete(pod::name(&want), &params).await {
-                    Ok(_) => Ok(()),
-                    // Gone already, or another pod of the same name: the watch will tell.
-                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-                    Err(error) => Err(Failed::new("FailedDelete", error)),
-                };
-                Outcome::Deleted(deleted)
-            }),
+            Action::Delete => {
+                self.spawn(Subject::Pod, async move { Outcome::Deleted(delete(&agent, &want).await) })
+            }
             Action::Forget => self.spawn(Subject::Pod, async move {
                 let logs = sandbox::log_dir(&agent.options.log_dir, &want);
                 let done = agent.options.host.forget_pod(&uid, &logs).await;
@@ -130,7 +141,7 @@ impl Worker {
     }
 
     fn spawn_step(&mut self, subject: Subject, step: Step, outcome: fn(Result<(), Failed>) -> Outcome) {
-        let agent = std::sync::Arc::clone(&self.agent);
+        let agent = Arc::clone(&self.agent);
         self.spawn(subject, async move {
             outcome(agent.runtime.act(&step).await.map(drop).map_err(Failed::from))
         });
@@ -196,7 +207,8 @@ impl Worker {
             }
             Outcome::Sandbox(Ok(())) => self.have.sandbox_failure = None,
             Outcome::Sandbox(Err(failed)) => {
-                let failed = Failed::new(&failed.reason, format!("Failed to create pod sandbox: {}", failed.message));
+                let failed =
+                    Failed::new(&failed.reason, format!("Failed to create pod sandbox: {}", failed.message));
                 self.warn(None, "FailedCreatePodSandBox", &failed);
                 let last = self.have.sandbox_failure.take();
                 self.have.sandbox_failure = Some(self.failure(failed, last.as_ref(), POD_RETRY));
@@ -207,7 +219,10 @@ impl Worker {
                 }
             }
             Outcome::Forgotten(Ok(())) => self.forgotten = true,
-            Outcome::SandboxGone(Ok(())) | Outcome::Stopped(Ok(())) | Outcome::Removed(Ok(())) | Outcome::Deleted(Ok(())) => {}
+            Outcome::SandboxGone(Ok(()))
+            | Outcome::Stopped(Ok(()))
+            | Outcome::Removed(Ok(()))
+            | Outcome::Deleted(Ok(())) => {}
             Outcome::VolumesGone(Err(failed))
             | Outcome::SandboxGone(Err(failed))
             | Outcome::Stopped(Err(failed))
@@ -232,9 +247,11 @@ impl Worker {
         tracing::info!(pod = %pod::long_name(&self.pod), container = name, reason = failed.reason, message = failed.message, "cannot start");
         let last = self.facts(name).failure.take();
         let waits = match failed.reason.as_str() {
-            "ErrImagePull" | "RegistryUnavailable" | "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError" => {
-                (backoff::INITIAL, backoff::MAX)
-            }
+            "ErrImagePull"
+            | "RegistryUnavailable"
+            | "ErrImageNeverPull"
+            | "InvalidImageName"
+            | "ImageInspectError" => (backoff::INITIAL, backoff::MAX),
             // The container exists and has ended: the crash back-off takes it from here.
             "RunContainerError" | "PostStartHookError" => (Duration::ZERO, Duration::ZERO),
             _ => (CONFIG_RETRY, CONFIG_RETRY),
@@ -244,11 +261,21 @@ impl Worker {
     }
 
     /// A failure whose wait is twice that of the last one, between two bounds.
-    fn failure(&self, failed: Failed, last: Option<&Failure>, (first, most): (Duration, Duration)) -> Failure {
+    fn failure(
+        &self,
+        failed: Failed,
+        last: Option<&Failure>,
+        (first, most): (Duration, Duration),
+    ) -> Failure {
         let now = self.agent.now();
         let recent = last.filter(|last| since(now, last.at) <= most * 2 && last.reason == failed.reason);
         let step = recent.map_or(first, |last| (last.backoff.step * 2).clamp(first, most));
-        Failure { reason: failed.reason, message: failed.message, at: now, backoff: Backoff { step, at: now } }
+        Failure {
+            reason: failed.reason,
+            message: failed.message,
+            at: now,
+            backoff: Backoff { step, at: now },
+        }
     }
 
     fn warn(&self, container: Option<&str>, reason: &'static str, failed: &Failed) {
@@ -269,6 +296,9 @@ impl Worker {
         if pod::is_host_network(&self.pod) {
             return self.agent.options.addresses.clone();
         }
-        self.have.sandbox().map(|sandbox| sandbox.ips.iter().map(ToString::to_string).collect()).unwrap_or_default()
+        self.have
+            .sandbox()
+            .map(|sandbox| sandbox.ips.iter().map(ToString::to_string).collect())
+            .unwrap_or_default()
     }
 }

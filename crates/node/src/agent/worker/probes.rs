@@ -1,15 +1,14 @@
 //! Which probes run, and what their answers mean.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Probe};
 use runtime::ContainerState;
-use tokio::{sync::mpsc, task::{AbortHandle, JoinSet}};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
 
 use super::Worker;
 use crate::{
@@ -107,9 +106,11 @@ impl Worker {
         let reported = status.and_then(|status| {
             let main = status.container_statuses.iter().flatten();
             let init = status.init_container_statuses.iter().flatten();
-            main.chain(init).find(|own: &&ContainerStatus| own.container_id.as_deref() == Some(wire_id.as_str()))
+            main.chain(init)
+                .find(|own: &&ContainerStatus| own.container_id.as_deref() == Some(wire_id.as_str()))
         });
-        let adopted = reported.map(|own| (own.started.unwrap_or_default(), own.ready)).filter(|_| before.is_none());
+        let adopted =
+            reported.map(|own| (own.started.unwrap_or_default(), own.ready)).filter(|_| before.is_none());
         let facts = self.facts(name);
         (facts.started, facts.ready) = adopted.unwrap_or_default();
         facts.unhealthy = None;
@@ -175,7 +176,8 @@ impl Asker for PodAsker {
         match self.check.as_ref().map_err(Clone::clone)? {
             Check::Network(target) => self.agent.options.host.probe(target, timeout).await,
             Check::Exec(command) => {
-                let output = runtime.exec_sync(&subject.id, command, timeout).await.map_err(|e| e.to_string())?;
+                let output =
+                    runtime.exec_sync(&subject.id, command, timeout).await.map_err(|e| e.to_string())?;
                 if output.exit_code == 0 {
                     return Ok(());
                 }

@@ -38,7 +38,8 @@ impl Worker {
         let Some(patch) = status::patch(&self.pod, &status) else { return Reported::Same };
         let pods: Api<Pod> = Api::namespaced(self.agent.client.clone(), pod::namespace(&self.pod));
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
-        let sent = tokio::time::timeout(PATCH_MAX, pods.patch_status(pod::name(&self.pod), &params, &patch)).await;
+        let sent =
+            tokio::time::timeout(PATCH_MAX, pods.patch_status(pod::name(&self.pod), &params, &patch)).await;
         match sent {
             Ok(Ok(updated)) => {
                 // A server that does not keep what it was sent must not be asked again and again.
@@ -78,7 +79,8 @@ impl Worker {
             .filter_map(|member| {
                 let seen = self.have.container(&member.container.name)?;
                 let ContainerState::Exited { exit_code, .. } = seen.state else { return None };
-                let known = self.have.facts.get(&seen.name).and_then(|facts| facts.termination_message.as_ref());
+                let known =
+                    self.have.facts.get(&seen.name).and_then(|facts| facts.termination_message.as_ref());
                 let read = known.is_some_and(|(id, _)| *id == seen.id);
                 (!read).then(|| (seen.name.clone(), seen.id.clone(), seen.attempt, exit_code))
             })
@@ -95,9 +97,16 @@ impl Worker {
         }
     }
 
-    async fn termination_message(&self, name: &str, id: &str, attempt: u32, code: i32) -> Result<String, String> {
+    async fn termination_message(
+        &self,
+        name: &str,
+        id: &str,
+        attempt: u32,
+        code: i32,
+    ) -> Result<String, String> {
         let host = &self.agent.options.host;
-        let text = host.termination_message(pod::uid(&self.pod), name, attempt).await.map_err(|e| e.to_string())?;
+        let text =
+            host.termination_message(pod::uid(&self.pod), name, attempt).await.map_err(|e| e.to_string())?;
         let container = pod::member(&self.pod, name).map(|member| member.container);
         let policy = container.and_then(|container| container.termination_message_policy.as_deref());
         if !text.is_empty() || code == 0 || policy != Some("FallbackToLogsOnError") {
