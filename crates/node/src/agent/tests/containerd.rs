@@ -149,13 +149,18 @@ async fn a_pod_with_everything() {
     let settings = Settings { bridge: "keelson-n7".into(), ..Settings::new(root.join("c")) };
     let private = Private::start(settings).await.unwrap();
     private.load_image(&image("busybox")).await.unwrap();
-    let done = tokio::time::timeout(Duration::from_secs(120), life(&private, &root)).await;
+    // On a task of its own, so that containerd is stopped however it ends.
+    let runtime: Arc<dyn Runtime> = Arc::new(private.runtime());
+    let begun = tokio::spawn(async move {
+        let limit = Duration::from_secs(120);
+        tokio::time::timeout(limit, life(runtime, &root)).await.expect("it takes far less than two minutes");
+    });
+    let ended = begun.await;
     private.stop(Duration::ZERO).await.unwrap();
-    done.expect("it takes far less than two minutes");
+    ended.unwrap();
 }
 
-async fn life(private: &Private, root: &Path) {
-    let runtime: Arc<dyn Runtime> = Arc::new(private.runtime());
+async fn life(runtime: Arc<dyn Runtime>, root: &Path) {
     let api = Api::new();
     objects(&api, root);
     let agent = start(&api, Arc::clone(&runtime), root);
