@@ -14,7 +14,10 @@ use runtime_containerd::private::{Private, Settings};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, condition};
+use super::{
+    Api, condition,
+    server::{Ca, Caller, port},
+};
 use crate::{Options, dns::ClusterDns, host::System, run};
 
 struct Wall;
@@ -41,7 +44,7 @@ struct Agent {
     stop: CancellationToken,
 }
 
-fn start(api: &Api, runtime: Arc<dyn Runtime>, root: &Path) -> Agent {
+fn start(api: &Api, runtime: Arc<dyn Runtime>, root: &Path, ca: &Ca) -> Agent {
     let host = Arc::new(System::new(root.join("node"), root.join("volumes")));
     let mut options = Options::new("n1", host, Arc::new(Wall), Arc::new(Seeded::new(3)));
     options.addresses = vec!["127.0.0.1".into()];
@@ -49,6 +52,7 @@ fn start(api: &Api, runtime: Arc<dyn Runtime>, root: &Path) -> Agent {
     options.dns = ClusterDns { server: Some("10.96.0.10".into()), domain: "cluster.local".into() };
     options.log_dir = root.join("node/logs");
     options.clean_local_volumes = true;
+    options.server = Some(ca.options());
     let stop = CancellationToken::new();
     Agent { task: tokio::spawn(run(api.client(), runtime, options, stop.clone())), stop }
 }
@@ -161,9 +165,9 @@ async fn a_pod_with_everything() {
 }
 
 async fn life(runtime: Arc<dyn Runtime>, root: &Path) {
-    let api = Api::new();
+    let (api, ca) = (Api::new(), Ca::new());
     objects(&api, root);
-    let agent = start(&api, Arc::clone(&runtime), root);
+    let agent = start(&api, Arc::clone(&runtime), root, &ca);
     api.put("pods", pod(root));
     let running = |api: &Api| api.get("pods", "ns", "p").filter(|pod| condition(pod, "Ready") == "True");
     let before = api.until("the pod is ready", running).await;
@@ -181,8 +185,13 @@ async fn life(runtime: Arc<dyn Runtime>, root: &Path) {
     let volumes = root.join("node/pods/uid-p/volumes");
     assert!(volumes.join("shared/hooked").exists(), "postStart ran");
 
+    let caller = Caller::new(&ca, Some(ca.issue("apiserver")), port(&api));
+    let path = "/exec/ns/p/c?command=sh&command=-c&command=echo+said+%24%28%281%2B1%29%29&output=1&error=1";
+    let said = caller.upgraded(path, "said 2\n").await;
+    assert!(said.starts_with("HTTP/1.1 101 "), "{said}");
+
     agent.stop().await;
-    let agent = start(&api, Arc::clone(&runtime), root);
+    let agent = start(&api, Arc::clone(&runtime), root, &ca);
     api.put(
         "configmaps",
         json!({ "metadata": { "name": "cm", "namespace": "ns" }, "data": { "a": "changed" } }),

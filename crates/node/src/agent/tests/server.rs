@@ -8,22 +8,37 @@ use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use super::{World, container};
+use super::{World, api::Api, container};
 use crate::ServerOptions;
 
-struct Ca(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// A server for the node n1 that answers the user `apiserver`.
+    pub(super) fn options(&self) -> ServerOptions {
+        let (certificate_pem, key_pem) = self.issue("system:node:n1");
+        ServerOptions {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            certificate_pem,
+            key_pem,
+            client_ca_pem: self.0.pem(),
+            users: vec!["apiserver".into()],
+        }
+    }
+
     /// Certificate and key, PEM.
-    fn issue(&self, user: &str) -> (String, String) {
+    pub(super) fn issue(&self, user: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, user);
@@ -31,13 +46,20 @@ impl Ca {
     }
 }
 
-struct Caller {
+/// The port that the Node object shows.
+pub(super) fn port(api: &Api) -> u16 {
+    let node = api.get("nodes", "", "n1").unwrap();
+    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap();
+    u16::try_from(port).unwrap()
+}
+
+pub(super) struct Caller {
     tls: Arc<rustls::ClientConfig>,
     port: u16,
 }
 
 impl Caller {
-    fn new(ca: &Ca, identity: Option<(String, String)>, port: u16) -> Self {
+    pub(super) fn new(ca: &Ca, identity: Option<(String, String)>, port: u16) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.0.pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -55,6 +77,30 @@ impl Caller {
             }
         };
         Self { tls: Arc::new(tls), port }
+    }
+
+    /// All that is said on an upgraded connection until `output` comes.
+    pub(super) async fn upgraded(&self, path: &str, output: &str) -> String {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
+        let mut stream = connector.connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: kubelet\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let text = String::from_utf8_lossy(&said).into_owned();
+            if text.contains(output) {
+                return text;
+            }
+            let count = stream.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "it ended without {output:?}: {text}");
+            said.extend_from_slice(&buffer[..count]);
+        }
     }
 
     async fn get(&self, path: &str) -> Result<(u16, String), String> {
@@ -80,18 +126,8 @@ impl Caller {
 #[tokio::test]
 async fn only_the_api_server_gets_answers() {
     let ca = Ca::new();
-    let (certificate_pem, key_pem) = ca.issue("system:node:n1");
-    let world = World::with(Some(ServerOptions {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        certificate_pem,
-        key_pem,
-        client_ca_pem: ca.0.pem(),
-        users: vec!["apiserver".into()],
-    }))
-    .await;
-    let node = world.api.get("nodes", "", "n1").unwrap();
-    let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap();
-    let port = u16::try_from(port).unwrap();
+    let world = World::with(Some(ca.options())).await;
+    let port = port(&world.api);
     world.pod("web", json!({ "simulated.keelson.dev/log": "hello" }), json!({ "containers": [container()] }));
     world.ready("web", "True").await;
 
