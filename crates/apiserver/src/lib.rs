@@ -7,6 +7,7 @@ pub mod admission;
 pub mod auth;
 pub mod cache;
 mod committer;
+pub mod compactor;
 pub mod connect;
 pub mod crd;
 mod discovery;

@@ -81,6 +81,20 @@ fn resource_of(rest: &Rest, object: &Object) -> Result<Arc<Resource>, Failure> {
         .ok_or_else(|| Failure::new(format!("bootstrap {}: kind {version} is not served", object.kind())))
 }
 
+/// The class that makes volumes in a directory of the node, default for claims that name none.
+pub(crate) fn storage_class() -> Object {
+    object(json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {
+            "name": "local-path",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": controllers::volume::PROVISIONER,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }))
+}
+
 /// Where the API server and the DNS server are reached from pods.
 pub(crate) struct Addresses {
     pub(crate) host: std::net::IpAddr,

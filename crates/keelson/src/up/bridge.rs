@@ -20,7 +20,8 @@ pub(crate) const DNS_PORT: u16 = 53;
 /// Makes the bridge and listens on it for requests from pods.
 pub(crate) async fn prepare(server: &mut ApiServer) -> Result<Addresses, Failure> {
     let address = format!("{GATEWAY}/24");
-    if !exists().await? {
+    // Asked of the kernel, not of /sys: that may show another network namespace.
+    if ip(&["link", "show", NAME]).await.is_err() {
         ip(&["link", "add", NAME, "type", "bridge"]).await?;
     }
     ip(&["address", "replace", &address, "dev", NAME]).await?;
@@ -32,12 +33,6 @@ pub(crate) async fn prepare(server: &mut ApiServer) -> Result<Addresses, Failure
         server.listen(SocketAddr::new(host, port)).await?;
     }
     Ok(Addresses { host, api_port: port, dns_port: DNS_PORT })
-}
-
-async fn exists() -> Result<bool, Failure> {
-    tokio::fs::try_exists(format!("/sys/class/net/{NAME}"))
-        .await
-        .map_err(|error| Failure::of("look at network devices", error))
 }
 
 async fn ip(arguments: &[&str]) -> Result<(), Failure> {

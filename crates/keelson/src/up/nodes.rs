@@ -56,6 +56,7 @@ pub(crate) fn start(
                 let name = name(index);
                 let host = Arc::new(node::host::Memory::new(measured()));
                 let mut agent = node::Options::new(&name, host, clock.clone(), random.clone());
+                agent.addresses = vec![format!("10.42.{}.1", index.min(NODES_MAX - 1))];
                 agent.pod_cidr = cidr(index);
                 let settings = runtime::simulated::Settings { pod_cidr: cidr(index), ..Default::default() };
                 let runtime = runtime::simulated::Simulated::new(clock.clone(), settings)
@@ -85,6 +86,9 @@ fn measured() -> node::node::Measured {
         inodes_free: 1 << 24,
         pids_max: 1 << 22,
         pids: 1,
+        architecture: if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }.to_owned(),
+        kernel: "simulated".to_owned(),
+        os_image: "simulated".to_owned(),
         ..node::node::Measured::default()
     }
 }

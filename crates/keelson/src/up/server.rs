@@ -1,10 +1,16 @@
 //! The API server of `up`: store, cache, kinds, guards, sockets.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use apiserver::{
     Cache, Registry,
     auth::{self, Authenticator, Authorizer, Rbac},
+    cache::Kind,
+    compactor,
     connect::Kubelets,
     crd,
     http::{Server, Serving, tls_config},
@@ -12,7 +18,7 @@ use apiserver::{
     rest::{Parts, Rest},
     tokens::{Signer, TokenRequest, Tokens},
 };
-use meta::{Clock, GroupResource, Random};
+use meta::{Clock, Entry, GroupResource, Random};
 use resource::{User, View};
 use store_embedded::EmbeddedStore;
 use tokio::task::JoinHandle;
@@ -42,6 +48,7 @@ pub(crate) struct ApiServer {
     tls: rustls::ServerConfig,
     committer: JoinHandle<()>,
     crds: JoinHandle<()>,
+    compactor: JoinHandle<()>,
     stop: tokio_util::sync::CancellationToken,
 }
 
@@ -71,23 +78,25 @@ impl ApiServer {
         let signer = pki.token_key().map_err(|error| Failure::of("make the token key", error))?;
         let signer = Signer::from_pem(&signer).map_err(|error| Failure::of("read the token key", error))?;
         let tokens = Arc::new(Tokens::new(signer, ISSUER));
-        let acts = kinds::Acts { token: Some(Arc::new(TokenRequest(tokens.clone()))), ..kinds::Acts::default() };
+        let late = Arc::new(Late::default());
+        let view: Arc<dyn View> = late.clone();
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Rbac::new(view.clone(), rbac_stamp(&late)));
+        let authenticator = Arc::new(Authenticator::new(view, clock.clone()).with_tokens(tokens.clone()));
         let options = kinds::Options::default();
-        registry.install_all(kinds::all(&options, &acts));
+        registry.install_all(kinds::all(&options, &acts(&authorizer, &authenticator, &tokens)));
         let cache = Cache::load(&*store, &registry)
             .await
             .map_err(|error| Failure::of(format!("read {}", data.store().display()), error))?;
         let cache = Arc::new(cache);
+        late.fill(&cache);
         let objects: usize = cache.kinds().iter().map(|(_, kind)| kind.snapshot().len()).sum();
         steps.done(&format!("{objects} objects at revision {}", cache.head()));
 
         steps.start("api server");
-        let view: Arc<dyn View> = cache.clone();
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Rbac::new(view.clone(), rbac_stamp(&cache)));
-        let authenticator = Arc::new(Authenticator::new(view, clock.clone()).with_tokens(tokens.clone()));
-        registry.install_all(auth::reviews(&authorizer, &authenticator));
         let mut admission = apiserver::admission::plugins(&authorizer);
         admission.extend(kinds::admission());
+        let stop = tokio_util::sync::CancellationToken::new();
+        let compactor = tokio::spawn(compactor::run(store.clone(), cache.clone(), stop.clone()));
         let (rest, committer) = Rest::start(Parts {
             store,
             cache,
@@ -96,14 +105,15 @@ impl ApiServer {
             clock: clock.clone(),
             random: random.clone(),
         });
-        bootstrap::objects(&rest, kinds::bootstrap(&options)).await?;
-        let stop = tokio_util::sync::CancellationToken::new();
+        let mut objects = kinds::bootstrap(&options);
+        objects.push(bootstrap::storage_class());
+        bootstrap::objects(&rest, objects).await?;
         let crds = tokio::spawn(crd::run(rest.clone(), stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
             .with_tokens(tokens)
             .with_kubelets(kubelets);
-        let mut this = Self { server, rest, pki, address: listen, serving: Vec::new(), tls, committer, crds, stop };
+        let mut this = Self { server, rest, pki, address: listen, serving: Vec::new(), tls, committer, crds, compactor, stop };
         this.address = this.listen(listen).await?;
         this.write_kubeconfig(&data.kubeconfig())?;
         steps.done(&format!("https://{}", this.address));
@@ -155,12 +165,12 @@ impl ApiServer {
 
     /// Stops listening, drains, and closes the store after its last write.
     pub(crate) async fn stop(self) {
-        let Self { server, rest, pki: _, address: _, serving, tls: _, committer, crds, stop } = self;
+        let Self { server, rest, pki: _, address: _, serving, tls: _, committer, crds, compactor, stop } = self;
         stop.cancel();
         for serving in serving {
             serving.stop().await;
         }
-        drop(crds.await);
+        drop((crds.await, compactor.await));
         drop((server, rest));
         // Components that still hold a client keep the committer; they are joined before this.
         if tokio::time::timeout(std::time::Duration::from_secs(5), committer).await.is_err() {
@@ -198,12 +208,55 @@ fn names(listen: SocketAddr, extra: &[String]) -> Vec<String> {
     names
 }
 
+/// What the POST-only kinds need of the server.
+fn acts(
+    authorizer: &Arc<dyn Authorizer>,
+    authenticator: &Arc<Authenticator>,
+    tokens: &Arc<Tokens>,
+) -> kinds::Acts {
+    let auth::Reviews { subject_access, self_subject_access, local_subject_access, self_subject_rules, token, self_subject } =
+        auth::Reviews::new(authorizer, authenticator);
+    kinds::Acts {
+        token: Some(Arc::new(TokenRequest(tokens.clone()))),
+        token_review: Some(token),
+        self_subject_review: Some(self_subject),
+        subject_access_review: Some(subject_access),
+        local_subject_access_review: Some(local_subject_access),
+        self_subject_access_review: Some(self_subject_access),
+        self_subject_rules_review: Some(self_subject_rules),
+    }
+}
+
+/// The cache, for those who are made before it: kinds come with their reviews, and the cache is loaded with
+/// the kinds.
+#[derive(Default)]
+struct Late {
+    cache: OnceLock<Arc<Cache>>,
+    rbac: OnceLock<Vec<Arc<Kind>>>,
+}
+
+impl Late {
+    fn fill(&self, cache: &Arc<Cache>) {
+        let kind = |plural: &&str| cache.kind(&GroupResource::new("rbac.authorization.k8s.io", *plural));
+        // Filled once, before anybody can ask.
+        drop(self.rbac.set(RBAC_KINDS.iter().map(kind).collect()));
+        drop(self.cache.set(cache.clone()));
+    }
+}
+
+impl View for Late {
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        self.cache.get()?.get(resource, namespace, name)
+    }
+
+    fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Entry>> {
+        self.cache.get().map(|cache| cache.list(resource, namespace)).unwrap_or_default()
+    }
+}
+
 /// Changes whenever an RBAC object does: the sum of the newest revisions of the four kinds, each of which
 /// only grows.
-fn rbac_stamp(cache: &Arc<Cache>) -> auth::Stamp {
-    let kinds: Vec<_> = RBAC_KINDS
-        .iter()
-        .map(|plural| cache.kind(&GroupResource::new("rbac.authorization.k8s.io", *plural)))
-        .collect();
-    Arc::new(move || kinds.iter().map(|kind| kind.snapshot().revision.0).sum())
+fn rbac_stamp(late: &Arc<Late>) -> auth::Stamp {
+    let late = late.clone();
+    Arc::new(move || late.rbac.get().into_iter().flatten().map(|kind| kind.snapshot().revision.0).sum())
 }

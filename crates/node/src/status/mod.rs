@@ -51,7 +51,8 @@ pub fn derive(want: &Pod, have: &Observed, node: &NodeFacts, now: Timestamp) -> 
         start_time: old.start_time.clone().or(Some(Time(now))),
         qos_class: Some(old.qos_class.clone().unwrap_or_else(|| Qos::of(want).as_str().to_owned())),
         host_ip: node.host_ips.first().cloned(),
-        host_ips: Some(node.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        host_ips: (!node.host_ips.is_empty())
+            .then(|| node.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         ..PodStatus::default()
     };
     let ips = pod_ips(want, have, node, &old);

@@ -140,7 +140,7 @@ host replication all all scram-sha-256
 /// and the next look finds it ready. psql takes the password from its environment, never from arguments.
 const READY: &str = r#"
 # Written by the database operator.
-pg_isready -q -h /var/run/postgresql || exit 1
+pg_isready -q -h /var/run/postgresql -U "$POSTGRES_USER" -d "$POSTGRES_DB" || exit 1
 export PGCONNECT_TIMEOUT=5
 if PGPASSWORD="$POSTGRES_PASSWORD" psql -qtA -h 127.0.0.1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -c 'SELECT 1' >/dev/null 2>&1
 then
@@ -156,11 +156,11 @@ exit 1
 "#;
 
 /// Alive: something answers, be it that the server starts up or recovers (1); nothing answers is 2.
-const ALIVE: &str = r"
+const ALIVE: &str = r#"
 # Written by the database operator.
-pg_isready -q -h /var/run/postgresql
+pg_isready -q -h /var/run/postgresql -U "$POSTGRES_USER" -d "$POSTGRES_DB"
 [ $? -ne 2 ]
-";
+"#;
 
 /// Fast shutdown: clients are cut, nothing committed is lost. SIGTERM alone would wait for clients.
 const STOP: &str = r#"

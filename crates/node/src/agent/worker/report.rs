@@ -37,6 +37,7 @@ impl Worker {
         let status = status::derive(&self.pod, &self.have, &self.agent.facts(), self.agent.now());
         let Some(patch) = status::patch(&self.pod, &status) else { return Reported::Same };
         let pods: Api<Pod> = Api::namespaced(self.agent.client.clone(), pod::namespace(&self.pod));
+        tracing::debug!(pod = %pod::long_name(&self.pod), %patch, "reporting the status");
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
         let sent =
             tokio::time::timeout(PATCH_MAX, pods.patch_status(pod::name(&self.pod), &params, &patch)).await;
