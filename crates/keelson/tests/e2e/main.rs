@@ -2,3 +2,4 @@
 
 mod cluster;
 mod control_plane;
+mod databases;
