@@ -125,7 +125,8 @@ pub(crate) struct ProcessOptions {
     /// Measure the memory of these processes (with their children); a started server is included
     #[arg(long)]
     pub(crate) pid: Vec<u32>,
-    /// Seconds to wait before the memory of the idle server is read
+    /// Seconds to wait before the memory of the idle server is read; its processor time is that of the
+    /// second half of them
     #[arg(long, default_value_t = 3)]
     pub(crate) idle_seconds: u64,
 }

@@ -1,4 +1,5 @@
-//! Starts the server, times it until it is ready, and reads how much memory processes have.
+//! Starts the server, times it until it is ready, and reads how much memory and processor time processes
+//! have.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -101,6 +102,37 @@ fn signal(name: &str, group: &str) -> bool {
 
 /// Resident memory of these processes and all their descendants, in MB (2^20 bytes).
 pub(crate) fn memory_mb(pids: &[u32]) -> Result<f64> {
+    let all = family(pids, "read the memory of")?;
+    let kb: u64 = all.into_iter().filter_map(|pid| status(pid, "VmRSS:")).sum();
+    Ok(kb as f64 / 1024.0)
+}
+
+/// Processor time that these processes and their present descendants have used, in seconds.
+pub(crate) fn cpu_seconds(pids: &[u32]) -> Result<f64> {
+    let all = family(pids, "read the processor time of")?;
+    Ok(all.into_iter().filter_map(ticks).sum::<u64>() as f64 / TICKS)
+}
+
+/// The unit of `/proc/PID/stat`: `USER_HZ`, which Linux has fixed for programs.
+const TICKS: f64 = 100.0;
+
+/// User and system time of all threads of a process, those that have ended included.
+fn ticks(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before the last parenthesis may hold anything; after it come state (3) to utime (14), stime.
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11);
+    Some(times.next()?.parse::<u64>().ok()? + times.next()?.parse::<u64>().ok()?)
+}
+
+/// The machine's load averages, as `uptime` prints them.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// These processes and all their descendants.
+fn family(pids: &[u32], doing: &'static str) -> Result<BTreeSet<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
@@ -113,11 +145,7 @@ pub(crate) fn memory_mb(pids: &[u32]) -> Result<f64> {
     }
     for &pid in pids {
         if status(pid, "PPid:").is_none() {
-            return Err(Failure::Process {
-                doing: "read the memory of",
-                pid,
-                why: "there is no such process".into(),
-            });
+            return Err(Failure::Process { doing, pid, why: "there is no such process".into() });
         }
     }
     let mut all: BTreeSet<u32> = BTreeSet::new();
@@ -127,8 +155,7 @@ pub(crate) fn memory_mb(pids: &[u32]) -> Result<f64> {
             open.extend(children.get(&pid).into_iter().flatten());
         }
     }
-    let kb: u64 = all.into_iter().filter_map(|pid| status(pid, "VmRSS:")).sum();
-    Ok(kb as f64 / 1024.0)
+    Ok(all)
 }
 
 fn status(pid: u32, field: &str) -> Option<u64> {
@@ -142,8 +169,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_of_this_process() {
+    fn memory_and_time_of_this_process() {
         assert!(memory_mb(&[std::process::id()]).unwrap() > 0.5);
         assert!(memory_mb(&[u32::MAX]).is_err());
+        let before = cpu_seconds(&[std::process::id()]).unwrap();
+        while cpu_seconds(&[std::process::id()]).unwrap() <= before {
+            std::hint::spin_loop();
+        }
+        assert!(cpu_seconds(&[u32::MAX]).is_err());
     }
 }

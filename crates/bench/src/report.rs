@@ -18,6 +18,8 @@ pub(crate) struct Row {
     /// Time of one, in milliseconds, where it was measured.
     pub(crate) median_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
+    /// Processor time of the server for one, in microseconds, where its process is known.
+    pub(crate) server_us: Option<f64>,
     /// How many were refused, failed, missed or doubled.
     pub(crate) errors: u64,
     /// What went wrong, or how it was measured.
@@ -69,7 +71,7 @@ impl Row {
         let seconds = elapsed.as_secs_f64();
         let per_second = if seconds > 0.0 { done as f64 / seconds } else { 0.0 };
         let phase = phase.to_owned();
-        Self { phase, done, seconds, per_second, median_ms: None, p99_ms: None, errors: 0, note: None }
+        Self { phase, done, seconds, per_second, median_ms: None, p99_ms: None, server_us: None, errors: 0, note: None }
     }
 }
 
@@ -112,16 +114,16 @@ impl Report {
         if !self.rows.is_empty() {
             let _ = writeln!(
                 out,
-                "\n{:<24} {:>10} {:>8} {:>12} {:>10} {:>10} {:>7}",
-                "phase", "done", "seconds", "per second", "median ms", "99% ms", "errors"
+                "\n{:<24} {:>10} {:>8} {:>12} {:>10} {:>10} {:>10} {:>7}",
+                "phase", "done", "seconds", "per second", "median ms", "99% ms", "server us", "errors"
             );
         }
-        let time = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.2}"));
-        for Row { phase, done, seconds, per_second, median_ms, p99_ms, errors, note } in &self.rows {
-            let (median, p99) = (time(*median_ms), time(*p99_ms));
+        let time = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.2}"));
+        for Row { phase, done, seconds, per_second, median_ms, p99_ms, server_us, errors, note } in &self.rows {
+            let (median, p99, server) = (time(*median_ms), time(*p99_ms), time(*server_us));
             let _ = writeln!(
                 out,
-                "{phase:<24} {done:>10} {seconds:>8.2} {per_second:>12.0} {median:>10} {p99:>10} {errors:>7}"
+                "{phase:<24} {done:>10} {seconds:>8.2} {per_second:>12.0} {median:>10} {p99:>10} {server:>10} {errors:>7}"
             );
             if let Some(note) = note {
                 let _ = writeln!(out, "  {note}");
@@ -148,7 +150,7 @@ mod tests {
         let table = report.show(Output::Table);
         assert!(
             table.contains(
-                "get                            1000     2.00          500       0.50       0.99       0"
+                "get                            1000     2.00          500       0.50       0.99          -       0"
             ),
             "{table}"
         );

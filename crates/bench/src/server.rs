@@ -17,7 +17,7 @@ use crate::{
     drive::{Limit, drive},
     failure::{Failure, Result, chain},
     objects,
-    process::{Server, memory_mb},
+    process::{Server, cpu_seconds, load_average, memory_mb},
     report::{Report, Row},
     target::Target,
     watch::{self, Expected, Seen},
@@ -52,8 +52,7 @@ pub(crate) async fn run(options: &ServerOptions) -> Result<Report> {
     let client = Client::connect(&target, options.connections).await?;
     describe(options, &target, &client, &mut report).await?;
     if !pids.is_empty() {
-        tokio::time::sleep(Duration::from_secs(options.process.idle_seconds)).await;
-        report.figure("memory, idle", memory_mb(&pids)?, "MB");
+        idle(options.process.idle_seconds, &pids, &mut report).await?;
     }
     let token = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let (namespace, spare) = (format!("bench-{token:x}"), format!("bench-{token:x}-creates"));
@@ -66,6 +65,19 @@ pub(crate) async fn run(options: &ServerOptions) -> Result<Report> {
     // Stopping may take a while, and must come after the last request.
     tokio::task::spawn_blocking(move || drop(server)).await?;
     measured.map(|()| report)
+}
+
+/// Waits, and reads what the server takes while nobody asks anything. Its processor time is that of the
+/// second half: the first is for what is left of the start.
+async fn idle(seconds: u64, pids: &[u32], report: &mut Report) -> Result<()> {
+    let half = Duration::from_secs(seconds) / 2;
+    tokio::time::sleep(half).await;
+    let (before, begin) = (cpu_seconds(pids)?, Instant::now());
+    tokio::time::sleep(half).await;
+    let share = (cpu_seconds(pids)? - before) / begin.elapsed().as_secs_f64().max(0.001);
+    report.figure("memory, idle", memory_mb(pids)?, "MB");
+    report.figure("processor, idle", share * 100.0, "% of a core");
+    Ok(())
 }
 
 async fn describe(
@@ -81,6 +93,7 @@ async fn describe(
     report.setting("connections", options.connections);
     report.setting("objects", options.objects);
     report.setting("bytes", options.object_bytes);
+    report.setting("load average", load_average());
     Ok(())
 }
 
@@ -95,13 +108,18 @@ impl Run<'_> {
             report.figure(name, memory_mb(pids)?, "MB");
         }
         for phase in &self.options.phases {
-            report.rows.push(match phase {
+            let before = cpu_seconds(pids)?;
+            let mut row = match phase {
                 Phase::Create => self.create().await?,
                 Phase::Get => self.get().await?,
                 Phase::Update => self.update("update", self.limit()).await?,
                 Phase::List => self.list().await?,
                 Phase::Watch => self.watch().await?,
-            });
+            };
+            if !pids.is_empty() && row.done > 0 {
+                row.server_us = Some((cpu_seconds(pids)? - before) * 1e6 / row.done as f64);
+            }
+            report.rows.push(row);
         }
         if !pids.is_empty() {
             report.figure("memory, at the end", memory_mb(pids)?, "MB");

@@ -17,12 +17,24 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::DEBUG),
     };
     let mut targets = Targets::new().with_default(ours);
-    for library in ["hyper", "hyper_util", "h2", "rustls", "tonic", "tower", "kube_client", "kube_runtime", "hickory_proto"] {
+    for library in [
+        "hyper",
+        "hyper_util",
+        "h2",
+        "rustls",
+        "tonic",
+        "tower",
+        "kube_client",
+        "kube_runtime",
+        "hickory_proto",
+    ] {
         targets = targets.with_target(library, theirs);
     }
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let layer = match format {
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).with_target(true).boxed(),
+        LogFormat::Text => {
+            fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).with_target(true).boxed()
+        }
         LogFormat::Json => fmt::layer().json().with_writer(std::io::stderr).boxed(),
     };
     tracing_subscriber::registry().with(layer.with_filter(targets)).init();

@@ -45,14 +45,16 @@ async fn client(path: &std::path::Path) -> Result<Client, Failure> {
         Failure::of(format!("read {}", path.display()), error).advise("`keelson up` writes it anew")
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
+    let config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
     Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))
 }
 
 async fn look(path: &std::path::Path) -> Result<Value, Failure> {
     let client = client(path).await?;
     let unreachable = |error: kube::Error| {
-        Failure::of(format!("ask the cluster of {}", path.display()), error).advise("start it with `keelson up`")
+        Failure::of(format!("ask the cluster of {}", path.display()), error)
+            .advise("start it with `keelson up`")
     };
     let version = client.apiserver_version().await.map_err(unreachable)?;
     let request = http::Request::get("/readyz?verbose")
@@ -107,7 +109,8 @@ fn node(node: &Node) -> Value {
 fn pod_phases(pods: &[Pod]) -> Value {
     let mut phases = std::collections::BTreeMap::<String, usize>::new();
     for pod in pods {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_else(|| "Unknown".into());
+        let phase =
+            pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_else(|| "Unknown".into());
         *phases.entry(phase).or_default() += 1;
     }
     json!(phases)
@@ -153,7 +156,8 @@ async fn databases(client: Client) -> Result<Vec<Value>, kube::Error> {
 }
 
 fn show(seen: &Value, data: &DataDir) {
-    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let list = |key: &str| seen.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
     term::line(&format!("{} {}", term::bold("cluster"), text(seen, "version")));
     if let Some(pid) = data.running() {
@@ -174,7 +178,11 @@ fn show(seen: &Value, data: &DataDir) {
         format!("{}/{}", number("ready"), number("total"))
     };
     term::line(&term::bold("workloads"));
-    term::line(&format!("  deployments {} ready, statefulsets {} ready", count("deployments"), count("statefulSets")));
+    term::line(&format!(
+        "  deployments {} ready, statefulsets {} ready",
+        count("deployments"),
+        count("statefulSets")
+    ));
     let phases = seen.get("pods").and_then(Value::as_object).cloned().unwrap_or_default();
     let phases: Vec<String> = phases.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
     term::line(&format!("  pods {}", if phases.is_empty() { "none".to_owned() } else { phases.join(", ") }));
@@ -202,7 +210,8 @@ fn yaml(value: &Value, depth: usize) -> String {
     };
     match value {
         Value::Object(map) => {
-            let lines: Vec<String> = map.iter().map(|(key, value)| format!("{pad}{key}:{}", nested(value))).collect();
+            let lines: Vec<String> =
+                map.iter().map(|(key, value)| format!("{pad}{key}:{}", nested(value))).collect();
             lines.join("\n")
         }
         Value::Array(list) => {

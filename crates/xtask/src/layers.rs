@@ -41,7 +41,8 @@ pub(crate) fn metadata() -> Result<Value, String> {
 
 /// Every edge that the rule forbids, and every crate that the table does not know.
 pub(crate) fn check(metadata: &Value) -> Result<Vec<String>, String> {
-    let packages = metadata.get("packages").and_then(Value::as_array).ok_or("cargo metadata has no packages")?;
+    let packages =
+        metadata.get("packages").and_then(Value::as_array).ok_or("cargo metadata has no packages")?;
     let mut wrong = Vec::new();
     for package in packages {
         let name = package.get("name").and_then(Value::as_str).unwrap_or_default();

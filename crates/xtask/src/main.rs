@@ -33,13 +33,20 @@ fn root() -> PathBuf {
 fn rules() -> Result<(), String> {
     let mut wrong = layers::check(&layers::metadata()?)?;
     wrong.extend(tidy::check(&root())?);
-    if wrong.is_empty() { Ok(()) } else { Err(format!("{} rule(s) broken:\n  {}", wrong.len(), wrong.join("\n  "))) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} rule(s) broken:\n  {}", wrong.len(), wrong.join("\n  ")))
+    }
 }
 
 fn ci() -> Result<(), String> {
     step("cargo", &["fmt", "--all", "--check"])?;
     rules()?;
-    step("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"])?;
+    step(
+        "cargo",
+        &["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"],
+    )?;
     step("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])
 }
 

@@ -137,7 +137,8 @@ impl Actors {
     pub(crate) async fn join(mut self) -> Result<(), Failure> {
         let mut first = Ok(());
         while let Some(ended) = self.tasks.join_next().await {
-            let ended = ended.unwrap_or_else(|error| Err(Failure::of("a component ended unexpectedly", error)));
+            let ended =
+                ended.unwrap_or_else(|error| Err(Failure::of("a component ended unexpectedly", error)));
             if first.is_ok() {
                 first = ended;
             }

@@ -50,9 +50,8 @@ pub(crate) async fn objects(rest: &Rest, objects: Vec<Object>) -> Result<(), Fai
 }
 
 async fn ensure(rest: &Rest, object: Object) -> Result<(), Failure> {
-    let failed = |status: Status| {
-        Failure::of(format!("bootstrap {} {}", object.kind(), object.key()), status)
-    };
+    let failed =
+        |status: Status| Failure::of(format!("bootstrap {} {}", object.kind(), object.key()), status);
     let resource = resource_of(rest, &object)?;
     let kind = rest.cache().kind(&resource.stored_as);
     let Some(entry) = kind.get(&object.key()) else {
@@ -111,8 +110,20 @@ pub(crate) async fn services(rest: &Rest, addresses: Option<&Addresses>) -> Resu
         {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
     ]);
     let wanted = [
-        ("default", "kubernetes", KUBERNETES_IP, json!({"component": "apiserver", "provider": "kubernetes"}), kubernetes),
-        ("kube-system", "kube-dns", DNS_IP, json!({"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}), dns),
+        (
+            "default",
+            "kubernetes",
+            KUBERNETES_IP,
+            json!({"component": "apiserver", "provider": "kubernetes"}),
+            kubernetes,
+        ),
+        (
+            "kube-system",
+            "kube-dns",
+            DNS_IP,
+            json!({"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}),
+            dns,
+        ),
     ];
     for (namespace, name, ip, labels, ports) in wanted {
         let service = json!({

@@ -37,9 +37,11 @@ pub(crate) async fn prepare(server: &mut ApiServer) -> Result<Addresses, Failure
 
 async fn ip(arguments: &[&str]) -> Result<(), Failure> {
     let doing = format!("ip {}", arguments.join(" "));
-    let output = Command::new("ip").args(arguments).output().await.map_err(|error| {
-        Failure::of(doing.clone(), error).advise("install the package iproute2")
-    })?;
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .await
+        .map_err(|error| Failure::of(doing.clone(), error).advise("install the package iproute2"))?;
     if output.status.success() {
         return Ok(());
     }

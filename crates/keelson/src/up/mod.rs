@@ -79,7 +79,8 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     fs::write(data.pid_file(), pid).map_err(|error| Failure::of("write the pid file", error))?;
 
     let mut actors = Actors::new(stop.clone());
-    let started = start(options, &data, &mut server, starting, &mut actors, &clock, &random, &mut steps).await;
+    let started =
+        start(options, &data, &mut server, starting, &mut actors, &clock, &random, &mut steps).await;
     if started.is_ok() {
         announce(&data, &server, &steps);
         tokio::select! {

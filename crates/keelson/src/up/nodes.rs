@@ -61,7 +61,8 @@ pub(crate) fn start(
                 let settings = runtime::simulated::Settings { pod_cidr: cidr(index), ..Default::default() };
                 let runtime = runtime::simulated::Simulated::new(clock.clone(), settings)
                     .map_err(|error| Failure::of("start the simulated runtime", error))?;
-                let client = server.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
+                let client =
+                    server.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
                 let stopping = actors.token();
                 actors.spawn(async move {
                     let ran = node::run(client, Arc::new(runtime), agent, stopping).await;
@@ -99,7 +100,9 @@ fn kubelet(server: &ApiServer, name: &str, address: &str) -> Result<node::Server
         .node(name, &[name.to_owned(), address.to_owned(), "127.0.0.1".to_owned()])
         .map_err(|error| Failure::of("make the node's certificate", error))?;
     Ok(node::ServerOptions {
-        listen: format!("{address}:0").parse().map_err(|error| Failure::of("read the node's address", error))?,
+        listen: format!("{address}:0")
+            .parse()
+            .map_err(|error| Failure::of("read the node's address", error))?,
         certificate_pem: pair.cert_pem,
         key_pem: pair.key_pem,
         client_ca_pem: server.pki.ca_pem().to_owned(),

@@ -68,7 +68,8 @@ impl ApiServer {
         steps.start("certificates");
         let pki = Arc::new(open_pki(data, &**clock)?);
         let names = names(listen, extra);
-        let serving = pki.serving(&names).map_err(|error| Failure::of("make the serving certificate", error))?;
+        let serving =
+            pki.serving(&names).map_err(|error| Failure::of("make the serving certificate", error))?;
         let tls = tls_config(&serving, pki.ca_pem()).map_err(|error| Failure::of("prepare tls", error))?;
         steps.done(&format!("own authority in {}", data.pki().display()));
 
@@ -113,7 +114,18 @@ impl ApiServer {
         let server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
             .with_tokens(tokens)
             .with_kubelets(kubelets);
-        let mut this = Self { server, rest, pki, address: listen, serving: Vec::new(), tls, committer, crds, compactor, stop };
+        let mut this = Self {
+            server,
+            rest,
+            pki,
+            address: listen,
+            serving: Vec::new(),
+            tls,
+            committer,
+            crds,
+            compactor,
+            stop,
+        };
         this.address = this.listen(listen).await?;
         this.write_kubeconfig(&data.kubeconfig())?;
         steps.done(&format!("https://{}", this.address));
@@ -142,7 +154,9 @@ impl ApiServer {
     fn write_kubeconfig(&self, path: &Path) -> Result<(), Failure> {
         let admin = self.pki.admin().map_err(|error| Failure::of("make the admin certificate", error))?;
         let host = match self.address {
-            SocketAddr::V4(address) if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+            SocketAddr::V4(address) if address.ip().is_unspecified() => {
+                format!("127.0.0.1:{}", address.port())
+            }
             SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
             address => address.to_string(),
         };
@@ -165,7 +179,8 @@ impl ApiServer {
 
     /// Stops listening, drains, and closes the store after its last write.
     pub(crate) async fn stop(self) {
-        let Self { server, rest, pki: _, address: _, serving, tls: _, committer, crds, compactor, stop } = self;
+        let Self { server, rest, pki: _, address: _, serving, tls: _, committer, crds, compactor, stop } =
+            self;
         stop.cancel();
         for serving in serving {
             serving.stop().await;
@@ -214,8 +229,14 @@ fn acts(
     authenticator: &Arc<Authenticator>,
     tokens: &Arc<Tokens>,
 ) -> kinds::Acts {
-    let auth::Reviews { subject_access, self_subject_access, local_subject_access, self_subject_rules, token, self_subject } =
-        auth::Reviews::new(authorizer, authenticator);
+    let auth::Reviews {
+        subject_access,
+        self_subject_access,
+        local_subject_access,
+        self_subject_rules,
+        token,
+        self_subject,
+    } = auth::Reviews::new(authorizer, authenticator);
     kinds::Acts {
         token: Some(Arc::new(TokenRequest(tokens.clone()))),
         token_review: Some(token),

@@ -16,16 +16,16 @@ use std::{
 use tempfile::TempDir;
 
 /// How long anything may take that a test waits for. Machines are shared; this is no measure of speed.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Which runtime a cluster has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Runtime {
+pub(crate) enum Runtime {
     Containerd,
     Simulated,
 }
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     directory: TempDir,
     runtime: Runtime,
     namespace: Option<NetworkNamespace>,
@@ -36,7 +36,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts a cluster and waits until it says `ready`.
-    pub fn up(runtime: Runtime, arguments: &[&str]) -> Self {
+    pub(crate) fn up(runtime: Runtime, arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").unwrap();
         let namespace = (runtime == Runtime::Containerd).then(NetworkNamespace::new);
         let arguments = arguments.iter().map(ToString::to_string).collect();
@@ -46,12 +46,12 @@ impl Cluster {
         cluster
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
     /// A command inside the cluster's network.
-    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         match &self.namespace {
             Some(namespace) => namespace.command(program.as_ref()),
             None => Command::new(program.as_ref()),
@@ -59,14 +59,23 @@ impl Cluster {
     }
 
     /// Starts (again) and waits for `ready`.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let runtime = match self.runtime {
             Runtime::Containerd => "containerd",
             Runtime::Simulated => "simulated",
         };
         let mut command = self.command(env!("CARGO_BIN_EXE_keelson"));
         command
-            .args(["up", "--listen", "127.0.0.1:0", "--log-level", "info", "--runtime", runtime, "--data-dir"])
+            .args([
+                "up",
+                "--listen",
+                "127.0.0.1:0",
+                "--log-level",
+                "info",
+                "--runtime",
+                runtime,
+                "--data-dir",
+            ])
             .arg(self.data_dir())
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -97,19 +106,19 @@ impl Cluster {
     }
 
     /// What the program printed since its last start.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         self.output.lock().unwrap().clone()
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
     }
 
     /// Ctrl-C, and waits; the exit code.
-    pub fn stop(&mut self) -> i32 {
+    pub(crate) fn stop(&mut self) -> i32 {
         let mut process = self.process.take().unwrap();
         let pid = process.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
@@ -117,28 +126,32 @@ impl Cluster {
     }
 
     /// Runs kubectl and returns what it printed, whether or not it succeeded.
-    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
         let mut command = self.command("kubectl");
         command.arg("--kubeconfig").arg(self.data_dir().join("admin.kubeconfig")).args(arguments);
         command.env("HOME", self.directory.path()).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Runs kubectl, which must succeed; its standard output.
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let output = self.try_kubectl(arguments);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {arguments:?}:\n{text}\n{errors}\nkeelson said:\n{}", self.said());
+        assert!(
+            output.status.success(),
+            "kubectl {arguments:?}:\n{text}\n{errors}\nkeelson said:\n{}",
+            self.said()
+        );
         text
     }
 
     /// Applies a manifest given as text.
-    pub fn apply(&self, manifest: &str) -> String {
+    pub(crate) fn apply(&self, manifest: &str) -> String {
         self.kubectl(&["apply", "-f", self.file(manifest).to_str().unwrap()])
     }
 
     /// Applies a manifest that must be refused; what kubectl says.
-    pub fn refuse(&self, manifest: &str) -> String {
+    pub(crate) fn refuse(&self, manifest: &str) -> String {
         let output = self.try_kubectl(&["apply", "-f", self.file(manifest).to_str().unwrap()]);
         assert!(!output.status.success(), "accepted:\n{manifest}");
         String::from_utf8_lossy(&output.stderr).into_owned()
@@ -153,7 +166,7 @@ impl Cluster {
     }
 
     /// Loads a test image into the cluster's containerd.
-    pub fn load_image(&self, name: &str) {
+    pub(crate) fn load_image(&self, name: &str) {
         let archive = images().join(format!("{name}.tar"));
         let output = self
             .command(env!("CARGO_BIN_EXE_keelson"))
@@ -162,11 +175,16 @@ impl Cluster {
             .arg(&archive)
             .output()
             .unwrap();
-        assert!(output.status.success(), "load {}: {}", archive.display(), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "load {}: {}",
+            archive.display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Asks until the answer is as wanted.
-    pub fn eventually<T>(&self, what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    pub(crate) fn eventually<T>(&self, what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
         let began = Instant::now();
         loop {
             match ask() {
@@ -180,8 +198,9 @@ impl Cluster {
     }
 
     /// What there is, for a failure's message.
-    pub fn picture(&self) -> String {
-        let get = |arguments: &[&str]| String::from_utf8_lossy(&self.try_kubectl(arguments).stdout).into_owned();
+    pub(crate) fn picture(&self) -> String {
+        let get =
+            |arguments: &[&str]| String::from_utf8_lossy(&self.try_kubectl(arguments).stdout).into_owned();
         let pods = get(&["get", "pods,pvc,pv,svc,statefulsets,databases", "-A", "-o", "wide"]);
         format!("{pods}\n{}", get(&["get", "events", "-A"]))
     }
@@ -201,7 +220,7 @@ impl Drop for Cluster {
 }
 
 /// Test images, built when they are not there.
-pub fn images() -> PathBuf {
+pub(crate) fn images() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
     let directory =
         std::env::var_os("KEELSON_IMAGE_DIR").map_or_else(|| root.join("target/images"), PathBuf::from);

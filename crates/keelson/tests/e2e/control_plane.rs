@@ -32,12 +32,24 @@ fn a_deployment_is_created_changed_and_deleted_with_kubectl() {
     cluster.kubectl(&["annotate", "deployment", "web", "note=x"]);
     cluster.kubectl(&["expose", "deployment", "web", "--port=80"]);
     cluster.eventually("three endpoints", || {
-        let slices = cluster.kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o",
-            "jsonpath={.items[*].endpoints[*].addresses[0]}"]);
+        let slices = cluster.kubectl(&[
+            "get",
+            "endpointslices",
+            "-l",
+            "kubernetes.io/service-name=web",
+            "-o",
+            "jsonpath={.items[*].endpoints[*].addresses[0]}",
+        ]);
         if slices.split_whitespace().count() == 3 { Ok(()) } else { Err(slices) }
     });
-    cluster.kubectl(&["patch", "deployment", "web", "--type=json", "-p",
-        r#"[{"op":"replace","path":"/spec/replicas","value":1}]"#]);
+    cluster.kubectl(&[
+        "patch",
+        "deployment",
+        "web",
+        "--type=json",
+        "-p",
+        r#"[{"op":"replace","path":"/spec/replicas","value":1}]"#,
+    ]);
     cluster.kubectl(&["wait", "--for=jsonpath={.status.readyReplicas}=1", "deployment/web", "--timeout=60s"]);
     assert!(cluster.kubectl(&["explain", "deployment.spec.replicas"]).contains("integer"));
     assert!(cluster.kubectl(&["auth", "can-i", "create", "pods"]).contains("yes"));
@@ -56,7 +68,8 @@ fn server_side_apply_owns_fields_and_reports_conflicts() {
     let apply = |text: String, manager: &str, force: bool| {
         let path = cluster.data_dir().join(format!("{manager}.yaml"));
         std::fs::write(&path, text).unwrap();
-        let mut arguments = vec!["apply", "--server-side", "--field-manager", manager, "-f", path.to_str().unwrap()];
+        let mut arguments =
+            vec!["apply", "--server-side", "--field-manager", manager, "-f", path.to_str().unwrap()];
         if force {
             arguments.push("--force-conflicts");
         }
@@ -66,7 +79,12 @@ fn server_side_apply_owns_fields_and_reports_conflicts() {
     assert!(apply(manifest(2), "one", false).status.success());
     let conflict = apply(manifest(3), "two", false);
     let said = String::from_utf8_lossy(&conflict.stderr).into_owned();
-    assert!(!conflict.status.success() && said.contains("conflict with \"one\"") && said.contains(".spec.replicas"), "{said}");
+    assert!(
+        !conflict.status.success()
+            && said.contains("conflict with \"one\"")
+            && said.contains(".spec.replicas"),
+        "{said}"
+    );
     assert!(apply(manifest(3), "two", true).status.success());
 }
 
@@ -77,12 +95,12 @@ fn bad_input_says_what_to_do() {
     assert!(unknown.contains("unknown field \"spec.replcas\""), "{unknown}");
     let wrong = cluster.refuse(&DEPLOYMENT.replace("replicas: 2", "replicas: two"));
     assert!(wrong.contains("replicas"), "{wrong}");
-    let selector = cluster.refuse(&DEPLOYMENT.replace("matchLabels: {app: web}", "matchLabels: {app: other}"));
+    let selector =
+        cluster.refuse(&DEPLOYMENT.replace("matchLabels: {app: web}", "matchLabels: {app: other}"));
     assert!(selector.contains("`selector` does not match template `labels`"), "{selector}");
-    let quantity = cluster.refuse(&DEPLOYMENT.replace(
-        "ports: [{containerPort: 80}]",
-        "resources: {requests: {memory: 1Gigabyte}}",
-    ));
+    let quantity = cluster.refuse(
+        &DEPLOYMENT.replace("ports: [{containerPort: 80}]", "resources: {requests: {memory: 1Gigabyte}}"),
+    );
     assert!(quantity.contains("quantities must match the regular expression"), "{quantity}");
     let namespace = cluster.try_kubectl(&["create", "configmap", "x", "-n", "nowhere"]);
     let said = String::from_utf8_lossy(&namespace.stderr).into_owned();

@@ -32,12 +32,17 @@ fn exec(cluster: &Cluster, pod: &str, command: &[&str]) -> Result<String, String
     let mut arguments = vec!["exec", pod, "--"];
     arguments.extend(command);
     let output = cluster.try_kubectl(&arguments);
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if output.status.success() { Ok(text.trim().to_owned()) } else { Err(text) }
 }
 
 fn sql(cluster: &Cluster, statement: &str) -> Result<String, String> {
-    exec(cluster, "client", &["psql", "-qtA", "-h", "orders-service", "-U", "orders", "-d", "orders", "-c", statement])
+    exec(
+        cluster,
+        "client",
+        &["psql", "-qtA", "-h", "orders-service", "-U", "orders", "-d", "orders", "-c", statement],
+    )
 }
 
 fn redis(cluster: &Cluster, command: &[&str]) -> Result<String, String> {
@@ -50,8 +55,12 @@ fn wait_ready(cluster: &Cluster, name: &str) {
     let database = format!("database/{name}");
     cluster.eventually(&format!("{name} is ready"), || {
         let output = cluster.try_kubectl(&["wait", "--for=condition=Ready", &database, "--timeout=20s"]);
-        let current = cluster.kubectl(&["get", &database, "-o",
-            "jsonpath={.metadata.generation} {.status.observedGeneration} {.status.phase}"]);
+        let current = cluster.kubectl(&[
+            "get",
+            &database,
+            "-o",
+            "jsonpath={.metadata.generation} {.status.observedGeneration} {.status.phase}",
+        ]);
         let mut words = current.split_whitespace();
         let settled = words.next() == words.next() && words.next() == Some("Ready");
         if output.status.success() && settled { Ok(()) } else { Err(current) }
@@ -61,10 +70,13 @@ fn wait_ready(cluster: &Cluster, name: &str) {
 /// Ids of all containers of all pods, as the API shows them.
 fn container_ids(cluster: &Cluster) -> Vec<String> {
     let pods: Value = serde_json::from_str(&cluster.kubectl(&["get", "pods", "-A", "-o", "json"])).unwrap();
-    let statuses = pods["items"].as_array().unwrap().iter().flat_map(|pod| {
-        pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default()
-    });
-    let mut ids: Vec<String> = statuses.map(|status| status["containerID"].as_str().unwrap().to_owned()).collect();
+    let statuses = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|pod| pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default());
+    let mut ids: Vec<String> =
+        statuses.map(|status| status["containerID"].as_str().unwrap().to_owned()).collect();
     ids.sort();
     ids
 }
@@ -124,7 +136,11 @@ fn a_postgresql_lives_through_a_crash_a_change_a_stop_and_is_deleted() {
     cluster.kubectl(&["delete", "pod", "client", "--wait=true"]);
     cluster.apply(&client("client", "postgres:15", "PGPASSWORD", "orders-credentials"));
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=120s"]);
-    assert_eq!(sql(&cluster, "SELECT x FROM t").unwrap(), "42", "the kept volume is found, with a new password");
+    assert_eq!(
+        sql(&cluster, "SELECT x FROM t").unwrap(),
+        "42",
+        "the kept volume is found, with a new password"
+    );
     cluster.kubectl(&["delete", "database", "orders", "--timeout=120s"]);
     gone(&cluster, "pvc", "orders");
     cluster.eventually("the volume's directory is gone", || {
@@ -157,9 +173,11 @@ fn a_redis_asks_for_its_password_and_keeps_its_data() {
 
     let patch = r#"{"spec":{"redis":{"parameters":{"maxmemory-policy":"allkeys-lru"}}}}"#;
     cluster.kubectl(&["patch", "database", "sessions", "--type=merge", "-p", patch]);
-    cluster.eventually("the parameter is applied", || match redis(&cluster, &["config", "get", "maxmemory-policy"]) {
-        Ok(value) if value.contains("allkeys-lru") => Ok(()),
-        other => Err(format!("{other:?}")),
+    cluster.eventually("the parameter is applied", || {
+        match redis(&cluster, &["config", "get", "maxmemory-policy"]) {
+            Ok(value) if value.contains("allkeys-lru") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
     wait_ready(&cluster, "sessions");
     assert_eq!(redis(&cluster, &["get", "k"]).unwrap(), "v", "a restart keeps the data");
@@ -185,7 +203,10 @@ fn bad_databases_say_what_to_change_and_lose_nothing() {
         let said = cluster.refuse(&ORDERS.replacen(good, bad, 1));
         assert!(said.contains(wanted), "{bad}: {said}");
     }
-    let missing = ORDERS.replace("    username: orders\n", "    username: orders\n    passwordSecret: {name: nowhere, key: p}\n");
+    let missing = ORDERS.replace(
+        "    username: orders\n",
+        "    username: orders\n    passwordSecret: {name: nowhere, key: p}\n",
+    );
     cluster.apply(&missing);
     let message = cluster.eventually("the condition names the Secret", || {
         let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].message}";
@@ -193,10 +214,15 @@ fn bad_databases_say_what_to_change_and_lose_nothing() {
         if message.is_empty() { Err(message) } else { Ok(message) }
     });
     assert!(message.contains("secret \"nowhere\" not found: create it with the key \"p\""), "{message}");
-    let second = cluster.try_kubectl(&["create", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/postgres.yaml")]);
+    let second = cluster.try_kubectl(&[
+        "create",
+        "-f",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/postgres.yaml"),
+    ]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains("\"orders\" already exists"), "{said}");
-    let resized = cluster.refuse(&missing.replace("type: PostgreSQL", "type: Redis").replace("  postgresql:", "  nothing:"));
+    let resized = cluster
+        .refuse(&missing.replace("type: PostgreSQL", "type: Redis").replace("  postgresql:", "  nothing:"));
     assert!(resized.contains("type cannot be changed") || resized.contains("unknown field"), "{resized}");
     cluster.kubectl(&["delete", "database", "orders", "--timeout=60s"]);
 }

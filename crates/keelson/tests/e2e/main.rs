@@ -1,5 +1,13 @@
 //! What a user types, against the real program.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails says so by panicking"
+)]
+
 mod cluster;
 mod control_plane;
 mod databases;
