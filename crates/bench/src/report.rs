@@ -71,7 +71,17 @@ impl Row {
         let seconds = elapsed.as_secs_f64();
         let per_second = if seconds > 0.0 { done as f64 / seconds } else { 0.0 };
         let phase = phase.to_owned();
-        Self { phase, done, seconds, per_second, median_ms: None, p99_ms: None, server_us: None, errors: 0, note: None }
+        Self {
+            phase,
+            done,
+            seconds,
+            per_second,
+            median_ms: None,
+            p99_ms: None,
+            server_us: None,
+            errors: 0,
+            note: None,
+        }
     }
 }
 
@@ -119,7 +129,8 @@ impl Report {
             );
         }
         let time = |time: Option<f64>| time.map_or("-".to_owned(), |time| format!("{time:.2}"));
-        for Row { phase, done, seconds, per_second, median_ms, p99_ms, server_us, errors, note } in &self.rows {
+        for Row { phase, done, seconds, per_second, median_ms, p99_ms, server_us, errors, note } in &self.rows
+        {
             let (median, p99, server) = (time(*median_ms), time(*p99_ms), time(*server_us));
             let _ = writeln!(
                 out,

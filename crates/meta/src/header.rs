@@ -70,8 +70,16 @@ impl Header {
     /// The header of JSON, without building a tree; `fields` stay empty.
     pub fn read(json: &[u8]) -> Result<Self, NotAnObject> {
         let Shell { metadata } = serde_json::from_slice(json).map_err(NotAnObject::Json)?;
-        let Meta { name, namespace, uid, generation, labels, owner_references, finalizers, deletion_timestamp } =
-            metadata;
+        let Meta {
+            name,
+            namespace,
+            uid,
+            generation,
+            labels,
+            owner_references,
+            finalizers,
+            deletion_timestamp,
+        } = metadata;
         Ok(Self {
             key: ObjectKey::new(namespace.unwrap_or_default(), name),
             uid: uid.unwrap_or_default().into_owned(),
