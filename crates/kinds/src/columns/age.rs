@@ -1,6 +1,7 @@
 //! Time spans as kubectl shows them: two units at most, coarser the longer they are (apimachinery
 //! `util/duration.HumanDuration`).
 
+pub(crate) use meta::human_duration as human;
 use meta::{Object, Timestamp, Value};
 
 /// Time since the object's creation.
@@ -19,29 +20,6 @@ pub(crate) fn since(at: Option<&str>, now: Timestamp) -> String {
 /// Reads `metav1.Time` or `metav1.MicroTime`.
 pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     text.parse().ok()
-}
-
-/// A span of whole seconds.
-pub(crate) fn human(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, seconds / 3600);
-    let days = hours / 24;
-    let pair = |big: i64, unit: &str, small: i64, part: &str| match small {
-        0 => format!("{big}{unit}"),
-        _ => format!("{big}{unit}{small}{part}"),
-    };
-    match () {
-        () if seconds < -1 => "<invalid>".to_owned(),
-        () if seconds < 0 => "0s".to_owned(),
-        () if seconds < 120 => format!("{seconds}s"),
-        () if minutes < 10 => pair(minutes, "m", seconds % 60, "s"),
-        () if minutes < 180 => format!("{minutes}m"),
-        () if hours < 8 => pair(hours, "h", minutes % 60, "m"),
-        () if hours < 48 => format!("{hours}h"),
-        () if hours < 24 * 8 => pair(days, "d", hours % 24, "h"),
-        () if days < 365 * 2 => format!("{days}d"),
-        () if days < 365 * 8 => pair(days / 365, "y", days % 365, "d"),
-        () => format!("{}y", days / 365),
-    }
 }
 
 #[cfg(test)]
