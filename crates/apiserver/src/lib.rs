@@ -11,6 +11,7 @@ pub mod compactor;
 pub mod connect;
 pub mod crd;
 mod discovery;
+pub mod expiry;
 pub mod http;
 mod openapi;
 pub mod pki;

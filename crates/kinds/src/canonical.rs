@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use meta::{FieldError, Object, Quantity, QuantityForm, Status, Value, format_micro, format_second};
@@ -147,6 +148,10 @@ impl Strategy for Canonical {
 
     fn has_generation(&self) -> bool {
         self.inner.has_generation()
+    }
+
+    fn time_to_live(&self) -> Option<Duration> {
+        self.inner.time_to_live()
     }
 
     fn validate_name(&self, name: &str) -> Result<(), String> {

@@ -1,5 +1,7 @@
 //! What no schema can say about a kind.
 
+use std::time::Duration;
+
 use meta::{Clock, FieldError, GroupResource, Object, Random, Status};
 
 use crate::{Attributes, View};
@@ -106,6 +108,12 @@ pub trait Strategy: Send + Sync {
     /// Whether a client may create an object with its status (a node agent registers its Node so).
     fn keeps_status_on_create(&self) -> bool {
         false
+    }
+
+    /// How long an object is kept after it was last written (upstream's `TTLFunc`, with which events are
+    /// stored); `None` for ever. When the time is over the object goes, finalizers or not.
+    fn time_to_live(&self) -> Option<Duration> {
+        None
     }
 
     /// How names are checked.

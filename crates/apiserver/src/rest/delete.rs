@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use meta::{Entry, Object, ObjectKey, Status, Value, format_second};
+use meta::{Entry, GroupResource, Object, ObjectKey, Status, Value, format_second};
 use resource::{Operation, Resource, Verb};
 use store::Expect;
 
@@ -17,6 +17,9 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 /// Deletions of a collection that run side by side.
 const PARALLEL: usize = 32;
+/// Objects that are discarded side by side: a share of the committer's batch, so that others' writes are
+/// not kept waiting.
+const DISCARDED_MAX: usize = 256;
 
 impl Rest {
     /// Deletes an object, or begins its deletion where something waits for it.
@@ -166,6 +169,22 @@ impl Rest {
             .try_collect::<()>()
             .await?;
         Ok(page)
+    }
+
+    /// Drops objects from the store as they are, without admission, finalizers or grace; tells how many went.
+    /// Those that were written meanwhile stay.
+    pub(crate) async fn discard(
+        &self,
+        kind: &GroupResource,
+        entries: Vec<Arc<Entry>>,
+    ) -> Result<usize, Status> {
+        let drop = |entry: Arc<Entry>| async move {
+            let (key, expect) = (entry.header.key.clone(), Expect::At(entry.revision));
+            let commit = Commit { kind: kind.clone(), key, expect, put: None };
+            self.commit(commit).await.map(|committed| usize::from(matches!(committed, Committed::Done(_))))
+        };
+        let dropped = stream::iter(entries).map(drop).buffer_unordered(DISCARDED_MAX);
+        dropped.try_fold(0, |sum, one| std::future::ready(Ok(sum + one))).await
     }
 }
 

@@ -12,7 +12,7 @@ use apiserver::{
     cache::Kind,
     compactor,
     connect::Kubelets,
-    crd,
+    crd, expiry,
     http::{Server, Serving, tls_config},
     pki::{Kubeconfig, Login, Pki},
     rest::{Parts, Rest},
@@ -49,6 +49,7 @@ pub(crate) struct ApiServer {
     committer: JoinHandle<()>,
     crds: JoinHandle<()>,
     compactor: JoinHandle<()>,
+    expiry: JoinHandle<()>,
     stop: tokio_util::sync::CancellationToken,
 }
 
@@ -110,6 +111,7 @@ impl ApiServer {
         objects.push(bootstrap::storage_class());
         bootstrap::objects(&rest, objects).await?;
         let crds = tokio::spawn(crd::run(rest.clone(), stop.clone()));
+        let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
             .with_tokens(tokens)
@@ -124,6 +126,7 @@ impl ApiServer {
             committer,
             crds,
             compactor,
+            expiry,
             stop,
         };
         this.address = this.listen(listen).await?;
@@ -179,13 +182,24 @@ impl ApiServer {
 
     /// Stops listening, drains, and closes the store after its last write.
     pub(crate) async fn stop(self) {
-        let Self { server, rest, pki: _, address: _, serving, tls: _, committer, crds, compactor, stop } =
-            self;
+        let Self {
+            server,
+            rest,
+            pki: _,
+            address: _,
+            serving,
+            tls: _,
+            committer,
+            crds,
+            compactor,
+            expiry,
+            stop,
+        } = self;
         stop.cancel();
         for serving in serving {
             serving.stop().await;
         }
-        drop((crds.await, compactor.await));
+        drop((crds.await, compactor.await, expiry.await));
         drop((server, rest));
         // Components that still hold a client keep the committer; they are joined before this.
         if tokio::time::timeout(std::time::Duration::from_secs(5), committer).await.is_err() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use resource::{Resource, Subresource};
 
-use super::events::EVENT_FIELDS;
+use super::events::{EVENT_FIELDS, EVENT_TTL};
 use crate::{
     Acts, Options,
     columns::{
@@ -61,7 +61,7 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
             .namespaced("Event", "events")
             .short("ev")
             .columns(EVENT)
-            .strategy(Rules::new().creates_on_update())
+            .strategy(Rules::new().creates_on_update().expires_after(EVENT_TTL))
             .selectable(EVENT_FIELDS)
             .done(),
         group

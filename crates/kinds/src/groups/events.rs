@@ -1,9 +1,14 @@
 //! `events.k8s.io/v1`: the same Events as the core group's under other field names.
 
+use std::time::Duration;
+
 use meta::{GroupResource, GroupVersion, Object, Status, Value};
 use resource::{Convert, Resource};
 
 use crate::{columns::EVENT, entry::Group, strategy::Rules};
+
+/// How long an Event is kept (upstream `--event-ttl`).
+pub(super) const EVENT_TTL: Duration = Duration::from_secs(3_600);
 
 /// Selectable fields of a core Event; those of this group's are in the same order.
 pub(super) const EVENT_FIELDS: &[(&str, &str)] = &[
@@ -39,7 +44,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .namespaced("Event", "events")
             .short("ev")
             .columns(EVENT)
-            .strategy(Rules::new().creates_on_update())
+            .strategy(Rules::new().creates_on_update().expires_after(EVENT_TTL))
             .selectable(REGARDING_FIELDS)
             .stored_as(GroupResource::new("", "events"), GroupVersion::new("", "v1"), Renamed)
             .done(),

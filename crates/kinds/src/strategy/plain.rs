@@ -1,5 +1,7 @@
 //! Kinds whose behaviour is only flags and one validation: said as data.
 
+use std::time::Duration;
+
 use meta::Object;
 use resource::{Context, Strategy};
 
@@ -14,13 +16,20 @@ pub(crate) struct Rules {
     creates_on_update: bool,
     unconditional: bool,
     generation: bool,
+    time_to_live: Option<Duration>,
     check: Check,
 }
 
 impl Rules {
     /// Like most: named by a subdomain, nothing else.
     pub(crate) const fn new() -> Self {
-        Self { creates_on_update: false, unconditional: true, generation: false, check: |_, _, _| {} }
+        Self {
+            creates_on_update: false,
+            unconditional: true,
+            generation: false,
+            time_to_live: None,
+            check: |_, _, _| {},
+        }
     }
 
     /// PUT on a missing name creates it.
@@ -38,6 +47,12 @@ impl Rules {
     /// `metadata.generation` counts changes.
     pub(crate) const fn generation(mut self) -> Self {
         self.generation = true;
+        self
+    }
+
+    /// Objects go so long after their last write.
+    pub(crate) const fn expires_after(mut self, time: Duration) -> Self {
+        self.time_to_live = Some(time);
         self
     }
 
@@ -63,6 +78,10 @@ impl Strategy for Rules {
 
     fn has_generation(&self) -> bool {
         self.generation
+    }
+
+    fn time_to_live(&self) -> Option<Duration> {
+        self.time_to_live
     }
 
     fn validate_name(&self, name: &str) -> Result<(), String> {
