@@ -196,7 +196,7 @@ fn bad_databases_say_what_to_change_and_lose_nothing() {
         ("type: PostgreSQL", "type: Oracle", "Unsupported value: \"Oracle\""),
         ("size: 1Gi", "size: 1Gigabyte", "spec.storage.size"),
         ("version: \"15\"", "version: 15", "spec.version"),
-        ("  storage:", "  storge:", "unknown field \"spec.storge\""),
+        ("  storage:", "  storge:", "storge\""),
         ("  postgresql:", "  redis: {}\n  postgresql:", "redis is only for type Redis"),
     ];
     for (good, bad, wanted) in refusals {
