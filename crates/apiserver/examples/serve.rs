@@ -67,7 +67,7 @@ async fn main() -> Result<(), Error> {
         rest.create(&Caller::default(), &resource, "", object, Vec::new()).await?;
     }
     let stop = tokio_util::sync::CancellationToken::new();
-    let crds = tokio::spawn(crd::run(rest.clone(), stop.clone()));
+    let crds = tokio::spawn(crd::CustomResources::install_stored(&rest).run(stop.clone()));
 
     let names = ["localhost", "127.0.0.1"].map(str::to_owned);
     let tls = tls_config(&pki.serving(&names)?, pki.ca_pem())?;

@@ -159,6 +159,21 @@ impl Kind {
         feed.notify(changes);
     }
 
+    /// Ends every watch after what has happened so far: what is served under this name is another now.
+    pub(crate) fn end_watches(&self) {
+        let watchers = std::mem::take(&mut self.feed().watchers);
+        watchers.values().flatten().for_each(|queue| queue.end());
+    }
+
+    /// Forgets what happened up to `head`, so that nobody can watch or read it.
+    pub(crate) fn forget(&self, head: Revision) {
+        let mut feed = self.feed();
+        let newest = feed.ring.back().map_or(head, |event| head.max(event.revision()));
+        feed.trimmed = feed.trimmed.max(newest);
+        feed.ring = VecDeque::new();
+        feed.ring_bytes = 0;
+    }
+
     /// Registers a watcher that has seen everything up to `after`; `None` begins with the present state.
     pub(crate) fn subscribe(
         self: &Arc<Self>,

@@ -28,6 +28,8 @@ struct State {
     items: VecDeque<Item>,
     events: usize,
     lost: bool,
+    /// Nothing comes any more.
+    ended: bool,
 }
 
 /// The queue of one watcher.
@@ -45,6 +47,8 @@ pub(crate) enum Taken {
     Empty,
     /// The queue overflowed.
     Lost,
+    /// Nothing more will come.
+    Ended,
 }
 
 impl Queue {
@@ -67,6 +71,12 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// Lets the watcher read what is there, and no more.
+    pub(crate) fn end(&self) {
+        self.state().ended = true;
+        self.ready.notify_one();
+    }
+
     pub(crate) fn take(&self) -> Taken {
         let mut state = self.state();
         if state.lost {
@@ -74,7 +84,17 @@ impl Queue {
         }
         state.events = 0;
         let items = std::mem::take(&mut state.items);
-        if items.is_empty() { Taken::Empty } else { Taken::Items(items) }
+        match (items.is_empty(), state.ended) {
+            (true, true) => Taken::Ended,
+            (true, false) => Taken::Empty,
+            (false, ended) => {
+                if ended {
+                    // One wake may have stood for both the items and the end.
+                    self.ready.notify_one();
+                }
+                Taken::Items(items)
+            }
+        }
     }
 
     /// Completes when something was pushed since the last [`Queue::take`]. Cancel-safe.

@@ -115,7 +115,7 @@ impl Definition {
             short_names: shared(strings(short_names)),
             categories: shared(self.categories.clone()),
             scope: if self.cluster { Scope::Cluster } else { Scope::Namespaced },
-            stored_as: GroupResource::new(&*self.group, &*self.plural),
+            stored_as: self.stored_as(),
             stored_version: GroupVersion::new(&*self.group, self.storage_version()),
             convert: None,
             verbs: if terminating { TERMINATING } else { Verb::ALL },
@@ -127,6 +127,11 @@ impl Definition {
             custom: true,
             deprecated: self.deprecated(version),
         })
+    }
+
+    /// Where its instances are stored.
+    pub(super) fn stored_as(&self) -> GroupResource {
+        GroupResource::new(&*self.group, &*self.plural)
     }
 
     fn storage_version(&self) -> &str {

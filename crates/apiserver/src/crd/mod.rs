@@ -1,7 +1,9 @@
 //! Custom resources: a loop that serves what CustomResourceDefinitions define.
 //!
 //! Guarantees: a definition whose names are free is served before its condition `Established` says so; one
-//! that goes is served until its last instance is gone. All writes go through the engine like anybody's.
+//! that goes is served until its last instance is gone. Watches end when what they watch becomes something
+//! else or nothing; objects of an earlier definition are never shown under a new one. All writes go through
+//! the engine like anybody's.
 //! Validation of the definition's own fields is its kind's; here is what needs the schema functions and the
 //! registry.
 
@@ -14,7 +16,9 @@ mod strategy;
 
 use std::{collections::HashMap, sync::Arc};
 
-use meta::{Condition, ConditionStatus, Entry, GroupVersionResource, Object, Status, Value};
+use meta::{
+    Condition, ConditionStatus, Entry, GroupResource, GroupVersionResource, Object, Revision, Status, Value,
+};
 use resource::{Resource, User};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -34,15 +38,37 @@ const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// Pause before a broken watch is begun anew.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// Serves custom resources until `stop`. Ends at once when the registry has no CustomResourceDefinition.
-pub async fn run(rest: Rest, stop: CancellationToken) {
-    let Some(resource) = definitions(&rest) else { return };
-    let mut custom = Custom { rest, resource, installed: HashMap::new(), cleaning: JoinSet::new() };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = custom.follow() => {}
+/// The custom resources of a server.
+pub struct CustomResources(Option<Custom>);
+
+impl CustomResources {
+    /// Serves what was established before the server stopped, so that the first request finds it. Serves
+    /// nothing when the registry has no CustomResourceDefinition.
+    pub fn install_stored(rest: &Rest) -> Self {
+        let Some(resource) = definitions(rest) else { return Self(None) };
+        let rest = rest.clone();
+        let mut custom = Custom { rest, resource, installed: HashMap::new(), cleaning: JoinSet::new() };
+        for entry in custom.stored() {
+            if let Some(object) = custom.read(&entry).filter(|o| meta::is_condition_true(o, "Established")) {
+                let definition = Definition::read(&object);
+                let name = &entry.header.key.name;
+                let (accepted, _) = names::accept(&definition, &custom.taken(name), custom.rest.registry());
+                let (resources, _) = definition.resources(&accepted, object.is_deleting());
+                custom.install(name, &object, &definition, resources);
+            }
+        }
+        Self(Some(custom))
     }
-    custom.cleaning.shutdown().await;
+
+    /// Follows the definitions until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let Some(mut custom) = self.0 else { return };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = custom.follow() => {}
+        }
+        custom.cleaning.shutdown().await;
+    }
 }
 
 fn definitions(rest: &Rest) -> Option<Arc<Resource>> {
@@ -64,6 +90,7 @@ struct Installed {
     terminating: bool,
     /// Its instances are being deleted.
     cleaning: bool,
+    stored_as: GroupResource,
     resources: Vec<GroupVersionResource>,
 }
 
@@ -90,7 +117,7 @@ impl Custom {
                 // A finished cleaning needs no more attention.
                 while self.cleaning.try_join_next().is_some() {}
                 match event.happened {
-                    Happened::Deleted => self.remove(&event.entry.header.key.name),
+                    Happened::Deleted => self.remove(&event.entry.header.key.name).await,
                     Happened::Added | Happened::Modified => self.settle(&event.entry).await,
                     Happened::Bookmark => {}
                 }
@@ -102,33 +129,47 @@ impl Custom {
                 let there = |name: &str| snapshot.get(&meta::ObjectKey::new("", name)).is_some();
                 self.installed.keys().filter(|name| !there(name)).cloned().collect()
             };
-            gone.iter().for_each(|name| self.remove(name));
+            for name in gone {
+                self.remove(&name).await;
+            }
         }
     }
 
-    fn remove(&mut self, name: &str) {
+    async fn remove(&mut self, name: &str) {
         if let Some(installed) = self.installed.remove(name) {
             installed.resources.iter().for_each(|key| self.rest.registry().remove(key));
+            let kind = self.rest.cache().kind(&installed.stored_as);
+            kind.end_watches();
+            kind.forget(self.rest.cache().head());
         }
         // A name that was taken by it may now be free for another.
-        let kind = self.rest.cache().kind(&self.resource.stored_as);
-        let others: Vec<_> = kind.snapshot().range(None, None).cloned().collect();
-        for entry in others {
-            let waits = entry.object().is_ok_and(|object| !meta::is_condition_true(&object, "NamesAccepted"));
-            if waits {
+        for entry in self.stored() {
+            let object = self.read(&entry);
+            if object.is_some_and(|object| !meta::is_condition_true(&object, "NamesAccepted")) {
                 self.installed.remove(&entry.header.key.name);
+                self.settle(&entry).await;
             }
         }
+    }
+
+    /// All definitions as they are now.
+    fn stored(&self) -> Vec<Arc<Entry>> {
+        self.rest.cache().kind(&self.resource.stored_as).snapshot().range(None, None).cloned().collect()
+    }
+
+    fn read(&self, entry: &Entry) -> Option<Object> {
+        let object = entry.object();
+        if object.is_err() {
+            tracing::error!(name = entry.header.key.name, "stored custom resource definition is damaged");
+        }
+        object.ok()
     }
 
     /// Brings one definition and what is served in line.
     async fn settle(&mut self, entry: &Arc<Entry>) {
         let name = entry.header.key.name.clone();
-        let Ok(object) = entry.object() else {
-            tracing::error!(name, "stored custom resource definition is damaged");
-            return;
-        };
-        if let Err(status) = self.try_settle(&name, object).await {
+        let Some(object) = self.read(entry) else { return };
+        if let Err(status) = self.try_settle(&name, object, entry.revision).await {
             // A conflict: somebody wrote it meanwhile, and that write wakes this loop again.
             let conflict = status.reason == Some(meta::Reason::Conflict);
             if !conflict {
@@ -137,16 +178,20 @@ impl Custom {
         }
     }
 
-    async fn try_settle(&mut self, name: &str, object: Object) -> Result<(), Status> {
+    async fn try_settle(&mut self, name: &str, object: Object, revision: Revision) -> Result<(), Status> {
         let definition = Definition::read(&object);
         let (accepted, names) = names::accept(&definition, &self.taken(name), self.rest.registry());
-        let established =
-            meta::is_condition_true(&object, "Established") || names.status == ConditionStatus::True;
+        let before = meta::is_condition_true(&object, "Established");
+        let established = before || names.status == ConditionStatus::True;
         let terminating = object.is_deleting();
+        let held = object.list(&["metadata", "finalizers"]).iter().any(|f| f.as_str() == Some(CLEANUP));
         let mut conditions = vec![names];
         if established {
+            if !before && !held && !self.installed.contains_key(name) {
+                self.discard_earlier(&definition.stored_as(), revision).await?;
+            }
             let (resources, violation) = definition.resources(&accepted, terminating);
-            self.install(name, &object, terminating, resources);
+            self.install(name, &object, &definition, resources);
             conditions.extend(violation);
             conditions.push(
                 condition("Established", ConditionStatus::True, "InitialNamesAccepted")
@@ -163,11 +208,10 @@ impl Custom {
             conditions.push(deleting.message("CustomResource deletion is in progress"));
         }
         let fresh = self.report(&object, &accepted, conditions).await?;
-        let waits = object.list(&["metadata", "finalizers"]).iter().any(|f| f.as_str() == Some(CLEANUP));
-        if !terminating && !waits {
+        if !terminating && !held {
             return self.hold(&fresh).await;
         }
-        if terminating && waits {
+        if terminating && held {
             self.clean(name, object.uid().to_owned());
         }
         Ok(())
@@ -181,7 +225,22 @@ impl Custom {
         others.filter_map(|entry| entry.object().ok()).map(|object| Definition::accepted(&object)).collect()
     }
 
-    fn install(&mut self, name: &str, object: &Object, terminating: bool, resources: Vec<Resource>) {
+    /// Drops objects that were left by a definition of the same name, which somebody made go without its
+    /// finalizer. Nothing can have been written under a new definition before its `revision`.
+    async fn discard_earlier(&self, stored_as: &GroupResource, revision: Revision) -> Result<(), Status> {
+        let kind = self.rest.cache().kind(stored_as);
+        let snapshot = kind.snapshot();
+        let left: Vec<_> = snapshot.range(None, None).filter(|e| e.revision < revision).cloned().collect();
+        if !left.is_empty() {
+            let count = self.rest.discard(stored_as, left).await?;
+            tracing::warn!(kind = %stored_as, count, "dropped objects of an earlier definition");
+        }
+        kind.forget(self.rest.cache().head());
+        Ok(())
+    }
+
+    fn install(&mut self, name: &str, object: &Object, definition: &Definition, resources: Vec<Resource>) {
+        let terminating = object.is_deleting();
         let generation = object.int(&["metadata", "generation"]).unwrap_or(0);
         let before = self.installed.get(name);
         if before.is_some_and(|b| {
@@ -204,8 +263,14 @@ impl Custom {
         }
         registry.install_all(resources);
         let uid = object.uid().to_owned();
-        let cleaning = before.is_some_and(|b| b.uid == uid && b.cleaning);
-        let installed = Installed { uid, generation, terminating, cleaning, resources: keys };
+        let same = before.filter(|b| b.uid == uid);
+        let cleaning = same.is_some_and(|b| b.cleaning);
+        let stored_as = definition.stored_as();
+        // Beginning to go changes nothing for watchers: they see the instances go.
+        if !same.is_some_and(|b| !b.terminating && terminating) {
+            self.rest.cache().kind(&stored_as).end_watches();
+        }
+        let installed = Installed { uid, generation, terminating, cleaning, stored_as, resources: keys };
         self.installed.insert(name.to_owned(), installed);
     }
 
@@ -265,29 +330,42 @@ async fn clean(
     name: &str,
     uid: &str,
 ) -> Result<(), Status> {
-    if let Some(served) = served {
-        delete_instances(rest, served).await?;
-    }
+    let kind = rest.cache().kind(&definitions.stored_as);
     let key = meta::ObjectKey::new("", name);
-    let current = rest.cache().kind(&definitions.stored_as).get(&key).filter(|entry| entry.header.uid == uid);
-    let Some(current) = current else { return Ok(()) };
+    let definition = || kind.get(&key).filter(|entry| entry.header.uid == uid);
+    if let Some(served) = served {
+        delete_instances(rest, served, || definition().is_some()).await?;
+    }
+    let Some(current) = definition() else { return Ok(()) };
     let object = current.object().map_err(Status::internal)?;
     let mut finalizers = object.list(&["metadata", "finalizers"]).to_vec();
     finalizers.retain(|finalizer| finalizer.as_str() != Some(CLEANUP));
     set_finalizers(rest, definitions, &object, finalizers).await
 }
 
-async fn delete_instances(rest: &Rest, served: &Arc<Resource>) -> Result<(), Status> {
+/// Deletes all instances and waits until they are gone, or until the definition is not `there` any more:
+/// what is stored then may belong to its successor.
+async fn delete_instances(
+    rest: &Rest,
+    served: &Arc<Resource>,
+    there: impl Fn() -> bool,
+) -> Result<(), Status> {
     let options = ListOptions::default();
     let instances = rest.cache().kind(&served.stored_as);
     let mut watch = rest.watch(served, None, &options).await?;
-    rest.delete_collection(&caller(), served, None, &DeleteOptions::default(), &options).await?;
+    if there() {
+        rest.delete_collection(&caller(), served, None, &DeleteOptions::default(), &options).await?;
+    }
     // Instances with finalizers go when their controllers let them; each deletion wakes this.
-    while !instances.snapshot().is_empty() {
+    while there() && !instances.snapshot().is_empty() {
         match watch.next().await {
             Some(Ok(_)) => {}
             Some(Err(status)) if status.reason != Some(meta::Reason::Expired) => return Err(status),
-            Some(Err(_)) | None => watch = rest.watch(served, None, &options).await?,
+            Some(Err(_)) | None => {
+                // A definition that changes while it goes ends each watch of what it was.
+                tokio::time::sleep(RETRY_AFTER).await;
+                watch = rest.watch(served, None, &options).await?;
+            }
         }
     }
     Ok(())

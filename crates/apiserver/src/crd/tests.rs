@@ -9,9 +9,12 @@ struct Server {
 }
 
 async fn start() -> Server {
+    over(store::Memory::new()).await
+}
+
+async fn over(store: store::Memory) -> Server {
     let registry = Arc::new(Registry::new());
     registry.install_all(kinds::all(&kinds::Options::default(), &kinds::Acts::default()));
-    let store = store::Memory::new();
     let cache = Arc::new(Cache::load(&store, &registry).await.unwrap());
     let (rest, _task) = Rest::start(Parts {
         store: Arc::new(store),
@@ -22,7 +25,7 @@ async fn start() -> Server {
         random: Arc::new(meta::Seeded::new(1)),
     });
     let stop = CancellationToken::new();
-    let running = tokio::spawn(run(rest.clone(), stop.clone()));
+    let running = tokio::spawn(CustomResources::install_stored(&rest).run(stop.clone()));
     Server { rest, stop, running }
 }
 
@@ -86,6 +89,35 @@ impl Server {
         .await;
     }
 
+    fn widgets(&self) -> Arc<Resource> {
+        self.rest.registry().resolve("toys.example", "v1", "widgets").unwrap()
+    }
+
+    async fn make(&self, namespace: &str, name: &str) {
+        let widget = json!({"metadata": {"name": name}, "spec": {}});
+        let object = Object::from_value(widget).unwrap();
+        let resource = self.widgets();
+        self.rest.create(&caller(), &resource, namespace, object, Vec::new()).await.unwrap();
+    }
+
+    async fn patch(&self, name: &str, body: Value) {
+        let target = Target { key: meta::ObjectKey::new("", name), subresource: String::new() };
+        let patch = Patch { kind: PatchKind::Merge, body, duplicates: Vec::new() };
+        let resource = definitions(&self.rest).unwrap();
+        self.rest.patch(&caller(), &resource, &target, patch).await.unwrap();
+    }
+
+    async fn undefine(&self, name: &str) {
+        let resource = definitions(&self.rest).unwrap();
+        let key = meta::ObjectKey::new("", name);
+        self.rest.delete(&caller(), &resource, &key, &DeleteOptions::default()).await.unwrap();
+        self.wait(name, |object| object.is_none()).await;
+        let mut changes = self.rest.registry().changes();
+        while self.rest.registry().resolve("toys.example", "v1", "widgets").is_some() {
+            tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+        }
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         self.running.await.unwrap();
@@ -107,15 +139,8 @@ async fn serves_what_is_defined_until_it_goes() {
     let written = server.rest.create(&caller(), &resource, "default", object, Vec::new()).await.unwrap();
     assert_eq!(written.entry.object().unwrap().int(&["spec", "size"]), Some(3));
 
-    let definitions = definitions(&server.rest).unwrap();
-    let key = meta::ObjectKey::new("", "widgets.toys.example");
-    server.rest.delete(&caller(), &definitions, &key, &DeleteOptions::default()).await.unwrap();
-    server.wait("widgets.toys.example", |object| object.is_none()).await;
+    server.undefine("widgets.toys.example").await;
     assert!(server.rest.cache().kind(&resource.stored_as).snapshot().is_empty());
-    let mut changes = server.rest.registry().changes();
-    while server.rest.registry().resolve("toys.example", "v1", "widgets").is_some() {
-        tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
-    }
     server.stop().await;
 }
 
@@ -152,5 +177,113 @@ async fn refuses_what_could_not_be_served() {
     let mut column = widgets();
     column["spec"]["versions"][0]["additionalPrinterColumns"][0]["jsonPath"] = json!("spec.size");
     assert_eq!(server.define(column).await.unwrap_err().code, 422);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_stored_is_served_before_the_first_request() {
+    let store = store::Memory::new();
+    let server = over(store.clone()).await;
+    server.define(widgets()).await.unwrap();
+    server.established("widgets.toys.example").await;
+    server.make("default", "w").await;
+    server.stop().await;
+    // Nothing is awaited between the start and the request: the task that follows has not run.
+    let server = over(store).await;
+    let key = meta::ObjectKey::new("default", "w");
+    let found = server.rest.get(&server.widgets(), &key, None).await.unwrap();
+    assert_eq!(found.object().unwrap().int(&["spec", "size"]), Some(3));
+    server.stop().await;
+}
+
+async fn rest_of(watch: &mut crate::rest::Watch) -> Vec<String> {
+    let all = async {
+        let mut seen = Vec::new();
+        while let Some(event) = watch.next().await {
+            let event = event.unwrap();
+            seen.push(format!("{} {}", event.happened.wire(), event.entry.header.key.name));
+        }
+        seen
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.unwrap()
+}
+
+#[tokio::test]
+async fn watches_end_with_what_they_watch() {
+    let server = start().await;
+    server.define(widgets()).await.unwrap();
+    server.established("widgets.toys.example").await;
+    server.make("default", "w").await;
+    let options = ListOptions::default();
+    let watch = || async { server.rest.watch(&server.widgets(), None, &options).await.unwrap() };
+    let mut changed = watch().await;
+    server.patch("widgets.toys.example", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    let columns = json!([{"name": "Size", "type": "string", "jsonPath": ".spec.size"}]);
+    let mut version = widgets()["spec"]["versions"][0].clone();
+    version["additionalPrinterColumns"] = columns;
+    let old = server.widgets();
+    server.patch("widgets.toys.example", json!({"spec": {"versions": [version]}})).await;
+    assert_eq!(rest_of(&mut changed).await, ["ADDED w"]);
+    let mut stale = server.rest.watch(&old, None, &options).await.unwrap();
+    assert_eq!(rest_of(&mut stale).await, ["ADDED w"]);
+
+    let mut going = watch().await;
+    server.undefine("widgets.toys.example").await;
+    assert_eq!(rest_of(&mut going).await, ["ADDED w", "DELETED w"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_definition_shows_nothing_of_an_earlier_one() {
+    let server = start().await;
+    server.define(widgets()).await.unwrap();
+    server.established("widgets.toys.example").await;
+    server.make("default", "old").await;
+    let before = server.rest.cache().head();
+    // Somebody takes the finalizer away, so that the definition goes without its instances.
+    let stored_as = server.widgets().stored_as.clone();
+    let name = "widgets.toys.example";
+    let instance = json!({"metadata": {"finalizers": ["example.com/held"]}});
+    let target = Target { key: meta::ObjectKey::new("default", "old"), subresource: String::new() };
+    let patch = Patch { kind: PatchKind::Merge, body: instance, duplicates: Vec::new() };
+    server.rest.patch(&caller(), &server.widgets(), &target, patch).await.unwrap();
+    let definitions = definitions(&server.rest).unwrap();
+    let key = meta::ObjectKey::new("", name);
+    server.rest.delete(&caller(), &definitions, &key, &DeleteOptions::default()).await.unwrap();
+    server.patch(name, json!({"metadata": {"finalizers": null}})).await;
+    server.wait(name, |object| object.is_none()).await;
+
+    let mut cluster = widgets();
+    cluster["spec"]["scope"] = json!("Cluster");
+    server.define(cluster).await.unwrap();
+    server.established(name).await;
+    assert!(server.rest.cache().kind(&stored_as).snapshot().is_empty());
+    server.make("", "new").await;
+    let page = server.rest.list(&server.widgets(), None, &ListOptions::default()).await.unwrap();
+    assert_eq!(page.entries.iter().map(|e| &*e.header.key.name).collect::<Vec<_>>(), ["new"]);
+    let from = ListOptions { watch_from: Some(before), ..ListOptions::default() };
+    let gone = server.rest.watch(&server.widgets(), None, &from).await.err().unwrap();
+    assert_eq!(gone.reason, Some(meta::Reason::Expired));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_freed_name_goes_to_who_waits_for_it() {
+    let server = start().await;
+    server.define(widgets()).await.unwrap();
+    server.established("widgets.toys.example").await;
+    let mut other = widgets();
+    other["metadata"]["name"] = json!("others.toys.example");
+    other["spec"]["names"] =
+        json!({"plural": "others", "kind": "Widget", "listKind": "OtherList", "singular": "other"});
+    server.define(other).await.unwrap();
+    server
+        .wait("others.toys.example", |object| {
+            let condition = object.and_then(|object| meta::find_condition(object, "NamesAccepted"));
+            condition.is_some_and(|c| c["reason"] == "KindConflict")
+        })
+        .await;
+    server.undefine("widgets.toys.example").await;
+    server.established("others.toys.example").await;
     server.stop().await;
 }

@@ -84,6 +84,10 @@ impl Rest {
         // Read before registering: what is committed up to here is in the backlog.
         let head = self.cache.head();
         let (subscription, backlog) = kind.subscribe(selection.interest(resource), after);
+        if resource.custom && !self.still_served(resource) {
+            // Its definition changed before the watch was registered, too early to end it.
+            subscription.queue.end();
+        }
         let mut ready = VecDeque::new();
         let mut seen = head;
         match backlog {
@@ -119,6 +123,11 @@ impl Rest {
         })
     }
 
+    fn still_served(&self, resource: &Arc<Resource>) -> bool {
+        let now = self.registry.resolve(&resource.group, &resource.version, &resource.plural);
+        now.is_some_and(|now| Arc::ptr_eq(&now, resource))
+    }
+
     fn watch_timeout(&self, options: &ListOptions) -> Duration {
         match options.timeout_seconds {
             Some(seconds) => Duration::from_secs(u64::from(seconds)),
@@ -133,8 +142,8 @@ impl Watch {
         &self.resource
     }
 
-    /// The next event; `None` when the time is up. An error is the last thing a watch gives: the client
-    /// has to list again. Cancel-safe.
+    /// The next event; `None` when the time is up, or when the kind is no longer what it was. An error is
+    /// the last thing a watch gives: the client has to list again. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<WatchEvent, Status>> {
         loop {
             if self.ended {
@@ -282,6 +291,7 @@ impl Watch {
         }
         match self.subscription.queue.take() {
             Taken::Empty => Ok(()),
+            Taken::Ended => Err(None),
             Taken::Lost => {
                 Err(Some(Status::expired("the watch fell too far behind: list again and watch from there")))
             }
@@ -301,7 +311,7 @@ impl Watch {
                 self.seen = self.seen.max(head);
                 true
             }
-            Taken::Lost => false,
+            Taken::Lost | Taken::Ended => false,
             Taken::Items(items) => {
                 self.ready.extend(items.into_iter().map(Pending::from));
                 false

@@ -12,7 +12,8 @@ use apiserver::{
     cache::Kind,
     compactor,
     connect::Kubelets,
-    crd, expiry,
+    crd::CustomResources,
+    expiry,
     http::{Server, Serving, tls_config},
     pki::{Kubeconfig, Login, Pki},
     rest::{Parts, Rest},
@@ -110,7 +111,7 @@ impl ApiServer {
         let mut objects = kinds::bootstrap(&options);
         objects.push(bootstrap::storage_class());
         bootstrap::objects(&rest, objects).await?;
-        let crds = tokio::spawn(crd::run(rest.clone(), stop.clone()));
+        let crds = tokio::spawn(CustomResources::install_stored(&rest).run(stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
