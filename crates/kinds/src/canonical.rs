@@ -22,6 +22,8 @@ pub(crate) struct Canonical {
     pub(crate) inner: Arc<dyn Strategy>,
     pub(crate) schema: Schema,
     pub(crate) zeros: Arc<Zeros>,
+    /// What creating an object warns of.
+    pub(crate) notice: Option<String>,
 }
 
 impl Canonical {
@@ -111,7 +113,9 @@ impl Strategy for Canonical {
     }
 
     fn warnings(&self, new: &Object, old: Option<&Object>) -> Vec<String> {
-        self.inner.warnings(new, old)
+        let mut warnings = self.inner.warnings(new, old);
+        warnings.extend(self.notice.iter().filter(|_| old.is_none()).cloned());
+        warnings
     }
 
     fn claims(&self, object: &Object) -> Vec<Claim> {

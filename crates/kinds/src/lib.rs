@@ -14,6 +14,7 @@ mod canonical;
 mod columns;
 mod entry;
 mod groups;
+mod inert;
 mod options;
 mod schemas;
 mod strategy;

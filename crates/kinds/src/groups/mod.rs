@@ -9,6 +9,7 @@ use crate::{
     Acts, Options,
     canonical::{Canonical, Zeros},
     entry::Group,
+    inert,
     strategy::NODE_PORTS,
 };
 
@@ -60,8 +61,9 @@ pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, a
         group.sort_by(|a, b| a.plural.cmp(&b.plural));
     }
     let canonical = |mut kind: Resource| {
+        let notice = inert::notice(&kind);
         let (inner, schema) = (kind.strategy, kind.schema.clone());
-        kind.strategy = Arc::new(Canonical { inner, schema, zeros: zeros.clone() });
+        kind.strategy = Arc::new(Canonical { inner, schema, zeros: zeros.clone(), notice });
         kind
     };
     kinds.into_iter().flatten().map(canonical).collect()
