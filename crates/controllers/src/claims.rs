@@ -95,20 +95,43 @@ impl<K: Resource<DynamicType = ()> + Serialize> Claims<K> {
 
     /// Plans the adoptions and releases.
     pub(crate) fn plan<O: Resource<DynamicType = ()>>(&self, plan: &mut Plan, owner: &O) {
+        self.plan_with(plan, owner, None);
+    }
+
+    /// Plans the adoptions and releases; what is adopted gets `finalizer`, what is released loses it.
+    pub(crate) fn plan_with<O: Resource<DynamicType = ()>>(
+        &self,
+        plan: &mut Plan,
+        owner: &O,
+        finalizer: Option<&str>,
+    ) {
         let ours = owner_reference(owner);
         for object in &self.adopt {
             let mut owners = object.meta().owner_references.clone().unwrap_or_default();
             owners.push(ours.clone());
-            plan.apply.push(owners_patch(&**object, &owners));
+            let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+            finalizers
+                .extend(finalizer.filter(|f| !finalizers.iter().any(|has| has == f)).map(str::to_owned));
+            plan.apply.push(claim_patch(&**object, &owners, finalizer.map(|_| finalizers)));
         }
         for object in &self.release {
             let mut owners = object.meta().owner_references.clone().unwrap_or_default();
             owners.retain(|owner| owner.uid != ours.uid);
-            plan.apply.push(owners_patch(&**object, &owners));
+            let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+            finalizers.retain(|has| finalizer != Some(has));
+            plan.apply.push(claim_patch(&**object, &owners, finalizer.map(|_| finalizers)));
         }
     }
 }
 
-fn owners_patch<K: Resource<DynamicType = ()>>(object: &K, owners: &impl Serialize) -> Child {
-    Child::patch_body(Kind::of::<K>(), object, None, json!({ "metadata": { "ownerReferences": owners } }))
+fn claim_patch<K: Resource<DynamicType = ()>>(
+    object: &K,
+    owners: &impl Serialize,
+    finalizers: Option<Vec<String>>,
+) -> Child {
+    let mut metadata = json!({ "ownerReferences": owners });
+    if let (Some(finalizers), Some(fields)) = (finalizers, metadata.as_object_mut()) {
+        fields.insert("finalizers".to_owned(), json!(finalizers));
+    }
+    Child::patch_body(Kind::of::<K>(), object, None, json!({ "metadata": metadata }))
 }

@@ -10,6 +10,7 @@ mod discovery;
 mod endpoints;
 mod garbage;
 mod hash;
+mod job;
 mod namespace;
 mod node;
 mod pod_gc;
@@ -33,6 +34,7 @@ pub use crate::{
     deployment::Deployments,
     endpoints::{EndpointSlices, EndpointsController},
     garbage::GarbageCollector,
+    job::{Jobs, OrphanedJobPods},
     namespace::Namespaces,
     node::{NodeLifecycle, TaintEviction},
     pod_gc::PodGc,
@@ -103,6 +105,8 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(EndpointsController),
         Controller::custom("garbage-collector-monitors", move |cx, stop| garbage::monitors(feed, cx, stop)),
         Controller::new(GarbageCollector { graph }),
+        Controller::new(Jobs::default()),
+        Controller::new(OrphanedJobPods),
         Controller::new(volume::LocalPathProvisioner { root: options.local_path_root.clone() }),
         Controller::new(Namespaces),
         Controller::new(NodeLifecycle::default()),

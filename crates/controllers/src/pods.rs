@@ -82,6 +82,12 @@ pub(crate) fn from_template(
     }
 }
 
+/// Whether `name` is one of the pod's restartable init containers (sidecars, KEP-753).
+pub(crate) fn is_sidecar(pod: &Pod, name: &str) -> bool {
+    let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    inits.into_iter().any(|init| init.name == name && init.restart_policy.as_deref() == Some("Always"))
+}
+
 /// Seconds are all that wire times keep.
 pub(crate) fn whole_second(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)

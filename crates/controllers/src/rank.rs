@@ -77,9 +77,8 @@ fn restarts(pod: &Pod) -> (i32, i32) {
             statuses.iter().flatten().filter(|status| of(&status.name)).map(|status| status.restart_count);
         counts.max().unwrap_or(0)
     };
-    let is_sidecar = |name: &str| {
-        let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-        inits.into_iter().any(|init| init.name == name && init.restart_policy.as_deref() == Some("Always"))
-    };
-    (most(&status.container_statuses, &|_| true), most(&status.init_container_statuses, &is_sidecar))
+    (
+        most(&status.container_statuses, &|_| true),
+        most(&status.init_container_statuses, &|name| pods::is_sidecar(pod, name)),
+    )
 }

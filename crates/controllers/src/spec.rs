@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, StatefulSet, StatefulSetSpec},
+    batch::v1::{Job, JobSpec},
     core::v1::{
         PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec, Pod,
         PodSpec, Service, ServiceSpec,
@@ -38,6 +39,7 @@ macro_rules! has_spec {
 
 has_spec! {
     Deployment => DeploymentSpec,
+    Job => JobSpec,
     PersistentVolume => PersistentVolumeSpec,
     PersistentVolumeClaim => PersistentVolumeClaimSpec,
     Pod => PodSpec,
