@@ -5,6 +5,7 @@
 //! through the objects they write. Adding one is a file and a line in [`all`].
 
 mod claims;
+mod cronjob;
 mod deployment;
 mod discovery;
 mod endpoints;
@@ -21,6 +22,7 @@ mod root_ca;
 mod service_account;
 mod spec;
 mod statefulset;
+mod ttl_after_finished;
 pub mod volume;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ pub use reconcile::CancellationToken;
 use reconcile::{Context, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
 
 pub use crate::{
+    cronjob::CronJobs,
     deployment::Deployments,
     endpoints::{EndpointSlices, EndpointsController},
     garbage::GarbageCollector,
@@ -42,6 +45,7 @@ pub use crate::{
     root_ca::RootCaPublisher,
     service_account::ServiceAccounts,
     statefulset::StatefulSets,
+    ttl_after_finished::TtlAfterFinished,
 };
 
 /// What the controllers need to be told.
@@ -100,6 +104,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
     let graph = Arc::new(garbage::Graph::new());
     let feed = Arc::clone(&graph);
     vec![
+        Controller::new(CronJobs::default()),
         Controller::new(Deployments),
         Controller::new(EndpointSlices),
         Controller::new(EndpointsController),
@@ -120,6 +125,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(ServiceAccounts),
         Controller::new(StatefulSets),
         Controller::new(TaintEviction),
+        Controller::new(TtlAfterFinished),
     ]
 }
 

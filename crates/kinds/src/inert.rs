@@ -9,7 +9,6 @@ const INERT: &[(&str, &str, &str)] = &[
     ("", "resourcequotas", "usage is neither counted nor limited"),
     ("apps", "daemonsets", "no pods are created"),
     ("autoscaling", "horizontalpodautoscalers", "nothing is scaled"),
-    ("batch", "cronjobs", "no Jobs are created"),
     ("networking.k8s.io", "ingresses", "no traffic is routed"),
     ("networking.k8s.io", "networkpolicies", "no traffic is filtered"),
     (

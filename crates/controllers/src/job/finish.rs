@@ -56,6 +56,13 @@ pub(crate) fn is_finished(job: &Job) -> bool {
     holds(&status, COMPLETE).is_some() || holds(&status, FAILED).is_some()
 }
 
+/// When the Job ended.
+pub(crate) fn finished_at(job: &Job) -> Option<Timestamp> {
+    let status = job.status.clone().unwrap_or_default();
+    let last = holds(&status, COMPLETE).or_else(|| holds(&status, FAILED))?;
+    last.last_transition_time.as_ref().map(|time| time.0)
+}
+
 /// The condition, if it is True.
 pub(super) fn holds<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondition> {
     status.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == "True")

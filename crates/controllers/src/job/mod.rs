@@ -31,7 +31,7 @@ use kube::ResourceExt;
 use meta::{ObjectKey, Timestamp};
 use reconcile::{Change, Context, Note, Plan, Reconciler, Result, Stores, Watches, controller_of, key_of};
 
-pub(crate) use self::finish::is_finished;
+pub(crate) use self::finish::{finished_at, is_finished};
 pub use self::orphans::OrphanedJobPods;
 use crate::{
     claims::{Claims, claim, matches, selector},
