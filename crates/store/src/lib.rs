@@ -23,7 +23,7 @@ pub use error::Error;
 pub use follow::follow_with;
 pub use key::{InvalidKey, Key};
 pub use memory::Memory;
-pub use plan::{Current, Plan, plan};
+pub use plan::{Current, Plan, check_size, plan};
 pub use types::{
     BATCH_BYTES_MAX, BATCH_WRITES_MAX, Change, Expect, Head, KEY_BYTES_MAX, Loaded, Outcome, Stored,
     VALUE_BYTES_MAX, Write,

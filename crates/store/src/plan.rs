@@ -72,7 +72,9 @@ fn stored_by(change: &Change) -> Option<Stored> {
     Some(Stored { key: change.key.clone(), value, revision: change.revision })
 }
 
-fn check_size(batch: &[Write]) -> Result<()> {
+/// Refuses a batch beyond the contract's bounds. [`plan`] does so itself; for a backend that decides
+/// elsewhere.
+pub fn check_size(batch: &[Write]) -> Result<()> {
     let refuse = |what: String, size, limit| Err(Error::TooLarge { what, size, limit });
     if batch.len() > BATCH_WRITES_MAX {
         return refuse("number of writes in a batch".into(), batch.len(), BATCH_WRITES_MAX);

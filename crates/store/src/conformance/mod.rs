@@ -42,7 +42,7 @@ const HANG: Duration = Duration::from_secs(120);
 pub fn run(case: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .enable_time()
+        .enable_all()
         .build()
         .expect("a runtime for the test");
     runtime.block_on(async { tokio::time::timeout(HANG, case).await.expect("the case hangs") });

@@ -1,0 +1,321 @@
+//! Real servers for the tests, each in a directory of its own on a free port of loopback, stopped and
+//! removed when the test or its whole process ends, however it ends.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use meta::Seeded;
+use store_postgres::{Config, Fault, PostgresStore};
+use tempfile::TempDir;
+use tokio_postgres::NoTls;
+
+const PASSWORD: &str = "hunter2";
+
+/// Where Debian and Ubuntu put the programs, the newest first; else the path.
+fn program(name: &str) -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin").join(name))
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| name.into())
+}
+
+/// As a user that is not root, which PostgreSQL does not run as.
+fn unprivileged(program: &Path) -> Command {
+    if !fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(program);
+    command
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} took too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A directory whose servers are killed and which is removed when this process ends: the watchdog's
+/// standard input ends then.
+struct Home {
+    directory: PathBuf,
+    _watchdog: Child,
+}
+
+impl Home {
+    fn new() -> Self {
+        let directory = TempDir::with_prefix("keelson-store-").unwrap().keep();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        let watch = r#"
+            read -r _
+            for file in "$1"/data/postmaster.pid "$1"/redis.pid; do
+                [ -f "$file" ] || continue
+                pid=$(head -1 "$file")
+                [ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] && kill -QUIT "$pid" 2>/dev/null
+            done
+            for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" 2>/dev/null && break; sleep 0.2; done
+        "#;
+        let watchdog = Command::new("sh")
+            .args(["-c", watch, "watchdog"])
+            .arg(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self { directory, _watchdog: watchdog }
+    }
+}
+
+/// A PostgreSQL server.
+pub(crate) struct Postgres {
+    home: Home,
+    pub(crate) port: u16,
+    server: Mutex<Option<Child>>,
+    databases: Mutex<Vec<String>>,
+    next: AtomicU32,
+}
+
+impl Postgres {
+    pub(crate) fn start() -> Self {
+        let home = Home::new();
+        let secret = home.directory.join("secret");
+        fs::write(&secret, PASSWORD).unwrap();
+        let made = unprivileged(&program("initdb"))
+            .args([
+                "-N",
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "-U",
+                "admin",
+                "--auth-host=password",
+                "--auth-local=scram-sha-256",
+            ])
+            .arg(format!("--pwfile={}", secret.display()))
+            .arg("-D")
+            .arg(home.directory.join("data"))
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let (server, databases) = Default::default();
+        let it = Self { home, port: free_port(), server, databases, next: AtomicU32::new(0) };
+        it.resume();
+        it
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.directory.join("data")
+    }
+
+    /// Starts it again after [`Postgres::kill`].
+    pub(crate) fn resume(&self) {
+        let log = self.home.directory.join("log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let child = unprivileged(&program("postgres"))
+            .arg("-D")
+            .arg(self.data())
+            .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=on"])
+            .args(["-c", "max_connections=200", "-c", "shared_buffers=64MB"])
+            .arg("-c")
+            .arg(format!("unix_socket_directories={}", self.home.directory.display()))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        *self.server.lock().unwrap() = Some(child);
+        wait_for("the start of PostgreSQL", || {
+            fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| text.contains("ready"))
+        });
+    }
+
+    /// `kill -9` of the server and all of its processes.
+    pub(crate) fn kill(&self) {
+        let Some(mut child) = self.server.lock().unwrap().take() else { return };
+        let group = format!("-{}", child.id());
+        assert!(Command::new("kill").args(["-9", "--", &group]).status().unwrap().success());
+        child.wait().unwrap();
+        // Backends have sessions of their own and end by themselves once the postmaster is gone.
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://admin:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub(crate) fn socket_url(&self, database: &str) -> String {
+        let socket = self.home.directory.display().to_string().replace('/', "%2F");
+        format!("postgres://admin:{PASSWORD}@{socket}:{}/{database}", self.port)
+    }
+
+    /// An empty database: a new one, or one that a test has handed back.
+    pub(crate) fn database(&self) -> String {
+        if let Some(used) = self.databases.lock().unwrap().pop() {
+            self.sql(&used, "DROP SCHEMA IF EXISTS keelson CASCADE");
+            return used;
+        }
+        let name = format!("t{}", self.next.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    pub(crate) fn hand_back(&self, database: String) {
+        self.databases.lock().unwrap().push(database);
+    }
+
+    /// Runs statements on a connection of their own; the first column of the rows, as text.
+    pub(crate) fn sql(&self, database: &str, sql: &str) -> Vec<String> {
+        let (url, sql) = (self.url(database), sql.to_owned());
+        // Not on the test's runtime: this is called within and without one.
+        let work = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+                let driver = tokio::spawn(connection);
+                let rows = client.simple_query(&sql).await.unwrap();
+                drop(client);
+                driver.await.unwrap().unwrap();
+                let first = |row| match row {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                    _ => None,
+                };
+                rows.into_iter().filter_map(first).collect()
+            })
+        });
+        work.join().unwrap()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.server.lock().unwrap().take() {
+            Command::new("kill").args(["-QUIT", &child.id().to_string()]).status().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+/// The server that the tests of one file share.
+pub(crate) fn postgres() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    SERVER.get_or_init(Postgres::start)
+}
+
+/// A Redis server.
+pub(crate) struct Redis {
+    home: Home,
+    pub(crate) port: u16,
+    server: Mutex<Option<Child>>,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        let it = Self { home: Home::new(), port: free_port(), server: Mutex::default() };
+        it.resume();
+        it
+    }
+
+    pub(crate) fn resume(&self) {
+        let directory = self.home.directory.display().to_string();
+        let child = unprivileged(Path::new("redis-server"))
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+                &directory,
+            ])
+            .args(["--requirepass", PASSWORD, "--pidfile", &format!("{directory}/redis.pid")])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        *self.server.lock().unwrap() = Some(child);
+        wait_for("the start of Redis", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+    }
+
+    /// `kill -9`; nothing was saved.
+    pub(crate) fn kill(&self) {
+        let Some(mut child) = self.server.lock().unwrap().take() else { return };
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://:{PASSWORD}@127.0.0.1:{}", self.port)
+    }
+
+    /// One command, answered.
+    pub(crate) fn command(&self, words: &[&str]) {
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.exec(&mut connection).unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The Redis that the tests of one file share.
+pub(crate) fn redis() -> &'static Redis {
+    static SERVER: OnceLock<Redis> = OnceLock::new();
+    SERVER.get_or_init(Redis::start)
+}
+
+pub(crate) fn config(postgres: &str, redis: Option<&Redis>) -> Config {
+    let config = Config::parse(postgres).unwrap();
+    match redis {
+        Some(redis) => config.with_events(&redis.url()).unwrap(),
+        None => config,
+    }
+}
+
+pub(crate) async fn open(config: Config) -> Result<PostgresStore, Fault> {
+    static SEED: AtomicU32 = AtomicU32::new(0);
+    let seed = u64::from(SEED.fetch_add(1, Ordering::Relaxed)) + (u64::from(std::process::id()) << 32);
+    PostgresStore::open(config, Arc::new(Seeded::new(seed))).await
+}
+
+pub(crate) fn run<T>(task: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(120), task).await.expect("the test hangs")
+    })
+}
