@@ -1,0 +1,148 @@
+//! What is true of an ObsykAgent, in its status. Times come from the agent's report, which changes at most
+//! every half minute unless something happened, so that writing a status is no reason to write another.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use meta::Timestamp;
+use reconcile::{Condition, set_condition};
+
+use crate::{
+    reconciler::Wanted,
+    stream::{Report, Settings},
+    types::{ObsykAgent, ObsykAgentStatus},
+    wire::Refusal,
+};
+
+/// `True` or `False` with its reason and message.
+type Fact = (&'static str, &'static str, String);
+
+/// The status that follows from what is wanted and what runs.
+pub(crate) fn status(
+    agent: &ObsykAgent,
+    wanted: &Wanted,
+    running: Option<&(Settings, Report)>,
+    now: Timestamp,
+) -> ObsykAgentStatus {
+    let before = agent.status.clone().unwrap_or_default();
+    let report = running.map(|(_, report)| report.clone()).unwrap_or_default();
+    let mut conditions = before.conditions.clone();
+    let facts = [
+        ("Available", available(wanted, &report)),
+        ("Syncing", syncing(wanted, &report)),
+        ("Degraded", degraded(wanted, &report)),
+        ("CredentialsValid", credentials(wanted, &report)),
+        ("CachesSynced", caches(wanted, &report)),
+    ];
+    for (kind, (status, reason, message)) in facts {
+        let condition = Condition { kind, status, reason, message };
+        set_condition(&mut conditions, condition, agent.metadata.generation, now);
+    }
+    let cluster_uid = match wanted {
+        Wanted::Settings(settings) => Some(settings.cluster_uid.clone()),
+        Wanted::Gone | Wanted::BadSpec(_) | Wanted::NoSecret(_) | Wanted::BadSecret(_) => before.cluster_uid,
+    };
+    ObsykAgentStatus {
+        cluster_uid,
+        conditions,
+        last_sync_time: report.last_ack.map(second).or(before.last_sync_time),
+        last_snapshot_time: report.last_snapshot.map(second).or(before.last_snapshot_time),
+        observed_generation: agent.metadata.generation,
+        resource_counts: (!report.counts.is_empty()).then_some(report.counts).or(before.resource_counts),
+        stream: running.map(|_| report.stream),
+    }
+}
+
+/// Times on the wire have whole seconds.
+fn second(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+/// Why nothing can be sent, when it is not for the platform.
+fn blocked(wanted: &Wanted) -> Option<(&'static str, &String)> {
+    match wanted {
+        Wanted::BadSpec(why) => Some(("InvalidSpec", why)),
+        Wanted::NoSecret(why) => Some(("AuthenticationError", why)),
+        Wanted::Gone | Wanted::BadSecret(_) | Wanted::Settings(_) => None,
+    }
+}
+
+fn available(wanted: &Wanted, report: &Report) -> Fact {
+    if let Some((reason, why)) = blocked(wanted) {
+        return ("False", reason, why.clone());
+    }
+    match (&report.trouble, report.last_snapshot) {
+        (Some(trouble), _) => ("False", refusal(trouble.refusal), trouble.message.clone()),
+        (None, None) => match wanted {
+            Wanted::BadSecret(why) => ("False", "AuthenticationError", why.clone()),
+            _ => ("False", "Starting", "the first snapshot is not acknowledged yet".to_owned()),
+        },
+        (None, Some(_)) => ("True", "AgentRunning", "the platform acknowledges what is sent".to_owned()),
+    }
+}
+
+fn syncing(wanted: &Wanted, report: &Report) -> Fact {
+    let (status, reason, message) = available(wanted, report);
+    match (status, &report.trouble, report.last_snapshot) {
+        ("True", _, _) => ("True", "SyncActive", "changes are sent as they happen".to_owned()),
+        (_, Some(_), None) => ("False", "SnapshotFailed", message),
+        (_, Some(_), Some(_)) => ("False", "HeartbeatFailed", message),
+        _ => ("False", reason, message),
+    }
+}
+
+/// A platform that is merely away degrades nothing here: the stream waits, and nothing is lost.
+fn degraded(wanted: &Wanted, report: &Report) -> Fact {
+    if let Some((reason, why)) = blocked(wanted) {
+        return ("True", reason, why.clone());
+    }
+    if let Wanted::BadSecret(why) = wanted {
+        return ("True", "AuthenticationError", why.clone());
+    }
+    if let Some(trouble) = report.trouble.as_ref().filter(|trouble| trouble.refusal != Refusal::Transient) {
+        return ("True", refusal(trouble.refusal), trouble.message.clone());
+    }
+    if !report.unread.is_empty() {
+        return ("True", "KindsUnread", unread(report));
+    }
+    ("False", "AgentHealthy", "nothing here needs attention".to_owned())
+}
+
+fn credentials(wanted: &Wanted, report: &Report) -> Fact {
+    match wanted {
+        Wanted::NoSecret(why) | Wanted::BadSecret(why) => ("False", "AuthenticationError", why.clone()),
+        Wanted::Gone | Wanted::BadSpec(_) => ("Unknown", "InvalidSpec", "not looked at".to_owned()),
+        Wanted::Settings(_) => match &report.trouble {
+            Some(trouble) if trouble.refusal == Refusal::Unauthorized => {
+                ("False", "AuthenticationError", trouble.message.clone())
+            }
+            _ if report.last_ack.is_some() => ("True", "Accepted", "the platform accepts them".to_owned()),
+            _ => ("Unknown", "Untried", "the platform has not answered yet".to_owned()),
+        },
+    }
+}
+
+fn caches(wanted: &Wanted, report: &Report) -> Fact {
+    if !report.unread.is_empty() {
+        return ("False", "KindsUnread", unread(report));
+    }
+    match (wanted, report.last_snapshot) {
+        (Wanted::Settings(_) | Wanted::BadSecret(_), Some(_)) => {
+            ("True", "Synced", "all kinds are watched".to_owned())
+        }
+        _ => ("Unknown", "Starting", "the kinds have not all been listed yet".to_owned()),
+    }
+}
+
+fn unread(report: &Report) -> String {
+    let kinds = report.unread.iter().map(|(kind, why)| format!("{}: {why}", kind.plural()));
+    format!("cannot read {}; grant list and watch on them", kinds.collect::<Vec<_>>().join("; "))
+}
+
+fn refusal(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Transient => "PlatformUnavailable",
+        Refusal::Unauthorized => "AuthenticationError",
+        Refusal::Forbidden => "Forbidden",
+        Refusal::Content => "SnapshotRefused",
+        Refusal::Endpoint => "UnexpectedAnswer",
+    }
+}

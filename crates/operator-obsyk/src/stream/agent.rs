@@ -1,0 +1,447 @@
+//! The loop of one ObsykAgent: takes what the watches say, sends what the platform does not have, and says
+//! how it goes.
+//!
+//! One task owns everything, so there are no locks, and it never waits for the network: requests are futures
+//! beside it. It ends when it is told to, after it has sent what it can within its grace.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use meta::{Clock, Random, Timestamp};
+use reconcile::CancellationToken;
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    feed::{Observed, feeds},
+    gate::{Bucket, Gate},
+    listing::{Listing, snapshot},
+    state::{BUDGET_BYTES, Change, Outgoing, State, Sync, name_key},
+};
+use crate::{
+    Kind,
+    project::Id,
+    types::{ResourceCounts, StreamStatus},
+    validate::Valid,
+    wire::{Credentials, EVENTS, HEARTBEAT, Http, Platform, Refusal, SNAPSHOT, Trouble},
+};
+
+/// What the watches may be ahead of the loop.
+const OBSERVED_MAX: usize = 256;
+/// Of these, so many are taken at once before anything else is looked at.
+const OBSERVED_BATCH: usize = 64;
+/// Changes on their way at the most: one for each 10 a second, so that the original's rate keeps the
+/// original's one at a time.
+const FLIGHTS_MAX: u32 = 8;
+/// How long after it was told to stop the loop goes on sending.
+const GRACE: Duration = Duration::from_secs(4);
+/// News in the report waits at most so long; the status is written no more often.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// Two snapshots are at least so far apart.
+const SNAPSHOT_SPACING: Duration = Duration::from_secs(10);
+/// A snapshot makes sure once a day that nothing was forgotten in a way nobody thought of.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(86_400);
+
+/// What an agent is started with; another value means another agent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) valid: Valid,
+    pub(crate) credentials: Credentials,
+    pub(crate) cluster_uid: String,
+}
+
+/// How it goes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Report {
+    /// What keeps the platform from knowing everything, if something does.
+    pub(crate) trouble: Option<Trouble>,
+    /// Kinds that cannot be read, and why.
+    pub(crate) unread: Vec<(Kind, String)>,
+    pub(crate) last_ack: Option<Timestamp>,
+    pub(crate) last_snapshot: Option<Timestamp>,
+    pub(crate) counts: ResourceCounts,
+    pub(crate) stream: StreamStatus,
+}
+
+/// What a request came to.
+enum Done {
+    Event(Outgoing, Result<(), Trouble>),
+    Heartbeat(Result<(), Trouble>),
+    Snapshot(Result<Listing, Trouble>),
+}
+
+/// One agent, ready to run.
+pub(crate) struct Agent {
+    client: kube::Client,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    settings: Settings,
+    platform: Arc<Platform>,
+    state: State,
+    gate: Gate,
+    bucket: Bucket,
+    requests: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Names of changes on their way.
+    busy: HashSet<(Kind, Arc<str>)>,
+    beating: bool,
+    next_beat: Instant,
+    next_snapshot: Instant,
+    daily: Instant,
+    /// A refused token is replaced once without waiting.
+    token_retried: bool,
+    /// For each kind: its first list is complete, or failed with this.
+    ready: [Option<Result<(), String>>; Kind::ALL.len()],
+    report: Report,
+    reports: watch::Sender<Report>,
+    next_report: Instant,
+    stopping: bool,
+}
+
+impl Agent {
+    pub(crate) fn new(
+        client: kube::Client,
+        http: Arc<dyn Http>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        settings: Settings,
+        reports: watch::Sender<Report>,
+    ) -> Self {
+        let now = Instant::now();
+        let Settings { valid, credentials, cluster_uid: _ } = &settings;
+        let platform = Platform::new(
+            http,
+            &valid.platform_url,
+            credentials.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&random),
+        );
+        Self {
+            client,
+            clock,
+            random,
+            platform: Arc::new(platform),
+            state: State::new(BUDGET_BYTES),
+            gate: Gate::new(now),
+            bucket: Bucket::new(valid.events_per_second, valid.burst, now),
+            requests: FuturesUnordered::new(),
+            busy: HashSet::new(),
+            beating: false,
+            next_beat: now + valid.sync_interval,
+            next_snapshot: now,
+            daily: now + SNAPSHOT_EVERY,
+            token_retried: false,
+            ready: Default::default(),
+            report: Report::default(),
+            reports,
+            next_report: now + REPORT_EVERY,
+            stopping: false,
+            settings,
+        }
+    }
+
+    /// A smaller budget, for tests of what happens when it is used up.
+    #[cfg(test)]
+    pub(crate) fn with_budget(mut self, bytes: usize) -> Self {
+        self.state = State::new(bytes);
+        self
+    }
+
+    /// Runs until `stop`, then for its grace.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let (to, mut observed) = mpsc::channel(OBSERVED_MAX);
+        let mut watches = JoinSet::new();
+        for feed in feeds(&self.client, &self.random, &to) {
+            watches.spawn(feed);
+        }
+        drop(to);
+        let mut batch = Vec::with_capacity(OBSERVED_BATCH);
+        loop {
+            let wake = self.start_requests(Instant::now());
+            tokio::select! {
+                () = stop.cancelled() => break,
+                count = observed.recv_many(&mut batch, OBSERVED_BATCH) => {
+                    if count == 0 {
+                        tracing::error!("all watches of the agent ended, which they never do");
+                        break;
+                    }
+                    batch.drain(..).for_each(|observed| self.take(observed));
+                }
+                Some(done) = self.requests.next() => self.finish(done),
+                () = sleep_until(wake) => {}
+            }
+            self.tell(Instant::now(), false);
+        }
+        watches.shutdown().await;
+        self.flush().await;
+        self.tell(Instant::now(), true);
+    }
+
+    /// Sends what waits, as far as the grace allows. Nothing is lost by what does not fit: the next start
+    /// begins with a snapshot.
+    async fn flush(&mut self) {
+        self.stopping = true;
+        let deadline = Instant::now() + GRACE;
+        while self.state.sync() == Sync::Idle && self.state.queued() > 0 {
+            let wake = self.start_requests(Instant::now()).min(deadline);
+            tokio::select! {
+                Some(done) = self.requests.next() => self.finish(done),
+                () = sleep_until(wake) => {}
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        tracing::debug!(left = self.state.queued(), "agent stopped");
+    }
+
+    fn take(&mut self, observed: Observed) {
+        match observed {
+            Observed::Begin(kind) => self.state.begin_list(kind),
+            Observed::Seen(object) => self.state.seen(object),
+            Observed::Gone(object) => self.state.deleted(&object),
+            Observed::End(kind) => {
+                self.state.end_list(kind);
+                let late = self.set_ready(kind, Ok(()));
+                if late {
+                    self.state.want_snapshot("a kind can be read again");
+                }
+            }
+            Observed::Failed(kind, why) => {
+                let known = self.ready.get(kind.index()).is_some_and(|ready| matches!(ready, Some(Ok(()))));
+                // A watch that breaks goes on from where it was; only a first list that fails is news.
+                if !known {
+                    self.set_ready(kind, Err(why));
+                }
+            }
+        }
+    }
+
+    /// Whether the kind had failed before.
+    fn set_ready(&mut self, kind: Kind, result: Result<(), String>) -> bool {
+        let Some(slot) = self.ready.get_mut(kind.index()) else { return false };
+        slot.replace(result).is_some_and(|before| before.is_err())
+    }
+
+    /// Starts what may be started; gives the time to look again.
+    fn start_requests(&mut self, now: Instant) -> Instant {
+        let mut wake = self.next_report;
+        if !self.gate.is_open(now) {
+            return wake.min(self.gate.opens());
+        }
+        if now >= self.daily && !self.stopping {
+            self.daily = now + SNAPSHOT_EVERY;
+            self.state.want_snapshot("daily");
+        }
+        let began = self.state.stats.snapshots > 0;
+        if !self.beating && ((began && now >= self.next_beat) || self.gate.probes()) && !self.stopping {
+            self.beat(now);
+        }
+        if self.gate.probes() {
+            return wake;
+        }
+        if matches!(self.state.sync(), Sync::Wanted(_)) && !self.stopping {
+            let free = self.busy.is_empty() && self.ready.iter().all(Option::is_some);
+            if free && now >= self.next_snapshot {
+                self.send_snapshot();
+            } else if now < self.next_snapshot {
+                wake = wake.min(self.next_snapshot);
+            }
+        }
+        if began {
+            wake = wake.min(self.next_beat.max(now));
+        }
+        wake.min(self.send_changes(now).unwrap_or(wake)).min(self.daily)
+    }
+
+    fn beat(&mut self, now: Instant) {
+        self.beating = true;
+        self.next_beat = now + self.settings.valid.sync_interval;
+        let body =
+            json!({"agent_version": env!("CARGO_PKG_VERSION"), "cluster_uid": self.settings.cluster_uid});
+        let (platform, body) = (Arc::clone(&self.platform), Bytes::from(body.to_string()));
+        let request = async move { Done::Heartbeat(platform.post(HEARTBEAT, body).await) };
+        self.requests.push(request.boxed());
+    }
+
+    fn send_snapshot(&mut self) {
+        self.state.begin_snapshot();
+        let Settings { valid, credentials: _, cluster_uid } = &self.settings;
+        let (body, filling) = snapshot(self.client.clone(), cluster_uid, &valid.cluster_name);
+        let platform = Arc::clone(&self.platform);
+        let request = async move {
+            let mut filling = std::pin::pin!(filling.fuse());
+            let mut sending = std::pin::pin!(platform.post_stream(SNAPSHOT, body).fuse());
+            let mut listing = None;
+            // The body is dropped with its request, and then the filling ends by itself.
+            loop {
+                tokio::select! {
+                    sent = &mut sending => {
+                        let result = match (sent, listing) {
+                            (Err(trouble), Some(Err(why))) if trouble.status.is_none() => Err(Trouble { message: why, ..trouble }),
+                            (Err(trouble), _) => Err(trouble),
+                            (Ok(()), Some(Ok(listing))) => Ok(listing),
+                            (Ok(()), Some(Err(why))) => Err(Trouble::unreachable("snapshot", why)),
+                            (Ok(()), None) => Err(Trouble::unreachable("snapshot", "it answered before the end")),
+                        };
+                        return Done::Snapshot(result);
+                    }
+                    filled = &mut filling, if listing.is_none() => listing = Some(filled),
+                }
+            }
+        };
+        self.requests.push(request.boxed());
+    }
+
+    /// Gives the time at which the rate allows the next, if it does not now.
+    fn send_changes(&mut self, now: Instant) -> Option<Instant> {
+        let most = (self.settings.valid.events_per_second / 10).clamp(1, FLIGHTS_MAX);
+        while self.busy.len() < usize::try_from(most).unwrap_or(1) {
+            if !self.stopping
+                && let Err(next) = self.bucket.take(now)
+            {
+                return (self.state.sync() == Sync::Idle && self.state.queued() > 0).then_some(next);
+            }
+            let Some(outgoing) = self.state.cut(&self.busy) else {
+                self.bucket.give_back();
+                return None;
+            };
+            self.busy.insert(name_key(&outgoing.id, &outgoing.namespace, &outgoing.name));
+            let body = event(&self.settings.cluster_uid, &outgoing);
+            let platform = Arc::clone(&self.platform);
+            let request = async move { Done::Event(outgoing, platform.post(EVENTS, body).await) };
+            self.requests.push(request.boxed());
+        }
+        None
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Event(outgoing, result) => {
+                let Outgoing { id, name, namespace, .. } = &outgoing;
+                self.busy.remove(&name_key(id, namespace, name));
+                self.finish_event(id, namespace, result);
+            }
+            Done::Heartbeat(result) => {
+                self.beating = false;
+                match result {
+                    Ok(()) => self.succeeded(),
+                    Err(trouble) => self.failed(trouble),
+                }
+            }
+            Done::Snapshot(Ok(listing)) => {
+                let now = Instant::now();
+                self.next_snapshot = now + SNAPSHOT_SPACING;
+                self.next_beat = self.next_beat.min(now + self.settings.valid.sync_interval);
+                self.token_retried = false;
+                self.state.snapshot_acknowledged(listing.objects, &listing.skipped);
+                self.report.last_snapshot = Some(self.clock.now());
+                self.succeeded();
+            }
+            Done::Snapshot(Err(trouble)) => {
+                self.state.snapshot_failed("the last one did not arrive");
+                let again = trouble.status == Some(401) && !self.token_retried;
+                self.token_retried = again;
+                if !again {
+                    self.failed(trouble);
+                }
+            }
+        }
+    }
+
+    fn finish_event(&mut self, id: &Id, namespace: &str, result: Result<(), Trouble>) {
+        match result {
+            Ok(()) => {
+                self.state.acknowledged(id);
+                self.succeeded();
+            }
+            Err(trouble) if trouble.refusal == Refusal::Content => {
+                let (kind, uid) = (id.kind.name(), &*id.uid);
+                tracing::warn!(
+                    kind,
+                    namespace,
+                    uid,
+                    status = trouble.status,
+                    "the platform refused a change for what it says"
+                );
+                self.state.quarantined(id);
+                // It answered: the others may go on.
+                self.gate.succeeded();
+            }
+            Err(trouble) => {
+                self.state.failed(id);
+                self.failed(trouble);
+            }
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.gate.succeeded();
+        self.report.trouble = None;
+        self.report.last_ack = Some(self.clock.now());
+    }
+
+    fn failed(&mut self, trouble: Trouble) {
+        tracing::debug!(status = trouble.status, message = trouble.message, "request failed, kept for later");
+        self.gate.failed(&trouble, &*self.random, Instant::now());
+        self.report.trouble = Some(trouble);
+    }
+
+    /// Makes the report public: at once when somebody should know, else now and then.
+    fn tell(&mut self, now: Instant, last: bool) {
+        let unread = Kind::ALL.into_iter().zip(&self.ready).filter_map(|(kind, ready)| match ready {
+            Some(Err(why)) => Some((kind, why.clone())),
+            Some(Ok(())) | None => None,
+        });
+        let unread: Vec<_> = unread.collect();
+        let news = {
+            let public = self.reports.borrow();
+            let refusal = |trouble: &Option<Trouble>| trouble.as_ref().map(|t| (t.refusal, t.status));
+            refusal(&public.trouble) != refusal(&self.report.trouble)
+                || public.unread != unread
+                || public.last_snapshot.is_none() != self.report.last_snapshot.is_none()
+        };
+        if !(news || last || now >= self.next_report) {
+            return;
+        }
+        self.next_report = now + REPORT_EVERY;
+        self.report.unread = unread;
+        let counts = Kind::ALL.into_iter().zip(self.state.counts()).filter(|(_, count)| **count != 0);
+        self.report.counts = counts.map(|(kind, count)| (kind.counter().to_owned(), *count)).collect();
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.report.stream = StreamStatus {
+            queue_objects: number(self.state.queued()),
+            queue_bytes: number(self.state.queued_bytes()),
+            ..self.state.stats.clone()
+        };
+        self.reports.send_replace(self.report.clone());
+    }
+}
+
+/// The body of one change.
+fn event(cluster_uid: &str, outgoing: &Outgoing) -> Bytes {
+    let Outgoing { id, name, namespace, change, known } = outgoing;
+    let kind = match (change, known) {
+        (Change::Delete, _) => "deleted",
+        (Change::Upsert(..), true) => "modified",
+        (Change::Upsert(..), false) => "added",
+    };
+    let mut head = json!({
+        "cluster_uid": cluster_uid, "type": kind, "kind": id.kind.name(), "uid": &*id.uid, "name": &**name,
+    });
+    if let (false, Some(head)) = (namespace.is_empty(), head.as_object_mut()) {
+        head.insert("namespace".into(), json!(&**namespace));
+    }
+    let mut body = head.to_string();
+    if let Change::Upsert(object, _) = change {
+        body.truncate(body.len().saturating_sub(1));
+        body.push_str(",\"object\":");
+        body.push_str(&String::from_utf8_lossy(object));
+        body.push('}');
+    }
+    body.into()
+}

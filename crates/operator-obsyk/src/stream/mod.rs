@@ -1,0 +1,17 @@
+//! From the cluster to the platform, with nothing lost and a bound on what is held.
+//!
+//! - `state`: what the cluster has, what the platform has, and what has to be said. Pure.
+//! - `feed`: twenty watches, projected while they are decoded.
+//! - `listing`: a snapshot, streamed from lists into the body of a request.
+//! - `gate`: when the platform may be tried again. Pure.
+//! - `agent`: the loop that owns them.
+
+mod agent;
+mod feed;
+mod gate;
+mod listing;
+mod state;
+#[cfg(test)]
+mod storm;
+
+pub(crate) use agent::{Agent, Report, Settings};

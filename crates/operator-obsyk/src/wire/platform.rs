@@ -1,0 +1,169 @@
+//! One platform, as one client of it: posts with a valid token.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER};
+use meta::{Clock, Random};
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::{Body, Credentials, Http, Refusal, Reply, Trouble, assertion, full, token::Token};
+
+pub(crate) const TOKEN: &str = "/oauth/token";
+pub(crate) const SNAPSHOT: &str = "/api/v1/agent/snapshot";
+pub(crate) const EVENTS: &str = "/api/v1/agent/events";
+pub(crate) const HEARTBEAT: &str = "/api/v1/agent/heartbeat";
+/// The original's constant.
+pub(crate) const USER_AGENT: &str = "obsyk-operator/1.0";
+/// RFC 7523 section 2.1.
+pub(crate) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
+/// How long an answer may take, beside the time for the body; the original's.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// A body may take a second for each of these.
+const SLOWEST_BYTES_PER_SECOND: u64 = 256 * 1024;
+/// A snapshot's length is not known beforehand; 10 minutes are 150 MB at the slowest speed.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
+/// More difference between two clocks than this makes assertions fail.
+const SKEW_MAX_SECONDS: i64 = 60;
+
+/// One client of one platform. Requests may run at the same time.
+pub(crate) struct Platform {
+    http: Arc<dyn Http>,
+    /// As the user wrote it: paths are appended, and it is the audience.
+    url: String,
+    credentials: Credentials,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    /// Held while a token is got: that is what makes the others wait for the same one. Dropping the future
+    /// that holds it leaves no token, and the next one gets it.
+    token: tokio::sync::Mutex<Option<Token>>,
+    /// How far the platform's clock is ahead of ours, in seconds, when last seen.
+    skew: Mutex<Option<i64>>,
+}
+
+impl Platform {
+    pub(crate) fn new(
+        http: Arc<dyn Http>,
+        url: &str,
+        credentials: Credentials,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let (token, skew) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { http, url: url.to_owned(), credentials, clock, random, token, skew }
+    }
+
+    /// Posts one document. A token that the platform refuses is replaced and the request repeated, once.
+    pub(crate) async fn post(&self, path: &str, body: Bytes) -> Result<(), Trouble> {
+        let seconds = u64::try_from(body.len()).unwrap_or(u64::MAX) / SLOWEST_BYTES_PER_SECOND;
+        let limit = ANSWER_MAX + Duration::from_secs(seconds);
+        match self.post_once(path, full(body.clone()), limit).await {
+            Err(trouble) if trouble.status == Some(401) => self.post_once(path, full(body), limit).await,
+            result => result,
+        }
+    }
+
+    /// Posts a body that can be read only once. When the token is refused, the caller makes the body anew.
+    pub(crate) async fn post_stream(&self, path: &str, body: Body) -> Result<(), Trouble> {
+        self.post_once(path, body, SNAPSHOT_MAX).await
+    }
+
+    async fn post_once(&self, path: &str, body: Body, limit: Duration) -> Result<(), Trouble> {
+        let token = self.token().await?;
+        let what = path.rsplit('/').next().unwrap_or(path);
+        let request = http::Request::post(format!("{}{path}", self.url))
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT_HEADER, USER_AGENT)
+            .header(AUTHORIZATION, format!("Bearer {}", token.text))
+            .body(body)
+            .map_err(|error| Trouble::unreachable(what, error))?;
+        let reply = self.send(what, request, limit).await?;
+        match reply.status {
+            200..=299 => Ok(()),
+            401 => {
+                self.forget(&token).await;
+                Err(Trouble::answered(what, &reply, self.clock.now()))
+            }
+            _ => Err(Trouble::answered(what, &reply, self.clock.now())),
+        }
+    }
+
+    async fn send(
+        &self,
+        what: &str,
+        request: http::Request<Body>,
+        limit: Duration,
+    ) -> Result<Reply, Trouble> {
+        let reply = timeout(limit, self.http.send(request))
+            .await
+            .map_err(|_| Trouble::unreachable(what, format!("none within {} s", limit.as_secs())))?
+            .map_err(|error| Trouble::unreachable(what, error))?;
+        if let Some(date) = reply.date {
+            *self.skew.lock() = Some(date.as_second().saturating_sub(self.clock.now().as_second()));
+        }
+        Ok(reply)
+    }
+
+    /// A token that is still good, got now if need be.
+    async fn token(&self) -> Result<Token, Trouble> {
+        let mut slot = self.token.lock().await;
+        if let Some(token) = slot.as_ref().filter(|token| token.until > Instant::now()) {
+            return Ok(token.clone());
+        }
+        *slot = None;
+        let token = self.exchange().await?;
+        Ok(slot.insert(token).clone())
+    }
+
+    /// Forgets exactly this token: another may have been got meanwhile.
+    async fn forget(&self, refused: &Token) {
+        let mut slot = self.token.lock().await;
+        if slot.as_ref().is_some_and(|token| Arc::ptr_eq(&token.text, &refused.text)) {
+            *slot = None;
+        }
+    }
+
+    async fn exchange(&self) -> Result<Token, Trouble> {
+        const WHAT: &str = "token";
+        let id = self.random.uuid();
+        let assertion = assertion(&self.credentials, &self.url, self.clock.now(), &id)
+            .map_err(|error| Trouble::unreachable(WHAT, format!("cannot sign: {error}")))?;
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", GRANT_TYPE)
+            .append_pair("assertion", &assertion)
+            .finish();
+        let request = http::Request::post(format!("{}{TOKEN}", self.url))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(USER_AGENT_HEADER, USER_AGENT)
+            .body(full(form.into()))
+            .map_err(|error| Trouble::unreachable(WHAT, error))?;
+        let reply = self.send(WHAT, request, ANSWER_MAX).await?;
+        if reply.status == 200 {
+            return Token::granted(&reply.body, Instant::now()).map_err(|why| Trouble {
+                refusal: Refusal::Transient,
+                status: Some(200),
+                retry_after: None,
+                message: format!("{WHAT}: {why}"),
+            });
+        }
+        let mut trouble = Trouble::answered(WHAT, &reply, self.clock.now());
+        if matches!(trouble.refusal, Refusal::Content | Refusal::Forbidden) {
+            trouble.refusal = Refusal::Unauthorized;
+        }
+        if trouble.status == Some(401) {
+            // Not the status of a post: nothing there may take it for a token that was refused.
+            trouble.status = None;
+        }
+        let skew = self.skew.lock().filter(|skew| skew.abs() > SKEW_MAX_SECONDS);
+        if let (Refusal::Unauthorized, Some(skew)) = (trouble.refusal, skew) {
+            let side = if skew > 0 { "behind" } else { "ahead of" };
+            trouble.message.push_str(&format!(
+                "; the clock here is {} s {side} the platform's: set it right",
+                skew.abs()
+            ));
+        }
+        Err(trouble)
+    }
+}

@@ -1,0 +1,42 @@
+//! Access tokens: got once for all who wait, kept for four fifths of their life, so that short ones work too.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+/// Lives longer than a day are cut to one, lest a silly number overflow the clock.
+const LIFE_MAX: Duration = Duration::from_secs(86_400);
+
+/// An access token and until when to use it.
+#[derive(Clone)]
+pub(super) struct Token {
+    pub(super) text: Arc<str>,
+    pub(super) until: Instant,
+}
+
+/// The platform's answer to an assertion. Other fields are ignored.
+#[derive(Deserialize)]
+struct Granted {
+    #[serde(default)]
+    access_token: String,
+    #[serde(default)]
+    expires_in: Option<i64>,
+}
+
+impl Token {
+    /// Reads a token response that came at `now`.
+    pub(super) fn granted(body: &[u8], now: Instant) -> Result<Self, &'static str> {
+        let Granted { access_token, expires_in } =
+            serde_json::from_slice(body).map_err(|_| "the token response is not the JSON it should be")?;
+        if access_token.is_empty() {
+            return Err("the token response has no access_token");
+        }
+        if access_token.bytes().any(|byte| !(0x21..=0x7e).contains(&byte)) {
+            return Err("the access_token has characters that no header may have");
+        }
+        let life = Duration::from_secs(expires_in.and_then(|life| u64::try_from(life).ok()).unwrap_or(0));
+        let life = life.min(LIFE_MAX);
+        Ok(Self { text: access_token.into(), until: now + life * 4 / 5 })
+    }
+}

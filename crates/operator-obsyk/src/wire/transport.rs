@@ -1,0 +1,120 @@
+//! HTTP behind a trait, so that a test is the network; and the real one, hyper over rustls.
+//!
+//! The real one follows no redirects (a bearer token must not travel to where a redirect points) and knows
+//! no proxies; system roots, TLS 1.2 and up, `http://` as written.
+
+use std::{future::Future, pin::Pin};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use meta::Timestamp;
+
+/// Of an answer, so much is read: a token response is smaller, an error text need not be longer.
+const REPLY_MAX: usize = 4096;
+
+/// The body of a request.
+pub type Body = UnsyncBoxBody<Bytes, Aborted>;
+
+/// A body that ended before its end: the request must not count as sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the body was not finished: {0}")]
+pub struct Aborted(pub String);
+
+/// A body that is there already.
+pub fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// What of an answer matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// The header `Retry-After` as it came.
+    pub retry_after: Option<String>,
+    /// The header `Date`: the platform's clock.
+    pub date: Option<Timestamp>,
+    /// The first 4 KiB of the body.
+    pub body: Bytes,
+}
+
+/// No answer: no connection, TLS, a broken stream.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HttpError(pub String);
+
+/// The future of an answer.
+pub type Replying<'a> = Pin<Box<dyn Future<Output = Result<Reply, HttpError>> + Send + 'a>>;
+
+/// Sends requests. No deadline of its own: who waits decides how long.
+pub trait Http: Send + Sync + 'static {
+    /// Sends one request and reads the beginning of its answer.
+    fn send(&self, request: http::Request<Body>) -> Replying<'_>;
+}
+
+/// The network.
+pub struct Https {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+}
+
+impl Https {
+    /// A client with the system's roots; fails where there are none to read.
+    pub fn new() -> Result<Self, HttpError> {
+        let provider = rustls::crypto::ring::default_provider();
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(provider)
+            .map_err(|error| HttpError(format!("cannot read the system's root certificates: {error}")))?
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+        Ok(Self { client })
+    }
+}
+
+impl Http for Https {
+    fn send(&self, request: http::Request<Body>) -> Replying<'_> {
+        Box::pin(async move {
+            let answer = self.client.request(request).await.map_err(|error| HttpError(chain(&error)))?;
+            let text = |name: http::HeaderName| {
+                answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+            };
+            let mut reply = Reply {
+                status: answer.status().as_u16(),
+                retry_after: text(http::header::RETRY_AFTER),
+                date: text(http::header::DATE).and_then(|text| http_date(&text)),
+                body: Bytes::new(),
+            };
+            let mut body = answer.into_body();
+            let mut read = BytesMut::new();
+            while read.len() < REPLY_MAX
+                && let Some(frame) = body.frame().await
+            {
+                let frame = frame.map_err(|error| HttpError(chain(&error)))?;
+                if let Ok(data) = frame.into_data() {
+                    read.extend_from_slice(
+                        data.get(..data.len().min(REPLY_MAX - read.len())).unwrap_or_default(),
+                    );
+                }
+            }
+            reply.body = read.freeze();
+            Ok(reply)
+        })
+    }
+}
+
+/// An HTTP date, such as `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub(super) fn http_date(text: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
+}
+
+/// An error and its causes on one line: hyper's own texts leave the cause out.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
