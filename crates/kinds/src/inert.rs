@@ -5,17 +5,10 @@ use resource::Resource;
 
 /// Group, plural, and what does not happen.
 const INERT: &[(&str, &str, &str)] = &[
-    ("", "replicationcontrollers", "no pods are created"),
     ("", "resourcequotas", "usage is neither counted nor limited"),
-    ("apps", "daemonsets", "no pods are created"),
     ("autoscaling", "horizontalpodautoscalers", "nothing is scaled"),
     ("networking.k8s.io", "ingresses", "no traffic is routed"),
     ("networking.k8s.io", "networkpolicies", "no traffic is filtered"),
-    (
-        "policy",
-        "poddisruptionbudgets",
-        "its status stays empty, and evictions of the pods it selects are refused until it is deleted",
-    ),
     ("storage.k8s.io", "volumeattachments", "no volume is attached"),
 ];
 

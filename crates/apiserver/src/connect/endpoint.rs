@@ -32,7 +32,14 @@ pub(super) fn kubelet(node: &Object) -> Result<Endpoint, Status> {
     let host =
         found.and_then(|a| a.get("address")).and_then(Value::as_str).ok_or_else(|| missing("address"))?;
     let port = port_of(node.get(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]));
-    let port = port.ok_or_else(|| missing("kubelet endpoint"))?;
+    let port = port.ok_or_else(|| match node.str(&["status", "nodeInfo", "containerRuntimeVersion"]) {
+        Some(runtime) if runtime.starts_with("simulated:") => Status::bad_request(format!(
+            "node {:?} is simulated: its pods exist in memory only, without logs, exec, attach and port-forward; \
+             `keelson up --runtime containerd` as root runs real containers",
+            node.name()
+        )),
+        _ => missing("kubelet endpoint"),
+    })?;
     Ok(Endpoint { host: host.to_owned(), port, kubelet: true })
 }
 

@@ -118,7 +118,8 @@ pub(crate) struct Version {
 /// each in order of its name.
 pub(crate) fn groups(registry: &Registry) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for resource in registry.all() {
+    // A kind without verbs is stored and never served.
+    for resource in registry.all().into_iter().filter(|resource| !resource.verbs.is_empty()) {
         if groups.last().is_none_or(|group| group.name != *resource.group) {
             groups.push(Group { name: resource.group.to_string(), versions: Vec::new() });
         }

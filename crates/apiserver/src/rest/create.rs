@@ -57,14 +57,16 @@ impl Rest {
         let attributes = attributes(caller, resource, &target, Operation::Create);
         let cx = self.context(&attributes);
         self.begin(resource, &mut object);
-        self.mutate(&cx, Some(&mut object), None).await?;
-        let generated = object.name().is_empty();
         if resource.has_status() && !resource.strategy.keeps_status_on_create() {
             object.remove(&["status"]);
         }
+        // Before admission, as upstream: what the server adds (a claim's default class) belongs to nobody,
+        // so that a later apply that does not name it leaves it alone.
         if origin == Origin::Sent {
             self.manage(resource, caller, "", None, &mut object);
         }
+        self.mutate(&cx, Some(&mut object), None).await?;
+        let generated = object.name().is_empty();
         for _ in 0..TRIES_MAX {
             let mut object = object.clone();
             self.generate_name(&mut object);

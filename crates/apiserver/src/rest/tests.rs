@@ -83,6 +83,33 @@ fn toy(plural: &str, kind: &str, scope: Scope) -> Resource {
     }
 }
 
+/// Admission that fills in a class where one is wanted, as upstream's DefaultStorageClass.
+struct UsualClass;
+
+impl resource::Admission for UsualClass {
+    fn name(&self) -> &'static str {
+        "UsualClass"
+    }
+
+    fn handles(&self, _: &resource::Attributes) -> bool {
+        true
+    }
+
+    fn mutate<'a>(
+        &'a self,
+        _: &'a Context<'a>,
+        object: Option<&'a mut Object>,
+        old: Option<&'a Object>,
+    ) -> futures::future::BoxFuture<'a, Result<(), Status>> {
+        if let (Some(object), None) = (object, old)
+            && object.bool(&["spec", "wantsClass"]) == Some(true)
+        {
+            object.set(&["spec", "class"], "usual");
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 struct Server {
     rest: Rest,
     toys: Arc<Resource>,
@@ -104,7 +131,7 @@ impl Server {
             store: Arc::new(store.clone()),
             cache,
             registry: registry.clone(),
-            admission: Vec::new(),
+            admission: vec![Arc::new(UsualClass)],
             clock: clock.clone(),
             random: Arc::new(Seeded::new(1)),
         });
@@ -190,6 +217,17 @@ async fn create_fills_metadata_and_refuses_a_second() {
     assert_eq!(other.code, 400);
     let nameless = server.create(json!({"metadata": {}})).await.unwrap_err();
     assert_eq!(nameless.code, 422);
+}
+
+/// Or the creator's later server-side apply, which does not name the field, would remove it.
+#[tokio::test]
+async fn what_admission_adds_to_a_new_object_belongs_to_nobody() {
+    let server = Server::start().await;
+    let sent = json!({"metadata": {"name": "a"}, "spec": {"wantsClass": true}});
+    let made = server.create(sent).await.unwrap().entry.object().unwrap();
+    assert_eq!(made.str(&["spec", "class"]), Some("usual"));
+    let owned = made.list(&["metadata", "managedFields"]).first().unwrap().get("fieldsV1").unwrap();
+    assert_eq!(*owned, json!({"f:spec": {"f:wantsClass": {}}}));
 }
 
 #[tokio::test]
