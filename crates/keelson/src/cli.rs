@@ -4,6 +4,9 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// Each node has a /24 of the cluster's /16.
+const NODES_MAX: i64 = 256;
+
 /// A whole Kubernetes in one program.
 #[derive(Debug, Parser)]
 #[command(name = "keelson", version, about, max_term_width = 100)]
@@ -71,17 +74,22 @@ pub(crate) struct UpOptions {
     #[command(flatten)]
     pub(crate) data: DataDir,
     /// Where the API server listens; port 0 takes a free one
-    #[arg(long, env = "KEELSON_LISTEN", default_value = "127.0.0.1:6443")]
+    #[arg(long, env = "KEELSON_LISTEN", default_value = "127.0.0.1:6443", value_parser = listen)]
     pub(crate) listen: SocketAddr,
     /// What runs containers
     #[arg(long, env = "KEELSON_RUNTIME", value_enum, default_value = "auto")]
     pub(crate) runtime: RuntimeChoice,
     /// Number of nodes; more than one only with the simulated runtime
-    #[arg(long, env = "KEELSON_NODES", default_value_t = 1)]
+    #[arg(long, env = "KEELSON_NODES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=NODES_MAX))]
     pub(crate) nodes: u32,
     /// Operators to run: all, none, or a list of names
     #[arg(long, env = "KEELSON_OPERATORS", value_delimiter = ',', default_value = "all")]
     pub(crate) operators: Vec<String>,
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "want ADDRESS:PORT with a numeric address, such as 127.0.0.1:6443 or [::]:6443".into())
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -46,12 +46,36 @@ impl DataDir {
             Failure::of(format!("prepare the data directory {}", self.0.display()), error).advise(advice)
         };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(failed)?;
-        let mut permissions = fs::metadata(&self.0).map_err(failed)?.permissions();
+        let metadata = fs::metadata(&self.0).map_err(failed)?;
+        let (owner, me) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != me {
+            let what =
+                format!("the data directory {} belongs to user {owner}, not to user {me}", self.0.display());
+            return Err(Failure::new(what)
+                .advise("run keelson as its owner, or choose another place with --data-dir DIR"));
+        }
+        // Before its mode is changed: somebody may have named /tmp or a home directory.
+        if let Some(other) = self.foreign().map_err(failed)? {
+            let what = format!("{} is no data directory of keelson: it holds {other:?}", self.0.display());
+            return Err(Failure::new(what).advise("name a new or an empty directory with --data-dir DIR"));
+        }
+        let mut permissions = metadata.permissions();
         if permissions.mode() & 0o077 != 0 {
             permissions.set_mode(0o700);
             fs::set_permissions(&self.0, permissions).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Something in a directory that no keelson has used.
+    fn foreign(&self) -> io::Result<Option<std::ffi::OsString>> {
+        if [self.pki(), self.store(), self.containerd()].iter().any(|own| own.exists()) {
+            return Ok(None);
+        }
+        let names = fs::read_dir(&self.0)?.map(|entry| entry.map(|entry| entry.file_name()));
+        // An empty disk of its own has this.
+        let foreign = names.filter(|name| name.as_ref().map_or(true, |name| name != "lost+found"));
+        foreign.take(1).next().transpose()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -94,5 +118,39 @@ impl DataDir {
         let pid = fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         if name.trim() == "keelson" { rustix::process::Pid::from_raw(pid) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn only_an_empty_or_an_own_directory_is_taken_and_no_other_is_touched() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| DataDir(root.path().join(name));
+        for (name, holds, expected) in [
+            ("new", None, Ok(0o700)),
+            ("empty", Some(""), Ok(0o700)),
+            ("disk", Some("lost+found"), Ok(0o700)),
+            ("own", Some("store"), Ok(0o700)),
+            ("home", Some(".profile"), Err(0o755)),
+        ] {
+            let data = at(name);
+            if let Some(holds) = holds {
+                fs::create_dir_all(data.path().join(holds)).unwrap();
+                fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            let prepared = data.prepare();
+            let seen = mode(data.path());
+            assert_eq!(prepared.map(|()| seen).map_err(|_| seen), expected, "{name}");
+        }
+        let file = at("file");
+        fs::write(file.path(), "x").unwrap();
+        assert!(file.prepare().unwrap_err().to_string().contains("this is a file"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use runtime_containerd::private::Origin;
 use rustix::process::{Signal, kill_process};
 
 use crate::{cli::DownOptions, data_dir::DataDir, error::Failure, term};
@@ -19,7 +20,9 @@ pub(crate) async fn down(options: DownOptions) -> Result<(), Failure> {
         term::line(&format!("nothing runs: there is no cluster in {}", data.path().display()));
         return Ok(());
     }
+    let mut ran = false;
     if let Some(pid) = data.running() {
+        ran = true;
         kill_process(pid, Signal::TERM).map_err(|error| Failure::of("stop the running keelson", error))?;
         let ended = tokio::time::timeout(END_WAIT, async {
             while data.running().is_some() {
@@ -37,10 +40,17 @@ pub(crate) async fn down(options: DownOptions) -> Result<(), Failure> {
         let private = runtime_containerd::private::Private::start(settings)
             .await
             .map_err(|error| Failure::of("reach containerd", error))?;
+        // Containers can outlive a containerd that was killed, so that one is started to end them.
+        ran |= private.origin() == Origin::Adopted;
         private.stop(GRACE).await.map_err(|error| Failure::of("stop pods", error))?;
-        term::line("pods and containerd stopped");
         network::remove().await.map_err(|error| Failure::of("remove network rules", error))?;
-        term::line("network rules removed");
+        if ran {
+            term::line("pods and containerd stopped");
+            term::line("network rules removed");
+        }
+    }
+    if !ran {
+        term::line("nothing ran");
     }
     term::line(&format!("data stays in {}", data.path().display()));
     Ok(())

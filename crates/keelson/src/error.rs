@@ -8,17 +8,28 @@ pub(crate) struct Failure {
     doing: String,
     why: Option<Box<dyn Error + Send + Sync>>,
     advice: Option<String>,
+    usage: bool,
 }
 
 impl Failure {
     /// Something that went wrong while `doing`.
     pub(crate) fn of(doing: impl Into<String>, why: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { doing: doing.into(), why: Some(why.into()), advice: None }
+        Self { doing: doing.into(), why: Some(why.into()), advice: None, usage: false }
     }
 
     /// Something that needs no cause.
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { doing: what.into(), why: None, advice: None }
+        Self { doing: what.into(), why: None, advice: None, usage: false }
+    }
+
+    /// Something wrong with the command line itself.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self { doing: what.into(), why: None, advice: None, usage: true }
+    }
+
+    /// What the program exits with: 2 for the command line, as clap does, else 1.
+    pub(crate) fn exit_code(&self) -> u8 {
+        if self.usage { 2 } else { 1 }
     }
 
     /// What to do about it.

@@ -30,6 +30,8 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
     ] {
         targets = targets.with_target(library, theirs);
     }
+    // It logs what it also returns, and whoever gets that says it.
+    targets = targets.with_target("kube_client::client::builder", LevelFilter::OFF);
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let layer = match format {
         LogFormat::Text => {

@@ -52,5 +52,5 @@ async fn run(command: Command) -> Result<(), Failure> {
 
 fn fail(failure: &Failure) -> ExitCode {
     term::error(&failure.to_string());
-    ExitCode::FAILURE
+    ExitCode::from(failure.exit_code())
 }

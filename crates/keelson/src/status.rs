@@ -42,7 +42,8 @@ pub(crate) async fn status(options: StatusOptions) -> Result<(), Failure> {
 
 async fn client(path: &std::path::Path) -> Result<Client, Failure> {
     let failed = |error: kube::config::KubeconfigError| {
-        Failure::of(format!("read {}", path.display()), error).advise("`keelson up` writes it anew")
+        Failure::of(format!("read {}", path.display()), error)
+            .advise("name a kubeconfig; the one of a data directory is written anew by `keelson up`")
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     let config =
@@ -50,12 +51,23 @@ async fn client(path: &std::path::Path) -> Result<Client, Failure> {
     Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))
 }
 
+fn unreachable(path: &std::path::Path, error: kube::Error) -> Failure {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(at) = cause {
+        let io = at.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return Failure::new(format!("the cluster of {} does not run", path.display()))
+                .advise("start it with `keelson up`");
+        }
+        cause = at.source();
+    }
+    Failure::of(format!("ask the cluster of {}", path.display()), error)
+        .advise("is it the cluster that this kubeconfig is for? `keelson up` writes its own anew")
+}
+
 async fn look(path: &std::path::Path) -> Result<Value, Failure> {
     let client = client(path).await?;
-    let unreachable = |error: kube::Error| {
-        Failure::of(format!("ask the cluster of {}", path.display()), error)
-            .advise("start it with `keelson up`")
-    };
+    let unreachable = |error: kube::Error| unreachable(path, error);
     let version = client.apiserver_version().await.map_err(unreachable)?;
     let request = http::Request::get("/readyz?verbose")
         .body(Vec::new())

@@ -39,6 +39,11 @@ pub(crate) fn line(text: &str) {
     drop(writeln!(out, "{text}").and_then(|()| out.flush()));
 }
 
+/// Writes what is worth knowing beside the result, to standard error.
+pub(crate) fn note(text: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}
+
 /// Writes an error to standard error.
 pub(crate) fn error(text: &str) {
     let red = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -39,7 +39,7 @@ impl Runtime {
             RuntimeChoice::Containerd if !root => Err(Failure::new("containerd needs root")
                 .advise("run `keelson up` as root, or with --runtime simulated")),
             RuntimeChoice::Containerd if options.nodes > 1 => {
-                Err(Failure::new(format!("{} nodes cannot share one containerd", options.nodes))
+                Err(Failure::usage(format!("{} nodes cannot share one containerd", options.nodes))
                     .advise("use --nodes 1, or --runtime simulated"))
             }
             RuntimeChoice::Containerd => Ok(Self::Containerd { strict: true }),

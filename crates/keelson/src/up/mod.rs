@@ -64,12 +64,17 @@ fn signals(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, Failu
 async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failure> {
     let data = DataDir::locate(&options.data)?;
     data.prepare()?;
+    operators::check(&options.operators)?;
+    if let Some(pid) = data.running() {
+        let what =
+            format!("a cluster runs in {} already: process {}", data.path().display(), pid.as_raw_nonzero());
+        return Err(Failure::new(what).advise("`keelson status` shows it, `keelson down` stops it; another needs another --data-dir and --listen"));
+    }
     let clock: Arc<dyn Clock> = Arc::new(System);
     let random: Arc<dyn Random> = Arc::new(Dice::new());
     term::line(&format!("{} {}", term::bold("keelson"), env!("CARGO_PKG_VERSION")));
     let mut steps = Steps::begin();
 
-    operators::check(&options.operators)?;
     let runtime = Runtime::choose(options)?;
     let extra: Vec<String> = runtime.is_real().then(|| bridge::GATEWAY.to_string()).into_iter().collect();
     // containerd takes the longest; it starts beside everything else.
@@ -80,8 +85,8 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
 
     let mut actors = Actors::new(stop.clone());
     let started =
-        start(options, &data, &mut server, starting, &mut actors, &clock, &random, &mut steps).await;
-    if started.is_ok() {
+        start(options, &data, &mut server, starting, &mut actors, stop, &clock, &random, &mut steps).await;
+    if started.is_ok() && !stop.is_cancelled() {
         announce(&data, &server, &steps);
         tokio::select! {
             () = stop.cancelled() => {}
@@ -106,12 +111,17 @@ async fn start(
     server: &mut ApiServer,
     starting: tokio::task::JoinHandle<Result<choose::Started, Failure>>,
     actors: &mut Actors,
+    stop: &CancellationToken,
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn Random>,
     steps: &mut Steps,
 ) -> Result<(), Failure> {
     steps.start("runtime");
-    let started = starting.await.map_err(|error| Failure::of("start the runtime", error))??;
+    let started = tokio::select! {
+        started = starting => started.map_err(|error| Failure::of("start the runtime", error))??,
+        // containerd, if it comes, is adopted by the next start.
+        () = stop.cancelled() => return Ok(()),
+    };
     steps.done(&started.describe());
     let addresses = if started.is_real() {
         steps.start("network");

@@ -35,11 +35,15 @@ fn choose(asked: &[String]) -> Result<Vec<&'static Operator>, Failure> {
         _ => {}
     }
     let known: Vec<&str> = OPERATORS.iter().map(|operator| operator.name).collect();
+    if let Some(alone) = asked.iter().find(|name| ["all", "none"].contains(&name.as_str())) {
+        return Err(Failure::usage(format!("--operators {alone} stands alone"))
+            .advise(format!("say all, none, or some of: {}", known.join(", "))));
+    }
     asked
         .iter()
         .map(|name| {
             OPERATORS.iter().find(|operator| operator.name == name).ok_or_else(|| {
-                Failure::new(format!("there is no operator {name:?}"))
+                Failure::usage(format!("there is no operator {name:?}"))
                     .advise(format!("say all, none, or some of: {}", known.join(", ")))
             })
         })

@@ -141,3 +141,94 @@ fn namespaces_take_their_contents_with_them() {
     cluster.kubectl(&["delete", "namespace", "gone", "--timeout=90s"]);
     assert!(!cluster.try_kubectl(&["get", "namespace", "gone"]).status.success());
 }
+
+#[test]
+fn what_a_cluster_cannot_do_it_says_in_words() {
+    let cluster = Cluster::up(Runtime::Simulated, &[]);
+    let said = |arguments: &[&str]| {
+        let output = cluster.try_kubectl(arguments);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let quota = said(&["create", "quota", "q", "--hard=pods=1"]);
+    assert!(quota.contains("Warning:") && quota.contains("neither counted nor limited"), "{quota}");
+    cluster.kubectl(&["run", "p", "--image=busybox", "--restart=Never"]);
+    cluster.kubectl(&["wait", "pod/p", "--for=condition=PodScheduled", "--timeout=60s"]);
+    for arguments in [&["logs", "p"][..], &["exec", "p", "--", "ls"], &["port-forward", "p", "18080:80"]] {
+        let why = said(arguments);
+        assert!(why.contains("is simulated"), "{arguments:?}: {why}");
+    }
+    assert!(!cluster.kubectl(&["api-versions"]).contains("keelson.internal"));
+}
+
+/// kubectl before 1.22 drains nodes so.
+#[test]
+fn evictions_of_old_clients_are_understood() {
+    let cluster = Cluster::up(Runtime::Simulated, &[]);
+    cluster.kubectl(&["run", "p", "--image=busybox", "--restart=Never"]);
+    let path = cluster.data_dir().join("eviction.json");
+    let eviction = r#"{"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}}"#;
+    std::fs::write(&path, eviction).unwrap();
+    let pod = "/api/v1/namespaces/default/pods/p/eviction";
+    cluster.kubectl(&["create", "--raw", pod, "-f", path.to_str().unwrap()]);
+    cluster.kubectl(&["wait", "pod/p", "--for=delete", "--timeout=60s"]);
+}
+
+/// The claim's class, which admission adds, and its volume, which the binder adds, are not the applier's.
+#[test]
+fn a_bound_claim_can_be_applied_again_from_the_server_side() {
+    let cluster = Cluster::up(Runtime::Simulated, &[]);
+    let manifest = "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: user}
+spec:
+  containers: [{name: c, image: busybox, volumeMounts: [{name: data, mountPath: /data}]}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+";
+    cluster.apply(manifest);
+    cluster.kubectl(&["wait", "pvc/data", "--for=jsonpath={.status.phase}=Bound", "--timeout=60s"]);
+    let path = cluster.data_dir().join("claim.yaml");
+    std::fs::write(&path, manifest.split("---").next().unwrap()).unwrap();
+    for _ in 0..2 {
+        cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", path.to_str().unwrap()]);
+    }
+}
+
+/// The command line's own errors: what it says, and 2 for a wrong command line, 1 for anything else.
+#[test]
+fn the_command_line_says_what_to_do() {
+    let mut cluster = Cluster::up(Runtime::Simulated, &[]);
+    let run = |arguments: &[&str], data: &std::path::Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_keelson"));
+        let output = command.args(arguments).arg("--data-dir").arg(data).output().unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), said)
+    };
+    let data = cluster.data_dir();
+    let home = data.parent().unwrap();
+    let up =
+        |more: &[&'static str]| [&["up", "--runtime", "simulated", "--listen", "127.0.0.1:0"], more].concat();
+    for (arguments, directory, code, expected) in [
+        (up(&[]), &*data, 1, "`keelson down` stops it"),
+        (up(&[]), home, 1, "is no data directory of keelson"),
+        (up(&["--nodes", "0"]), &*data, 2, "0 is not in 1..=256"),
+        (up(&["--operators", "x"]), &*data, 2, "say all, none, or some of"),
+        (vec!["up", "--listen", "6443"], &*data, 2, "want ADDRESS:PORT"),
+        (vec!["image", "load", "/nowhere.tar"], &*data, 1, "is no file"),
+    ] {
+        let (seen, said) = run(&arguments, directory);
+        assert!(seen == Some(code) && said.contains(expected), "{arguments:?}: {seen:?} {said}");
+    }
+    assert_eq!(run(&["status"], &data).0, Some(0));
+    assert_eq!(cluster.stop(), 0);
+    let (code, said) = run(&["status"], &data);
+    assert!(code == Some(1) && said.contains("does not run") && said.lines().count() == 2, "{said}");
+    let (code, said) = run(&["down"], &data);
+    assert!(code == Some(0) && said.contains("nothing ran"), "{said}");
+}
