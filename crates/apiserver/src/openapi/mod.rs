@@ -187,7 +187,9 @@ impl OpenApi {
     }
 
     fn v2_document(&self, registry: &Registry) -> Value {
-        let resources = registry.all();
+        // A kind without verbs is stored and never served.
+        let resources: Vec<_> =
+            registry.all().into_iter().filter(|resource| !resource.verbs.is_empty()).collect();
         json!({
             "swagger": "2.0", "info": self.info(),
             "paths": paths::of(&resources, Dialect::V2),

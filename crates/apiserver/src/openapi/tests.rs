@@ -52,3 +52,15 @@ fn documents_are_built_once() {
     assert_eq!(api.v2(&registry, GNOSTIC_ASKED).unwrap().content_type, GNOSTIC);
     assert_eq!(value(&first)["swagger"], "2.0");
 }
+
+#[test]
+fn what_is_never_served_is_in_no_document() {
+    let registry = registry();
+    let before = value(&api().v2(&registry, "application/json").unwrap());
+    let inner = resource::Resource { group: "claims.internal".into(), verbs: &[], ..widget() };
+    registry.install(inner);
+    assert_eq!(value(&api().v2(&registry, "application/json").unwrap()), before);
+    let index = value(&api().v3_index(&registry).unwrap());
+    assert!(index["paths"].get("apis/claims.internal/v1").is_none(), "{index}");
+    assert!(api().v3(&registry, "apis/claims.internal/v1").unwrap().is_none());
+}

@@ -87,6 +87,7 @@ impl Writer<'_> {
         };
         match &node.shape {
             Shape::Any if node.name.is_none() => put("x-kubernetes-preserve-unknown-fields", json!(true)),
+            Shape::Any if node.name.as_deref().is_some_and(is_untyped) => {}
             Shape::Any => put("type", json!("object")),
             Shape::String(format) => {
                 put("type", json!("string"));
@@ -264,6 +265,13 @@ impl Writer<'_> {
         }
         out
     }
+}
+
+/// Types of which upstream says no `type`, because any JSON may stand there (`OpenAPISchemaType` in
+/// `apiextensions/v1/types_jsonschema.go` is nil): clients that check what they send would refuse the rest.
+fn is_untyped(name: &str) -> bool {
+    let of = name.strip_prefix("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.");
+    of.is_some_and(|of| of == "JSON" || of.starts_with("JSONSchemaPropsOr"))
 }
 
 /// Whole numbers without a fraction, as they were written.

@@ -238,3 +238,18 @@ fn built_in_kinds_carry_patch_strategies_and_descriptions() {
         json!({"allOf": [{"$ref": "#/components/schemas/io.k8s.api.apps.v1.DeploymentStrategy"}], "x-kubernetes-patch-strategy": "retainKeys"})
     );
 }
+
+#[test]
+fn what_may_be_any_json_has_no_type() {
+    let mut set = crate::TypeSet::new();
+    for (name, typed) in [
+        ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON", false),
+        ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool", false),
+        ("io.k8s.apimachinery.pkg.runtime.RawExtension", true),
+    ] {
+        let of = set.add(crate::Node { name: Some(name.into()), ..crate::Node::default() });
+        for written in [to_v2(&set, of, &|_, _| None), to_v3(&set, of, &|_, _| None)] {
+            assert_eq!(written.get("type").is_some(), typed, "{name}");
+        }
+    }
+}
