@@ -11,6 +11,15 @@ pub fn apply(schema: &Schema, value: &mut Value) {
     walk(schema.set(), schema.root(), value);
 }
 
+/// What the root's field `name` has when it is absent: its default with the defaults below it; `None` when it
+/// has no default.
+pub fn field(schema: &Schema, name: &str) -> Option<Value> {
+    let Shape::Struct { properties, .. } = &schema.node().shape else { return None };
+    let mut found = None;
+    fill(schema.set(), properties.get(name)?, |value| found = Some(value));
+    found
+}
+
 fn walk(set: &TypeSet, of: TypeId, value: &mut Value) {
     match &set.node(of).shape {
         Shape::Any

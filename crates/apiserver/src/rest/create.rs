@@ -58,7 +58,14 @@ impl Rest {
         let cx = self.context(&attributes);
         self.begin(resource, &mut object);
         if resource.has_status() && !resource.strategy.keeps_status_on_create() {
-            object.remove(&["status"]);
+            // A built-in kind begins with what upstream's empty struct reads as: `status: {}` or with zeros.
+            let begin = schema::default::field(&resource.schema, "status").filter(|_| !resource.custom);
+            match begin {
+                Some(status) => object.set(&["status"], status),
+                None => {
+                    object.remove(&["status"]);
+                }
+            }
         }
         // Before admission, as upstream: what the server adds (a claim's default class) belongs to nobody,
         // so that a later apply that does not name it leaves it alone.

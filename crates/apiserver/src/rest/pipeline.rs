@@ -98,7 +98,14 @@ pub(super) fn validate(
     };
     *new = whole(tree);
     metadata::validate(resource, new, old, &mut errors);
-    resource.strategy.validate(cx, new, old, &mut errors);
+    let mut further: Vec<FieldError> = Vec::new();
+    resource.strategy.validate(cx, new, old, &mut further);
+    if !resource.custom {
+        // What the schema of a built-in kind said, its own rules need not say again in other words. The
+        // rules of a custom resource say something of their own each.
+        further.retain(|said| !errors.iter().any(|e| e.field == said.field && e.kind == said.kind));
+    }
+    errors.append(&mut further);
     if errors.is_empty() {
         return Ok(());
     }

@@ -535,3 +535,45 @@ async fn collections_are_deleted_by_selection() {
     server.rest.delete_collection(&caller(), &server.toys, Some("default"), &options, &list).await.unwrap();
     assert_eq!(server.names(&ListOptions::default()).await, ["b"]);
 }
+
+#[tokio::test]
+async fn built_in_kinds_begin_with_an_empty_status_and_say_each_error_once() {
+    let registry = Arc::new(Registry::new());
+    registry.install_all(kinds::all(&kinds::Options::default(), &kinds::Acts::default()));
+    let store = store::Memory::new();
+    let (rest, _task) = Rest::start(Parts {
+        store: Arc::new(store.clone()),
+        cache: Arc::new(Cache::load(&store, &registry).await.unwrap()),
+        registry: registry.clone(),
+        admission: Vec::new(),
+        clock: Arc::new(Fixed::new("2026-01-01T00:00:00Z".parse().unwrap())),
+        random: Arc::new(Seeded::new(1)),
+    });
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    for (kind, spec, expected) in [
+        ("deployments", spec.clone(), json!({})),
+        ("replicasets", spec.clone(), json!({"replicas": 0})),
+        (
+            "daemonsets",
+            spec,
+            json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0,
+                "numberReady": 0}),
+        ),
+    ] {
+        let resource = registry.resolve("apps", "v1", kind).unwrap();
+        let object = json!({"metadata": {"name": "d"}, "spec": spec, "status": {"replicas": 7}});
+        let object = Object::from_value(object).unwrap();
+        let made = rest.create(&caller(), &resource, "default", object, Vec::new()).await.unwrap();
+        assert_eq!(made.entry.object().unwrap().get(&["status"]), Some(&expected), "{kind}");
+        let empty = Object::from_value(json!({"metadata": {"name": "e"}, "spec": {}})).unwrap();
+        let refused = rest.create(&caller(), &resource, "default", empty, Vec::new()).await.unwrap_err();
+        let causes = refused.details.unwrap().causes;
+        assert!(causes.iter().any(|cause| cause.field == "spec.selector"), "{kind} {causes:?}");
+        for (at, cause) in causes.iter().enumerate() {
+            let again = |c: &meta::Cause| c.field == cause.field && c.reason == cause.reason;
+            assert!(!causes[at + 1..].iter().any(again), "{kind} {causes:?}");
+        }
+    }
+}
