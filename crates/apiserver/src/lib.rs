@@ -25,5 +25,5 @@ mod testing_kinds;
 pub mod tokens;
 
 pub use cache::Cache;
-pub use openapi::Describe;
+pub use openapi::{Describe, Texts};
 pub use registry::Registry;

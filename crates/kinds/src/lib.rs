@@ -12,6 +12,7 @@ mod admission;
 mod bootstrap;
 mod canonical;
 mod columns;
+mod describe;
 mod entry;
 mod groups;
 mod inert;
@@ -24,6 +25,7 @@ mod validate;
 
 pub use admission::admission;
 pub use bootstrap::bootstrap;
+pub use describe::descriptions;
 pub use options::{Acts, Cidr, Options};
 
 use std::sync::Arc;

@@ -25,7 +25,10 @@ use crate::{
 };
 
 /// Texts for readers by definition name and field; the empty field is the type itself.
-pub type Describe = Arc<dyn Fn(&str, &str) -> Option<String> + Send + Sync>;
+pub type Texts = Box<dyn Fn(&str, &str) -> Option<String>>;
+
+/// Makes the texts, whenever a document is built; they are dropped when it is.
+pub type Describe = Arc<dyn Fn() -> Texts + Send + Sync>;
 
 /// Swagger 2 in gnostic's protobuf form, as kubectl up to 1.26 asks for it.
 const GNOSTIC_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
@@ -64,7 +67,11 @@ struct Built {
 impl OpenApi {
     /// Documents of a server of this version.
     pub(crate) fn new(version: &str) -> Self {
-        Self { version: version.to_owned(), describe: Arc::new(|_, _| None), built: Mutex::default() }
+        Self {
+            version: version.to_owned(),
+            describe: Arc::new(|| Box::new(|_, _| None)),
+            built: Mutex::default(),
+        }
     }
 
     /// Sets where texts come from.
@@ -182,7 +189,7 @@ impl OpenApi {
         json!({
             "openapi": "3.0.0", "info": self.info(),
             "paths": paths::of(resources, Dialect::V3),
-            "components": { "schemas": schemas::of(resources, Dialect::V3, &*self.describe) },
+            "components": { "schemas": schemas::of(resources, Dialect::V3, &*(self.describe)()) },
         })
     }
 
@@ -193,7 +200,7 @@ impl OpenApi {
         json!({
             "swagger": "2.0", "info": self.info(),
             "paths": paths::of(&resources, Dialect::V2),
-            "definitions": schemas::of(&resources, Dialect::V2, &*self.describe),
+            "definitions": schemas::of(&resources, Dialect::V2, &*(self.describe)()),
         })
     }
 }
