@@ -70,7 +70,9 @@ impl View for Cx {
             .map(|(_, object)| {
                 let header = Header {
                     key: object.key(),
-                    labels: crate::strategy::label_map(object.get(&["metadata", "labels"])),
+                    labels: crate::strategy::label_map(object.get(&["metadata", "labels"]))
+                        .into_iter()
+                        .collect(),
                     ..Header::default()
                 };
                 Entry::commit(&Entry::encode(object).unwrap(), header, Revision(1)).unwrap()

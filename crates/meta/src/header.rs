@@ -1,10 +1,10 @@
 //! The header of an object: what the server needs of it without parsing it again.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::{NotAnObject, Object, ObjectKey, Value};
+use crate::{Labels, NotAnObject, Object, ObjectKey, Value};
 
 /// One element of `metadata.ownerReferences`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Header {
     /// Generation; 0 when unset.
     pub generation: i64,
     /// Labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Values of the kind's selectable fields, in the order of `Resource::selectable`.
     pub fields: Box<[String]>,
     /// Owners.
@@ -58,7 +58,7 @@ impl Header {
             labels: labels
                 .into_iter()
                 .flatten()
-                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
                 .collect(),
             fields,
             owners: object.list(&["metadata", "ownerReferences"]).iter().map(owner).collect(),
@@ -120,7 +120,7 @@ struct Meta<'a> {
     namespace: Option<Cow<'a, str>>,
     uid: Option<Cow<'a, str>>,
     generation: Option<i64>,
-    labels: Option<BTreeMap<String, String>>,
+    labels: Option<Labels>,
     owner_references: Option<Vec<Owner>>,
     finalizers: Option<Vec<String>>,
     deletion_timestamp: Option<Cow<'a, str>>,

@@ -64,8 +64,13 @@ impl Event {
 
 /// A watch event as one line of JSON, newline included.
 pub fn line(happened: Happened, entry: &Entry) -> Bytes {
-    let mut out = BytesMut::with_capacity(entry.bytes.len() + 40);
-    put_line(&mut out, happened, &entry.bytes);
+    line_of(happened, &entry.bytes)
+}
+
+/// A watch event whose object is in another form than it is stored in, already encoded.
+pub(crate) fn line_of(happened: Happened, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.len() + 40);
+    put_line(&mut out, happened, object);
     out.freeze()
 }
 
@@ -77,7 +82,7 @@ fn put_line(out: &mut BytesMut, happened: Happened, object: &[u8]) {
     out.put_slice(b"}\n");
 }
 
-/// The changes of one kind in one commit.
+/// The changes of one kind, or of one namespace of it, in one commit.
 #[derive(Debug)]
 pub struct Batch {
     /// In revision order, never empty.

@@ -1,7 +1,7 @@
 //! All that is kept in memory of one stored kind: the newest snapshot, recent events, watchers.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -196,6 +196,9 @@ impl Kind {
     }
 }
 
+/// The watchers of one namespace and what they are to see.
+type Audience<'a> = (&'a [Arc<Queue>], Vec<Arc<Event>>);
+
 impl Feed {
     fn remember(&mut self, changes: &[Arc<Event>]) {
         for event in changes {
@@ -214,21 +217,24 @@ impl Feed {
             return;
         }
         let fields = self.watchers.keys().any(|interest| matches!(interest, Interest::Field(..)));
+        let mut namespaces: BTreeMap<&str, Audience<'_>> = BTreeMap::new();
         for event in &changes {
             let key = &event.entry.header.key;
             self.push(&Interest::Object(key.clone()), event);
-            if !key.namespace.is_empty() {
-                self.push(&Interest::Namespace(key.namespace.clone()), event);
+            if let Some((_, events)) = namespaces.get_mut(&*key.namespace) {
+                events.push(event.clone());
+            } else if let Some(queues) = self.watchers.get(&Interest::Namespace(key.namespace.clone())) {
+                namespaces.insert(&key.namespace, (queues, vec![event.clone()]));
             }
             if fields {
                 self.notify_fields(event);
             }
         }
+        for (queues, events) in namespaces.into_values() {
+            push_batch(queues, events);
+        }
         if let Some(queues) = self.watchers.get(&Interest::Whole) {
-            let batch = Arc::new(Batch::new(changes));
-            for queue in queues {
-                queue.push(Item::Batch(batch.clone()));
-            }
+            push_batch(queues, changes);
         }
     }
 
@@ -248,5 +254,13 @@ impl Feed {
         for queue in self.watchers.get(interest).into_iter().flatten() {
             queue.push(Item::Event(event.clone()));
         }
+    }
+}
+
+/// One batch for all these watchers: they are woken once, and share its encoding.
+fn push_batch(queues: &[Arc<Queue>], events: Vec<Arc<Event>>) {
+    let batch = Arc::new(Batch::new(events));
+    for queue in queues {
+        queue.push(Item::Batch(batch.clone()));
     }
 }

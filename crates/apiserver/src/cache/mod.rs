@@ -18,6 +18,7 @@ use meta::{Entry, GroupResource, ObjectKey, Revision, Status};
 use resource::{Resource, View};
 use tokio::sync::watch;
 
+pub(crate) use event::line_of;
 pub use event::{Batch, Event, Happened, line};
 pub use kind::Kind;
 pub(crate) use kind::{Backlog, Interest, Subscription};

@@ -17,7 +17,7 @@ pub(crate) const QUEUE_EVENTS_MAX: usize = 16_384;
 /// A piece of what happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    /// All changes of a commit, for a watcher of the whole kind.
+    /// All changes of a commit that a watcher of the whole kind, or of one namespace, is woken for.
     Batch(Arc<Batch>),
     /// One change, for a watcher that is woken for its own objects only.
     Event(Arc<Event>),

@@ -207,8 +207,12 @@ fn too_slow() -> Status {
 /// The id the client gave, else a new one.
 fn audit_id(parts: &Parts, rest: &Rest) -> HeaderValue {
     let given = parts.headers.get(AUDIT_ID).filter(|value| value.len() <= 64 && !value.is_empty());
-    given
+    let mut id = given
         .cloned()
         .or_else(|| HeaderValue::from_str(&rest.random().uuid()).ok())
-        .unwrap_or(HeaderValue::from_static("-"))
+        .unwrap_or(HeaderValue::from_static("-"));
+    // Each is seen once: keeps HTTP/2 from putting it into the table of what may come again (RFC 7541
+    // section 6.2.3), which costs both ends more than its 36 bytes.
+    id.set_sensitive(true);
+    id
 }

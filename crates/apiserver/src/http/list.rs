@@ -29,7 +29,16 @@ pub(crate) fn page(
 ) -> Response<Body> {
     if wanted == Wanted::PLAIN {
         let head = head(&resource.list_kind, &resource.api_version(), &page);
-        return joined(wanted, head, page.entries);
+        return joined(wanted, head, page.entries, |entry| &entry.bytes);
+    }
+    if wanted == (Wanted { form: Form::Partial, ..Wanted::PLAIN }) {
+        let head = head("PartialObjectMetadataList", "meta.k8s.io/v1", &page);
+        let items: Result<Vec<_>, _> =
+            page.entries.iter().map(|entry| encode::partial_bytes(entry)).collect();
+        return match items {
+            Ok(items) => joined(wanted, head, items, String::as_bytes),
+            Err(failed) => encode::status(&failed),
+        };
     }
     match tree(wanted, resource, &page, include, now) {
         Ok(tree) => encode::value(200, wanted, &tree),
@@ -60,10 +69,15 @@ fn head(kind: &str, api_version: &str, page: &Page) -> Bytes {
     ))
 }
 
-fn joined(wanted: Wanted, head: Bytes, entries: Vec<Arc<Entry>>) -> Response<Body> {
+fn joined<T: Send + 'static>(
+    wanted: Wanted,
+    head: Bytes,
+    entries: Vec<T>,
+    json: fn(&T) -> &[u8],
+) -> Response<Body> {
     let tail = Bytes::from_static(b"]}\n");
     let commas = entries.len().saturating_sub(1);
-    let items: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+    let items: usize = entries.iter().map(|entry| json(entry).len()).sum();
     let length = (head.len() + items + commas + tail.len()) as u64;
     let mut entries = entries.into_iter();
     let (mut begun, mut ended) = (false, false);
@@ -87,7 +101,7 @@ fn joined(wanted: Wanted, head: Bytes, entries: Vec<Arc<Entry>>) -> Response<Bod
             if !std::mem::take(&mut first) {
                 piece.put_u8(b',');
             }
-            piece.put_slice(&entry.bytes);
+            piece.put_slice(json(&entry));
         }
         Some(piece.freeze())
     });
@@ -142,7 +156,7 @@ mod tests {
                 remaining: Some(3),
             };
             let head = head("ThingList", "v1", &page);
-            let body = joined(Wanted::PLAIN, head, entries).into_body();
+            let body = joined(Wanted::PLAIN, head, entries, |entry| &entry.bytes).into_body();
             let length = http_body::Body::size_hint(&body).exact().unwrap();
             let bytes = body.collect().await.unwrap().to_bytes();
             assert_eq!(bytes.len() as u64, length, "{count}");

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::stream;
 use http::Response;
-use meta::{Status, Value};
+use meta::Status;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use super::{
     negotiate::{Form, Media, Wanted},
 };
 use crate::{
-    cache::Happened,
+    cache::{Happened, line_of},
     rest::{Watch, WatchEvent},
     table,
 };
@@ -82,7 +82,7 @@ impl State {
 
     fn formed(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
         let WatchEvent { happened, entry, line: _ } = event;
-        let object: Value = match self.writing.wanted.form {
+        match self.writing.wanted.form {
             Form::Table => {
                 let resource = self.watch.resource().clone();
                 let definitions = (!self.columns_sent).then(|| table::definitions(&resource));
@@ -95,10 +95,10 @@ impl State {
                 } else {
                     vec![table::row(&resource, entry, self.writing.include, now)?]
                 };
-                table::whole(definitions, list, rows)
+                let table = table::whole(definitions, list, rows);
+                Ok(Bytes::from(format!("{}\n", json!({ "type": happened.wire(), "object": table }))))
             }
-            Form::Partial | Form::Whole => encode::partial(entry)?,
-        };
-        Ok(Bytes::from(format!("{}\n", json!({ "type": happened.wire(), "object": object }))))
+            Form::Partial | Form::Whole => Ok(line_of(*happened, encode::partial_bytes(entry)?.as_bytes())),
+        }
     }
 }

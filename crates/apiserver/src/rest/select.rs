@@ -44,12 +44,6 @@ impl Selection {
         Ok(Self { namespace: namespace.map(ToOwned::to_owned), labels, terms })
     }
 
-    /// Whether it wants every object of the kind.
-    pub(super) fn is_everything(&self) -> bool {
-        let Self { namespace, labels, terms } = self;
-        namespace.is_none() && labels.is_none() && terms.is_empty()
-    }
-
     /// Whether something besides the namespace narrows it.
     pub(super) fn has_selectors(&self) -> bool {
         self.labels.is_some() || !self.terms.is_empty()
@@ -58,7 +52,7 @@ impl Selection {
     pub(super) fn matches(&self, entry: &Entry) -> bool {
         let header = &entry.header;
         self.namespace.as_ref().is_none_or(|namespace| header.key.namespace == *namespace)
-            && self.labels.as_ref().is_none_or(|selector| selector.matches(&header.labels))
+            && self.labels.as_ref().is_none_or(|selector| selector.matches_with(|key| header.labels.get(key)))
             && self.terms.iter().all(|term| {
                 let value = match term.field {
                     Field::Name => &header.key.name,

@@ -65,7 +65,9 @@ impl Rest {
         let entry = self
             .change(caller, resource, target, &mut warnings, |current, entry| {
                 let conditional = preconditions(resource, current, entry, &object)?;
-                Ok(Change { object: object.clone(), origin: Origin::Sent, conditional, warnings: Vec::new() })
+                // A conditional change is tried once and needs no copy for a second time.
+                let object = if conditional { std::mem::take(&mut object) } else { object.clone() };
+                Ok(Change { object, origin: Origin::Sent, conditional, warnings: Vec::new() })
             })
             .await?;
         Ok(Written { entry, created: false, warnings })
@@ -88,7 +90,7 @@ impl Rest {
         resource: &Arc<Resource>,
         target: &Target,
         warnings: &mut Vec<String>,
-        decide: impl Fn(&Object, &Arc<Entry>) -> Result<Change, Status>,
+        mut decide: impl FnMut(&Object, &Arc<Entry>) -> Result<Change, Status>,
     ) -> Result<Arc<Entry>, Status> {
         let said = warnings.len();
         for _ in 0..TRIES_MAX {

@@ -199,9 +199,9 @@ impl Watch {
         }
     }
 
-    /// A whole commit in the bytes that all watchers of the kind share.
+    /// A whole commit in the bytes that all watchers of the kind, or of the namespace, share.
     fn shared_chunk(&mut self) -> Option<Bytes> {
-        if !self.selection.is_everything() || !super::is_stored_version(&self.resource) {
+        if self.selection.has_selectors() || !super::is_stored_version(&self.resource) {
             return None;
         }
         let Some(Pending::Batch(batch)) = self.ready.front() else { return None };
