@@ -116,7 +116,8 @@ impl ApiServer {
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
             .with_tokens(tokens)
-            .with_kubelets(kubelets);
+            .with_kubelets(kubelets)
+            .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));
         let mut this = Self {
             server,
             rest,
