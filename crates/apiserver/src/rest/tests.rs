@@ -227,7 +227,7 @@ async fn what_admission_adds_to_a_new_object_belongs_to_nobody() {
     let made = server.create(sent).await.unwrap().entry.object().unwrap();
     assert_eq!(made.str(&["spec", "class"]), Some("usual"));
     let owned = made.list(&["metadata", "managedFields"]).first().unwrap().get("fieldsV1").unwrap();
-    assert_eq!(*owned, json!({"f:spec": {"f:wantsClass": {}}}));
+    assert_eq!(*owned, json!({"f:spec": {".": {}, "f:wantsClass": {}}}));
 }
 
 #[tokio::test]
