@@ -166,7 +166,7 @@ async fn follow(store: Arc<PostgresStore>, mut end: tokio::sync::watch::Receiver
 /// `kill -9` of PostgreSQL, three times, under load.
 #[test]
 fn postgresql_is_killed_under_load() {
-    let server = Postgres::start();
+    let server = Postgres::start(false);
     let url = server.url(&server.database());
     run(async {
         let load = Load::start(&url, None).await;

@@ -45,6 +45,22 @@ fn unprivileged(program: &Path) -> Command {
     command
 }
 
+/// A process that is gone already is as good as signalled.
+fn signal(signal: &str, pid: u32) {
+    Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status().unwrap();
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let child_of = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // After the name, which is in parentheses: state, then parent.
+        let found: u32 = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        (found == parent).then_some(pid)
+    };
+    fs::read_dir("/proc").unwrap().flatten().filter_map(child_of).collect()
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -65,8 +81,14 @@ struct Home {
 }
 
 impl Home {
-    fn new() -> Self {
-        let directory = TempDir::with_prefix("keelson-store-").unwrap().keep();
+    /// In memory where that is possible: these tests are about processes that die, not machines.
+    fn new(in_memory: bool) -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = match in_memory && memory.is_dir() {
+            true => TempDir::with_prefix_in("keelson-store-", memory),
+            false => TempDir::with_prefix("keelson-store-"),
+        };
+        let directory = directory.unwrap().keep();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
         let watch = r#"
             read -r _
@@ -100,8 +122,9 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    pub(crate) fn start() -> Self {
-        let home = Home::new();
+    /// On the disk, or in memory where a test makes so many commits that their syncs would be most of it.
+    pub(crate) fn start(in_memory: bool) -> Self {
+        let home = Home::new(in_memory);
         let secret = home.directory.join("secret");
         fs::write(&secret, PASSWORD).unwrap();
         let made = unprivileged(&program("initdb"))
@@ -150,19 +173,27 @@ impl Postgres {
             .process_group(0)
             .spawn()
             .unwrap();
+        let pid = child.id().to_string();
         *self.server.lock().unwrap() = Some(child);
         wait_for("the start of PostgreSQL", || {
-            fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| text.contains("ready"))
+            let shown = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+            shown.lines().next() == Some(&pid) && shown.contains("ready")
         });
     }
 
     /// `kill -9` of the server and all of its processes.
     pub(crate) fn kill(&self) {
         let Some(mut child) = self.server.lock().unwrap().take() else { return };
-        let group = format!("-{}", child.id());
-        assert!(Command::new("kill").args(["-9", "--", &group]).status().unwrap().success());
+        // Stopped first, so that it makes no more of them. They have sessions of their own.
+        signal("-STOP", child.id());
+        let backends = children(child.id());
+        child.kill().unwrap();
         child.wait().unwrap();
-        // Backends have sessions of their own and end by themselves once the postmaster is gone.
+        for backend in &backends {
+            signal("-KILL", *backend);
+        }
+        let alive = |pid: &u32| Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok();
+        wait_for("the end of the backends", || !backends.iter().any(alive));
     }
 
     pub(crate) fn url(&self, database: &str) -> String {
@@ -224,7 +255,7 @@ impl Drop for Postgres {
 /// The server that the tests of one file share.
 pub(crate) fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    SERVER.get_or_init(Postgres::start)
+    SERVER.get_or_init(|| Postgres::start(true))
 }
 
 /// A Redis server.
@@ -236,7 +267,7 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) fn start() -> Self {
-        let it = Self { home: Home::new(), port: free_port(), server: Mutex::default() };
+        let it = Self { home: Home::new(true), port: free_port(), server: Mutex::default() };
         it.resume();
         it
     }
