@@ -10,6 +10,8 @@ mod agent;
 mod feed;
 mod gate;
 mod listing;
+#[cfg(test)]
+mod model;
 mod state;
 #[cfg(test)]
 mod storm;

@@ -162,6 +162,12 @@ impl State {
         self.lanes.iter().map(BTreeMap::len).sum::<usize>() + self.flights
     }
 
+    /// Entries held.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
     pub(crate) fn queued_bytes(&self) -> usize {
         self.bytes
     }
