@@ -128,6 +128,11 @@ impl Actors {
         });
     }
 
+    /// Whether containers go on running when the program ends.
+    pub(crate) fn runs_containers(&self) -> bool {
+        self.started.as_ref().is_some_and(Started::is_real)
+    }
+
     /// Waits until a component has failed.
     pub(crate) async fn failed(&self) {
         self.broken.cancelled().await;

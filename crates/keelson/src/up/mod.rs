@@ -94,12 +94,13 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
         }
     }
     stop.cancel();
+    let containers = actors.runs_containers();
     let ended = actors.join().await;
     server.stop().await;
     // The file only names a process that runs.
     drop(fs::remove_file(data.pid_file()));
     started.and(ended)?;
-    let left = if runtime.is_real() { "; containers go on running, `keelson down` stops them" } else { "" };
+    let left = if containers { "; containers go on running, `keelson down` stops them" } else { "" };
     term::line(&format!("stopped{left}"));
     Ok(())
 }
