@@ -6,8 +6,10 @@
 
 mod claims;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod garbage;
 mod hash;
@@ -34,14 +36,16 @@ use reconcile::{Context, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
 
 pub use crate::{
     cronjob::CronJobs,
+    daemonset::DaemonSets,
     deployment::Deployments,
+    disruption::DisruptionBudgets,
     endpoints::{EndpointSlices, EndpointsController},
     garbage::GarbageCollector,
     job::{Jobs, OrphanedJobPods},
     namespace::Namespaces,
     node::{NodeLifecycle, TaintEviction},
     pod_gc::PodGc,
-    replicaset::ReplicaSets,
+    replicaset::{ReplicaSets, ReplicationControllers},
     root_ca::RootCaPublisher,
     service_account::ServiceAccounts,
     statefulset::StatefulSets,
@@ -105,7 +109,9 @@ pub fn all(options: &Options) -> Vec<Controller> {
     let feed = Arc::clone(&graph);
     vec![
         Controller::new(CronJobs::default()),
+        Controller::new(DaemonSets::default()),
         Controller::new(Deployments),
+        Controller::new(DisruptionBudgets),
         Controller::new(EndpointSlices),
         Controller::new(EndpointsController),
         Controller::custom("garbage-collector-monitors", move |cx, stop| garbage::monitors(feed, cx, stop)),
@@ -120,7 +126,8 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(volume::VolumeBinder),
         Controller::new(volume::VolumeProtection),
         Controller::new(PodGc::default()),
-        Controller::new(ReplicaSets),
+        Controller::new(ReplicaSets::default()),
+        Controller::new(ReplicationControllers::default()),
         Controller::new(RootCaPublisher { root_ca_pem: options.root_ca_pem.clone() }),
         Controller::new(ServiceAccounts),
         Controller::new(StatefulSets),

@@ -4,11 +4,14 @@
 use std::sync::LazyLock;
 
 use k8s_openapi::api::{
-    apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, StatefulSet, StatefulSetSpec},
+    apps::v1::{
+        DaemonSet, DaemonSetSpec, Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec, StatefulSet,
+        StatefulSetSpec,
+    },
     batch::v1::{Job, JobSpec},
     core::v1::{
         PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec, Pod,
-        PodSpec, Service, ServiceSpec,
+        PodSpec, ReplicationController, ReplicationControllerSpec, Service, ServiceSpec,
     },
 };
 
@@ -38,12 +41,14 @@ macro_rules! has_spec {
 }
 
 has_spec! {
+    DaemonSet => DaemonSetSpec,
     Deployment => DeploymentSpec,
     Job => JobSpec,
     PersistentVolume => PersistentVolumeSpec,
     PersistentVolumeClaim => PersistentVolumeClaimSpec,
     Pod => PodSpec,
     ReplicaSet => ReplicaSetSpec,
+    ReplicationController => ReplicationControllerSpec,
     Service => ServiceSpec,
     StatefulSet => StatefulSetSpec,
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
+    core::v1::{ConfigMap, Namespace, Pod, ReplicationController, ServiceAccount},
     discovery::v1::EndpointSlice,
 };
 use meta::{Fixed, ObjectKey, Seeded, Timestamp};
@@ -17,6 +17,7 @@ use super::*;
 async fn a_namespace_lives_and_dies() {
     let clock = Arc::new(Fixed::new(Timestamp::UNIX_EPOCH));
     let api = FakeApi::new(clock.clone(), Arc::new(Seeded::new(1)));
+    api.register(Kind::of::<ReplicationController>(), true);
     let options = Options {
         root_ca_pem: "PEM".to_owned(),
         leader_elect: Some("me".to_owned()),

@@ -33,6 +33,7 @@ use crate::{
     pods,
     spec::HasSpec,
 };
+pub(crate) use limits::scaled;
 use sets::Sets;
 
 /// The controller.

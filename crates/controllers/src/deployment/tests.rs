@@ -43,7 +43,7 @@ impl Cluster {
     fn new(yaml: &str) -> Self {
         let deployments = Bench::new(Deployments);
         deployments.put_yaml(yaml);
-        let sets = deployments.beside(ReplicaSets);
+        let sets = deployments.beside(ReplicaSets::default());
         Self { deployments, sets }
     }
 

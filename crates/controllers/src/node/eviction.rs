@@ -108,7 +108,8 @@ pub(super) fn eviction_time(
     earliest
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+/// Whether a toleration makes a pod bear a taint.
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let unset = |field: &Option<String>| field.as_deref().is_none_or(str::is_empty);
     let effect = unset(&toleration.effect) || toleration.effect.as_ref() == Some(&taint.effect);
     let key = unset(&toleration.key) || toleration.key.as_ref() == Some(&taint.key);

@@ -8,7 +8,7 @@ mod taints;
 mod tests;
 
 pub use eviction::TaintEviction;
-pub(crate) use eviction::disrupt;
+pub(crate) use eviction::{disrupt, tolerates};
 pub use lifecycle::NodeLifecycle;
 
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
