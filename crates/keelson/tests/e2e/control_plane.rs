@@ -232,3 +232,33 @@ fn the_command_line_says_what_to_do() {
     let (code, said) = run(&["down"], &data);
     assert!(code == Some(0) && said.contains("nothing ran"), "{said}");
 }
+
+const BATCH: &str = "
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: everywhere}
+spec:
+  selector: {matchLabels: {app: everywhere}}
+  template:
+    metadata: {labels: {app: everywhere}}
+    spec: {containers: [{name: c, image: nginx}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: everywhere}
+spec: {minAvailable: 1, selector: {matchLabels: {app: everywhere}}}
+";
+
+#[test]
+fn jobs_end_daemons_are_on_every_node_and_budgets_count_them() {
+    let cluster = Cluster::up(Runtime::Simulated, &["--nodes", "2"]);
+    cluster.kubectl(&["create", "job", "once", "--image=busybox", "--", "true"]);
+    cluster.apply(BATCH);
+    cluster.kubectl(&["wait", "--for=condition=Complete", "job/once", "--timeout=60s"]);
+    cluster.kubectl(&["rollout", "status", "daemonset/everywhere", "--timeout=60s"]);
+    cluster.eventually("the budget allows one of two", || {
+        let path = "jsonpath={.status.currentHealthy} {.status.disruptionsAllowed}";
+        let counts = cluster.kubectl(&["get", "poddisruptionbudgets.v1.policy", "everywhere", "-o", path]);
+        if counts == "2 1" { Ok(()) } else { Err(counts) }
+    });
+}
