@@ -12,6 +12,13 @@ pub(crate) fn name(index: u64) -> String {
     format!("object-{index:08}")
 }
 
+/// The object of a worker's `turn`-th request, when `count` objects are dealt out to `workers` of them, each
+/// of which goes round its own. There is a worker for each object at most.
+pub(crate) fn of_worker(worker: usize, workers: usize, turn: usize, count: usize) -> usize {
+    let own = count.saturating_sub(worker).div_ceil(workers.max(1)).max(1);
+    worker + workers * (turn % own)
+}
+
 /// A ConfigMap of `bytes` bytes of JSON, or of as few as it takes. `version` is the resourceVersion
 /// to replace; 0 for none. `round` makes each version differ from the one before.
 pub(crate) fn config_map(namespace: &str, index: u64, version: u64, round: u64, bytes: usize) -> Bytes {
@@ -42,6 +49,20 @@ pub(crate) fn namespace(name: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_object_belongs_to_one_worker() {
+        for (workers, count) in [(1, 1), (1, 7), (3, 7), (16, 50), (7, 7)] {
+            let mut owners = vec![None; count];
+            for worker in 0..workers {
+                for turn in 0..2 * count {
+                    let owner = owners.get_mut(of_worker(worker, workers, turn, count)).unwrap();
+                    assert_eq!(*owner.get_or_insert(worker), worker, "{workers} of {count}");
+                }
+            }
+            assert!(owners.iter().all(Option::is_some), "{owners:?}");
+        }
+    }
 
     #[test]
     fn config_maps_have_their_size() {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -176,18 +176,23 @@ impl Run<'_> {
         .await
     }
 
+    /// Each object belongs to one worker, so that none is updated twice at a time: a worker that the machine
+    /// holds up would otherwise come with a version that another has replaced meanwhile.
     async fn update(&self, name: &str, limit: Limit) -> Result<Row> {
         let (client, namespace, versions) =
             (self.client.clone(), self.namespace.clone(), self.versions.clone());
-        let (bytes, count) = (self.options.object_bytes, self.options.objects as u64);
-        drive(name, self.options.in_flight, limit, move |lane, index| {
-            let object = index.checked_rem(count).unwrap_or(0);
+        let (bytes, count) = (self.options.object_bytes, self.options.objects);
+        let workers = self.options.in_flight.clamp(1, count.max(1));
+        let turns: Arc<Vec<AtomicUsize>> = Arc::new((0..workers).map(|_| AtomicUsize::new(0)).collect());
+        drive(name, workers, limit, move |worker, index| {
+            let turn = turns.get(worker).map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed));
+            let object = objects::of_worker(worker, workers, turn, count) as u64;
             let version = versions.get(object as usize).map_or(0, |version| version.load(Ordering::Relaxed));
             let body = objects::config_map(&namespace, object, version, index + 1, bytes);
             let path = format!("{}/{}", objects::collection(&namespace), objects::name(object));
             let (client, versions) = (client.clone(), versions.clone());
             async move {
-                let reply = client.call(lane, Method::PUT, &path, body).await?;
+                let reply = client.call(worker, Method::PUT, &path, body).await?;
                 remember(&versions, object, &path, &reply)
             }
         })
