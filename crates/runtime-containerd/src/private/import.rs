@@ -12,8 +12,9 @@ use tokio::process::Command;
 use super::{Settings, missing::Programs};
 use crate::{Containerd, connection::NAMESPACE};
 
-/// How long CRI may take to see an image that was loaded beside it.
-const SEEN: Duration = Duration::from_secs(10);
+/// How long CRI may take to see an image that was loaded beside it: it learns of images by events, and waits
+/// 1, 2, 4... seconds before it looks again where an event came too early.
+const SEEN: Duration = Duration::from_secs(60);
 
 /// Loads a file; the names of its images.
 pub(super) async fn file(
