@@ -2,20 +2,30 @@
 //! sync), makes the result visible in the cache and in every watch, and only then answers. While one batch
 //! is on its way to the disk the next one collects.
 //!
+//! Where others write to the same store, the changes of all enter the cache in the order of their revisions
+//! ([`Merge`]), and a write that met somebody else's is answered when that is visible here.
+//!
 //! Bounds: [`WAITING_MAX`] writes wait, then writers wait in turn; a batch holds at most
 //! [`BATCH_WRITES_MAX`] writes and [`BATCH_BYTES_MAX`] bytes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use meta::{Entry, GroupResource, Header, ObjectKey, Revision, Status};
-use store::{Expect, Key, Outcome, Store, Write};
+use meta::{Entry, GroupResource, ObjectKey, Revision, Status};
+use store::{Expect, Key, Outcome, Store, Write, Writers};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::cache::{Cache, Event, Happened};
+use crate::{
+    Registry,
+    cache::Cache,
+    follower::{self, Asked, Broken, refused},
+    merge::{Answer, Merge, Own, Reply},
+};
+
+pub(crate) use crate::merge::Put;
 
 const WAITING_MAX: usize = 4_096;
 const BATCH_WRITES_MAX: usize = 1_024;
@@ -30,38 +40,60 @@ pub(crate) struct Commit {
     pub(crate) put: Option<Put>,
 }
 
-/// An encoded object and the header extracted from it.
-pub(crate) struct Put {
-    pub(crate) stored: Bytes,
-    pub(crate) header: Header,
-}
-
 /// What became of a write.
 #[derive(Debug)]
 pub(crate) enum Committed {
-    /// Durable and visible: the object as stored, or as it was when it was deleted.
+    /// Durable and visible: the object as stored.
     Done(Arc<Entry>),
-    /// The condition did not hold; the cache has what is there instead.
+    /// Durable and visible: the object is gone, at this revision.
+    Gone(Revision),
+    /// The condition did not hold. The cache has what is there instead, or something newer.
     Clash,
 }
 
 struct Waiting {
     commit: Commit,
     key: Key,
-    reply: oneshot::Sender<Result<Committed, Status>>,
+    reply: Reply,
 }
 
 /// A handle to the committer. Cheap to clone; the task ends when the last handle is gone.
 #[derive(Clone)]
 pub(crate) struct Committer {
     queue: mpsc::Sender<Waiting>,
+    cache: Arc<Cache>,
+    /// How to ask where the store stands; `None` where nobody else writes and the cache always is there.
+    others: Option<mpsc::Sender<Asked>>,
+    broken: watch::Receiver<Option<String>>,
 }
 
 impl Committer {
     /// Starts the task; the caller joins it after dropping all handles.
-    pub(crate) fn start(store: Arc<dyn Store>, cache: Arc<Cache>) -> (Self, JoinHandle<()>) {
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        cache: Arc<Cache>,
+        registry: Arc<Registry>,
+    ) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { queue }, tokio::spawn(run(store, cache, waiting)))
+        let merge = Arc::new(Merge::new(cache.clone(), registry.clone()));
+        let broken: Arc<Broken> = Arc::new(watch::Sender::new(None));
+        let told = broken.subscribe();
+        let (others, beside) = match store.writers() {
+            Writers::One => (None, Vec::new()),
+            Writers::Many => {
+                let (ask, asked) = follower::questions();
+                let follow =
+                    follower::run(store.clone(), cache.clone(), registry, merge.clone(), broken.clone());
+                let answer = follower::answer(store.clone(), asked);
+                let beside = vec![tokio::spawn(follow), tokio::spawn(answer)];
+                (Some(ask), beside.into_iter().map(AbortOnDropHandle::new).collect())
+            }
+        };
+        let task = tokio::spawn(async move {
+            run(store, &merge, waiting).await;
+            drop((beside, broken));
+        });
+        (Self { queue, cache, others, broken: told }, task)
     }
 
     /// Writes, and returns when the write is durable and visible. Not cancel-safe: a write whose future is
@@ -72,7 +104,38 @@ impl Committer {
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting { commit, key, reply };
         self.queue.send(waiting).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())?
+        match answer.await.map_err(|_| stopping())?? {
+            Answer::Done(entry) => Ok(Committed::Done(entry)),
+            Answer::Gone(revision) => Ok(Committed::Gone(revision)),
+            Answer::Clash(there) => {
+                // The next try must not decide on what was there before.
+                match there {
+                    Some(revision) => self.cache.reach(revision).await?,
+                    None => self.newest().await?,
+                }
+                Ok(Committed::Clash)
+            }
+        }
+    }
+
+    /// Whether nobody else writes to the store.
+    pub(crate) fn alone(&self) -> bool {
+        self.others.is_none()
+    }
+
+    /// Waits until the cache shows everything that was committed before this call, by whomever. Does nothing
+    /// where nobody else writes.
+    pub(crate) async fn newest(&self) -> Result<(), Status> {
+        let Some(others) = &self.others else { return Ok(()) };
+        let (ask, told) = oneshot::channel();
+        others.send(ask).await.map_err(|_| stopping())?;
+        let head = told.await.map_err(|_| stopping())??;
+        self.cache.reach(head).await
+    }
+
+    /// Why the server can no longer follow its store; never set where nobody else writes.
+    pub(crate) fn broken(&self) -> watch::Receiver<Option<String>> {
+        self.broken.clone()
     }
 }
 
@@ -80,7 +143,7 @@ fn stopping() -> Status {
     Status::new(503, meta::Reason::ServiceUnavailable, "the server is shutting down").retry_after(1)
 }
 
-async fn run(store: Arc<dyn Store>, cache: Arc<Cache>, mut queue: mpsc::Receiver<Waiting>) {
+async fn run(store: Arc<dyn Store>, merge: &Merge, mut queue: mpsc::Receiver<Waiting>) {
     let mut held: Option<Waiting> = None;
     loop {
         let mut batch: Vec<Waiting> = Vec::new();
@@ -101,16 +164,16 @@ async fn run(store: Arc<dyn Store>, cache: Arc<Cache>, mut queue: mpsc::Receiver
             bytes += next.weight();
             batch.push(next);
         }
-        commit(&*store, &cache, batch).await;
+        commit(&*store, merge, batch).await;
     }
 }
 
-async fn commit(store: &dyn Store, cache: &Cache, batch: Vec<Waiting>) {
+async fn commit(store: &dyn Store, merge: &Merge, batch: Vec<Waiting>) {
     let writes = batch.iter().map(Waiting::write).collect();
     match store.commit(writes).await {
         Ok(outcomes) => {
             debug_assert_eq!(outcomes.len(), batch.len(), "the store answers every write");
-            apply(cache, batch, outcomes);
+            apply(merge, batch, outcomes);
         }
         Err(error) => {
             let status = refused(&error);
@@ -122,69 +185,20 @@ async fn commit(store: &dyn Store, cache: &Cache, batch: Vec<Waiting>) {
     }
 }
 
-/// Storage failures that the client should see as what they are: nothing of the batch is stored.
-fn refused(error: &store::Error) -> Status {
-    match error {
-        store::Error::DiskFull { .. } => Status::new(507, meta::Reason::InternalError, error.to_string()),
-        store::Error::TooLarge { .. } => {
-            Status::new(413, meta::Reason::RequestEntityTooLarge, error.to_string())
-        }
-        store::Error::Unknown { .. } => Status::new(504, meta::Reason::Timeout, error.to_string()),
-        other => Status::internal(other),
-    }
-}
-
-fn apply(cache: &Cache, batch: Vec<Waiting>, outcomes: Vec<Outcome>) {
-    let mut kinds: BTreeMap<GroupResource, Vec<Arc<Event>>> = BTreeMap::new();
-    // Objects written more than once in this batch: the newer writes see the older ones.
-    let mut fresh: BTreeMap<(GroupResource, ObjectKey), Option<Arc<Entry>>> = BTreeMap::new();
-    let mut answers = Vec::with_capacity(batch.len());
-    let mut head = Revision(0);
-    for (Waiting { commit, reply, .. }, outcome) in batch.into_iter().zip(outcomes) {
-        let Outcome::Done(revision) = outcome else {
-            answers.push((reply, Ok(Committed::Clash)));
-            continue;
-        };
-        head = revision;
-        let id = (commit.kind.clone(), commit.key.clone());
-        let previous = match fresh.get(&id) {
-            Some(entry) => entry.clone(),
-            None => cache.kind(&commit.kind).get(&commit.key),
-        };
-        match event(commit.put, previous, revision) {
-            Ok(event) => {
-                let gone = event.happened == Happened::Deleted;
-                fresh.insert(id, (!gone).then(|| event.entry.clone()));
-                answers.push((reply, Ok(Committed::Done(event.entry.clone()))));
-                kinds.entry(commit.kind).or_default().push(Arc::new(event));
+fn apply(merge: &Merge, batch: Vec<Waiting>, outcomes: Vec<Outcome>) {
+    let mut own = Vec::with_capacity(batch.len());
+    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+        let revision = match outcome {
+            Outcome::Done(revision) => revision,
+            Outcome::Clash(there) => {
+                waiting.answer(Ok(Answer::Clash(there.map(|there| there.revision))));
+                continue;
             }
-            Err(status) => answers.push((reply, Err(status))),
-        }
+        };
+        let Waiting { commit: Commit { kind, key, expect: _, put }, key: _, reply } = waiting;
+        own.push(Own { revision, kind, key, put, reply });
     }
-    for (kind, events) in kinds {
-        cache.kind(&kind).publish(events);
-    }
-    if head > cache.head() {
-        cache.advance(head);
-    }
-    for (reply, answer) in answers {
-        // The client may have gone; its write stands.
-        drop(reply.send(answer));
-    }
-}
-
-fn event(put: Option<Put>, previous: Option<Arc<Entry>>, revision: Revision) -> Result<Event, Status> {
-    match put {
-        Some(Put { stored, header }) => {
-            let entry = Entry::commit(&stored, header, revision).map_err(Status::internal)?;
-            let happened = if previous.is_some() { Happened::Modified } else { Happened::Added };
-            Ok(Event::new(happened, entry, previous))
-        }
-        None => {
-            let gone = previous.ok_or_else(|| Status::internal("deleted what was not cached"))?;
-            Ok(Event::new(Happened::Deleted, gone.at(revision), Some(gone)))
-        }
-    }
+    merge.own(own);
 }
 
 impl Waiting {
@@ -200,7 +214,7 @@ impl Waiting {
         }
     }
 
-    fn answer(self, answer: Result<Committed, Status>) {
+    fn answer(self, answer: Result<Answer, Status>) {
         // The client may have gone.
         drop(self.reply.send(answer));
     }

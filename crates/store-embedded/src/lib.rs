@@ -31,7 +31,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use meta::Revision;
-use store::{Change, Error, Head, Loaded, Outcome, Result, Store, Write};
+use store::{Change, Error, Head, Loaded, Outcome, Result, Store, Write, Writers};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -94,6 +94,11 @@ impl EmbeddedStore {
 }
 
 impl Store for EmbeddedStore {
+    /// One: the directory is locked.
+    fn writers(&self) -> Writers {
+        Writers::One
+    }
+
     fn load(&self) -> BoxStream<'_, Result<Loaded>> {
         load::load(&self.shared)
     }

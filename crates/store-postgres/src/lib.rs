@@ -37,7 +37,7 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use meta::{Random, Revision};
-use store::{Change, Error, Head, Loaded, Outcome, Result, Store, Write, check_size};
+use store::{Change, Error, Head, Loaded, Outcome, Result, Store, Write, Writers, check_size};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -137,6 +137,10 @@ impl PostgresStore {
 }
 
 impl Store for PostgresStore {
+    fn writers(&self) -> Writers {
+        Writers::Many
+    }
+
     fn load(&self) -> BoxStream<'_, Result<Loaded>> {
         read::load(&self.shared)
     }
@@ -160,7 +164,14 @@ impl Store for PostgresStore {
     }
 
     fn head(&self) -> BoxFuture<'_, Result<Head>> {
-        read::head(&self.shared).boxed()
+        async {
+            // Whoever was deposed, or whose PostgreSQL went back, must not pass for up to date.
+            let end = self.shared.window().end();
+            let head = read::head(&self.shared).await?;
+            self.shared.observe(head.revision.0, head.epoch, end);
+            self.shared.check().map(|()| head)
+        }
+        .boxed()
     }
 
     fn compact(&self, through: Revision) -> BoxFuture<'_, Result<()>> {

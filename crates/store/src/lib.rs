@@ -26,7 +26,7 @@ pub use memory::Memory;
 pub use plan::{Current, Plan, check_size, plan};
 pub use types::{
     BATCH_BYTES_MAX, BATCH_WRITES_MAX, Change, Expect, Head, KEY_BYTES_MAX, Loaded, Outcome, Stored,
-    VALUE_BYTES_MAX, Write,
+    VALUE_BYTES_MAX, Write, Writers,
 };
 
 /// The result of every verb.
@@ -36,6 +36,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Expected outcomes are values ([`Outcome`]); an `Err` means that the store could not do its work.
 pub trait Store: Send + Sync + 'static {
+    /// Who may change what is stored while this store is open. Never changes. Whoever keeps a copy must
+    /// [`Store::follow`] where it is [`Writers::Many`].
+    fn writers(&self) -> Writers;
+
     /// Every object, in no particular order, then once [`Loaded::At`] with the revision that they
     /// all stand at, then the end. It is one snapshot: a commit during the load is in it whole or
     /// not at all. A stream that ends without [`Loaded::At`] is a defect of the store; after an

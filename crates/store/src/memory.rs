@@ -15,7 +15,8 @@ use meta::Revision;
 use tokio::sync::watch;
 
 use crate::{
-    Change, Current, Error, Head, Key, Loaded, Outcome, Plan, Result, Store, Stored, Write, follow_with, plan,
+    Change, Current, Error, Head, Key, Loaded, Outcome, Plan, Result, Store, Stored, Write, Writers,
+    follow_with, plan,
 };
 
 /// Most changes copied out for a follower at a time; bounds how long it holds the lock.
@@ -25,6 +26,7 @@ const READ_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Memory {
     shared: Arc<Shared>,
+    writers: Writers,
 }
 
 #[derive(Debug)]
@@ -49,10 +51,15 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// An empty store.
+    /// An empty store for one writer.
     pub fn new() -> Self {
         let head = watch::Sender::new(Revision(0));
-        Self { shared: Arc::new(Shared { state: Mutex::default(), head }) }
+        Self { shared: Arc::new(Shared { state: Mutex::default(), head }), writers: Writers::One }
+    }
+
+    /// An empty store whose clones are written to by several.
+    pub fn shared() -> Self {
+        Self { writers: Writers::Many, ..Self::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -103,6 +110,10 @@ impl State {
 }
 
 impl Store for Memory {
+    fn writers(&self) -> Writers {
+        self.writers
+    }
+
     fn load(&self) -> BoxStream<'_, Result<Loaded>> {
         stream::once(async {
             let state = self.state();

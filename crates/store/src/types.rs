@@ -30,6 +30,15 @@ pub struct Stored {
     pub revision: Revision,
 }
 
+/// Who may change what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// Only who has it open: the outcomes of its own commits are all that happens.
+    One,
+    /// Others as well.
+    Many,
+}
+
 /// What must be true of a key for a write to it to be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {

@@ -159,6 +159,16 @@ impl Kind {
         feed.notify(changes);
     }
 
+    /// Shows another state, without what led to it: every watch has to begin anew.
+    pub(crate) fn replace(&self, snapshot: Snapshot) {
+        let mut feed = self.feed();
+        feed.trimmed = snapshot.revision;
+        feed.ring = VecDeque::new();
+        feed.ring_bytes = 0;
+        self.objects.store(Arc::new(snapshot));
+        feed.watchers.values().flatten().for_each(|queue| queue.lose());
+    }
+
     /// Ends every watch after what has happened so far: what is served under this name is another now.
     pub(crate) fn end_watches(&self) {
         let watchers = std::mem::take(&mut self.feed().watchers);

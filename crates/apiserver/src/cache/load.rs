@@ -37,10 +37,43 @@ const CHUNK: usize = 4_096;
 
 type Entries = Vec<(GroupResource, Arc<Entry>)>;
 
+/// Everything that a store holds.
+pub(crate) struct Gathered {
+    pub(crate) kinds: HashMap<GroupResource, Vec<Arc<Entry>>>,
+    pub(crate) revision: Revision,
+}
+
 impl Cache {
     /// Reads everything. Objects of kinds that `registry` does not know yet (CRDs) get their selectable
     /// fields by [`Cache::reindex`] when the kind is installed.
     pub async fn load(store: &dyn Store, registry: &Arc<Registry>) -> Result<Self, LoadError> {
+        let Gathered { kinds, revision } = Self::gather(store, registry).await?;
+        let kinds = kinds
+            .into_iter()
+            .map(|(name, entries)| {
+                let newest = entries.iter().map(|entry| entry.revision).max().unwrap_or_default();
+                (name, Arc::new(Kind::new(Snapshot::collect(entries, newest), revision)))
+            })
+            .collect();
+        Ok(Self::at(kinds, revision))
+    }
+
+    /// An empty cache, as over an empty store.
+    pub fn empty() -> Self {
+        Self::at(HashMap::new(), Revision(0))
+    }
+
+    fn at(kinds: HashMap<GroupResource, Arc<Kind>>, revision: Revision) -> Self {
+        Self {
+            kinds: ArcSwap::from_pointee(kinds),
+            adding: std::sync::Mutex::default(),
+            head: watch::Sender::new(revision),
+            loaded: ArcSwap::from_pointee(revision),
+            order: std::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) async fn gather(store: &dyn Store, registry: &Arc<Registry>) -> Result<Gathered, LoadError> {
         let mut stream = store.load();
         let (mut chunk, mut decoding, mut at) = (Vec::with_capacity(CHUNK), Vec::new(), None);
         while let Some(item) = stream.next().await {
@@ -64,29 +97,7 @@ impl Cache {
         for task in decoding {
             file(task.await.map_err(|_| LoadError::Truncated)??);
         }
-        let kinds = kinds
-            .into_iter()
-            .map(|(name, entries)| {
-                let newest = entries.iter().map(|entry| entry.revision).max().unwrap_or_default();
-                (name, Arc::new(Kind::new(Snapshot::collect(entries, newest), revision)))
-            })
-            .collect();
-        Ok(Self {
-            kinds: ArcSwap::from_pointee(kinds),
-            adding: std::sync::Mutex::default(),
-            head: watch::Sender::new(revision),
-            loaded: revision,
-        })
-    }
-
-    /// An empty cache, as over an empty store.
-    pub fn empty() -> Self {
-        Self {
-            kinds: ArcSwap::default(),
-            adding: std::sync::Mutex::default(),
-            head: watch::Sender::new(Revision(0)),
-            loaded: Revision(0),
-        }
+        Ok(Gathered { kinds, revision })
     }
 }
 
@@ -104,7 +115,12 @@ fn decode(chunk: Vec<Stored>, registry: &Registry) -> Result<Entries, LoadError>
         .collect()
 }
 
-fn entry(value: &[u8], revision: Revision, resource: Option<&Resource>) -> Result<Arc<Entry>, NotAnObject> {
+/// A stored value as it is kept here.
+pub(crate) fn entry(
+    value: &[u8],
+    revision: Revision,
+    resource: Option<&Resource>,
+) -> Result<Arc<Entry>, NotAnObject> {
     let (_, json) = Entry::stored(value)?;
     let header = match resource.filter(|resource| !resource.selectable.is_empty()) {
         None => Header::read(json)?,

@@ -9,7 +9,7 @@ mod snapshot;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ pub use event::{Batch, Event, Happened, line};
 pub use kind::Kind;
 pub(crate) use kind::{Backlog, Interest, Subscription};
 pub use load::LoadError;
-pub(crate) use load::fields;
+pub(crate) use load::{Gathered, entry, fields};
 pub(crate) use queue::{Item, Taken};
 pub use snapshot::Snapshot;
 
@@ -35,8 +35,10 @@ pub struct Cache {
     kinds: ArcSwap<HashMap<GroupResource, Arc<Kind>>>,
     adding: Mutex<()>,
     head: watch::Sender<Revision>,
-    /// What was loaded at start; nothing before it can be watched.
-    loaded: Revision,
+    /// Where everything was loaded last; nothing before it can be watched.
+    loaded: ArcSwap<Revision>,
+    /// Held by whoever changes what readers see, and while the table of kinds changes what is extracted.
+    order: Mutex<()>,
 }
 
 impl Cache {
@@ -55,7 +57,7 @@ impl Cache {
             return kind.clone();
         }
         let mut kinds = HashMap::clone(&self.kinds.load());
-        let kind = Arc::new(Kind::new(Snapshot::default(), self.loaded));
+        let kind = Arc::new(Kind::new(Snapshot::default(), **self.loaded.load()));
         kinds.insert(stored_as.clone(), kind.clone());
         self.kinds.store(Arc::new(kinds));
         kind
@@ -83,12 +85,33 @@ impl Cache {
         }
     }
 
-    /// Recomputes the selectable fields of all stored objects of a kind that has just been installed.
-    pub fn reindex(&self, resource: &Resource) {
-        if resource.selectable.is_empty() {
-            return;
+    /// Recomputes the selectable fields of all stored objects of a kind, and then has `install` serve it: no
+    /// change comes in between, so that each is seen with the fields of the one or the other.
+    pub fn reindex(&self, resource: &Resource, install: impl FnOnce()) {
+        let _order = self.order();
+        if !resource.selectable.is_empty() {
+            self.kind(&resource.stored_as).reindex(|entry| load::with_fields(entry, resource));
         }
-        self.kind(&resource.stored_as).reindex(|entry| load::with_fields(entry, resource));
+        install();
+    }
+
+    /// Changes enter the cache while this is held, one round after the other.
+    pub(crate) fn order(&self) -> MutexGuard<'_, ()> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows what was loaded anew. Every watch ends with 410: what happened in between is not known. Called
+    /// while the order is held.
+    pub(crate) fn replace(&self, gathered: Gathered) {
+        let Gathered { mut kinds, revision } = gathered;
+        self.loaded.store(Arc::new(revision));
+        for (name, kind) in self.kinds() {
+            kind.replace(Snapshot::collect(kinds.remove(&name).unwrap_or_default(), revision));
+        }
+        for (name, entries) in kinds {
+            self.kind(&name).replace(Snapshot::collect(entries, revision));
+        }
+        self.advance(revision);
     }
 
     pub(crate) fn advance(&self, revision: Revision) {

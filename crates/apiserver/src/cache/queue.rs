@@ -71,6 +71,12 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// Has the watcher list again: what it would have to see next is not known.
+    pub(crate) fn lose(&self) {
+        *self.state() = State { lost: true, ..State::default() };
+        self.ready.notify_one();
+    }
+
     /// Lets the watcher read what is there, and no more.
     pub(crate) fn end(&self) {
         self.state().ended = true;

@@ -258,10 +258,9 @@ impl Custom {
         for gone in before.into_iter().flat_map(|b| &b.resources).filter(|old| !keys.contains(old)) {
             registry.remove(gone);
         }
-        if let Some(first) = resources.first() {
-            self.rest.cache().reindex(first);
+        if let Some(first) = resources.first().cloned() {
+            self.rest.cache().reindex(&first, || registry.install_all(resources));
         }
-        registry.install_all(resources);
         let uid = object.uid().to_owned();
         let same = before.filter(|b| b.uid == uid);
         let cleaning = same.is_some_and(|b| b.cleaning);

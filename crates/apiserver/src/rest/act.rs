@@ -17,6 +17,16 @@ impl Rest {
         caller: &Caller,
         resource: &Arc<Resource>,
         target: &Target,
+        body: Object,
+    ) -> Result<Value, Status> {
+        self.decide(body, |body| self.try_act(caller, resource, target, body)).await
+    }
+
+    async fn try_act(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
         mut body: Object,
     ) -> Result<Value, Status> {
         let Some(Subresource::Act(act)) = resource.subresource(&target.subresource) else {

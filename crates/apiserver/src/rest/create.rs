@@ -26,6 +26,20 @@ impl Rest {
         caller: &Caller,
         resource: &Arc<Resource>,
         namespace: &str,
+        object: Object,
+        duplicates: Vec<String>,
+    ) -> Result<Written, Status> {
+        self.decide((object, duplicates), |(object, duplicates)| {
+            self.try_create(caller, resource, namespace, object, duplicates)
+        })
+        .await
+    }
+
+    async fn try_create(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        namespace: &str,
         mut object: Object,
         duplicates: Vec<String>,
     ) -> Result<Written, Status> {
@@ -121,8 +135,9 @@ impl Rest {
                 self.release(&taken).await;
                 Ok(Stored::Exists)
             }
+            Ok(Committed::Gone(_)) => Err(Status::internal("a create deleted something")),
             Err(status) => {
-                self.release(&taken).await;
+                self.release_after(&status, &taken).await;
                 Err(status)
             }
         }

@@ -30,6 +30,16 @@ impl Rest {
         key: &ObjectKey,
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
+        self.decide((), |()| self.try_delete(caller, resource, key, options)).await
+    }
+
+    async fn try_delete(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        key: &ObjectKey,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
         if !resource.verbs.contains(&Verb::Delete) {
             return Err(Status::method_not_allowed(&resource.group_resource(), "delete"));
         }
@@ -115,10 +125,11 @@ impl Rest {
             put: None,
         };
         match self.commit(commit).await? {
-            Committed::Done(last) => {
+            Committed::Gone(revision) => {
                 self.release(&resource.strategy.claims(object)).await;
-                Ok(Some(Deleted::Gone(last)))
+                Ok(Some(Deleted::Gone(entry.at(revision))))
             }
+            Committed::Done(_) => Err(Status::internal("a delete stored something")),
             Committed::Clash => Ok(None),
         }
     }
@@ -138,6 +149,7 @@ impl Rest {
         };
         match self.commit(commit).await? {
             Committed::Done(entry) => Ok(Some(entry)),
+            Committed::Gone(_) => Err(Status::internal("a mark deleted something")),
             Committed::Clash => Ok(None),
         }
     }
@@ -181,7 +193,7 @@ impl Rest {
         let drop = |entry: Arc<Entry>| async move {
             let (key, expect) = (entry.header.key.clone(), Expect::At(entry.revision));
             let commit = Commit { kind: kind.clone(), key, expect, put: None };
-            self.commit(commit).await.map(|committed| usize::from(matches!(committed, Committed::Done(_))))
+            self.commit(commit).await.map(|committed| usize::from(matches!(committed, Committed::Gone(_))))
         };
         let dropped = stream::iter(entries).map(drop).buffer_unordered(DISCARDED_MAX);
         dropped.try_fold(0, |sum, one| std::future::ready(Ok(sum + one))).await

@@ -105,7 +105,7 @@ impl Rest {
     /// Starts the engine. The returned task ends when all clones are dropped and every write is answered.
     pub fn start(parts: Parts) -> (Self, JoinHandle<()>) {
         let Parts { store, cache, registry, admission, clock, random } = parts;
-        let (committer, task) = Committer::start(store, cache.clone());
+        let (committer, task) = Committer::start(store, cache.clone(), registry.clone());
         let admission = admission.into();
         (Self { cache, registry, admission, committer, clock, random }, task)
     }
@@ -155,6 +155,31 @@ impl Rest {
         let mut object = entry.object().map_err(Status::internal)?;
         to_served(resource, &mut object)?;
         Ok(Some((entry, object)))
+    }
+
+    /// Why this server can no longer follow its store and has to stop: others write to it, and have taken it
+    /// over, or it went back. Never set where nobody else writes.
+    pub fn broken(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.committer.broken()
+    }
+
+    /// Carries out a write. One that is refused for what others may have changed since is decided once more,
+    /// on a state that is not older than the request: what a client has done on another server counts.
+    async fn decide<I: Clone, T, F>(&self, input: I, attempt: impl Fn(I) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        if self.committer.alone() {
+            return attempt(input).await;
+        }
+        let before = self.cache.head();
+        match attempt(input.clone()).await {
+            Err(status) if (400..429).contains(&status.code) => {
+                self.committer.newest().await?;
+                if self.cache.head() == before { Err(status) } else { attempt(input).await }
+            }
+            done => done,
+        }
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, Status> {

@@ -23,6 +23,16 @@ impl Rest {
         target: &Target,
         patch: Patch,
     ) -> Result<Written, Status> {
+        self.decide(patch, |patch| self.try_patch(caller, resource, target, patch)).await
+    }
+
+    async fn try_patch(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        patch: Patch,
+    ) -> Result<Written, Status> {
         if !resource.verbs.contains(&Verb::Patch) {
             return Err(Status::method_not_allowed(&resource.group_resource(), "patch"));
         }

@@ -13,6 +13,9 @@ use crate::{
     committer::{Commit, Committed, Put},
 };
 
+/// The code of a write that may or may not have happened.
+const UNKNOWN: u16 = 504;
+
 /// Something wrong with the way a body is written, not with what it says.
 pub(super) fn strict(
     caller: &Caller,
@@ -206,18 +209,28 @@ impl Rest {
                 put: Some(self.put(&resource, object)?),
             };
             match self.commit(commit).await {
-                Ok(Committed::Done(_)) => taken.push(claim.clone()),
+                Ok(Committed::Done(_) | Committed::Gone(_)) => taken.push(claim.clone()),
                 Ok(Committed::Clash) => {
                     self.release(&taken).await;
                     return Ok(None);
                 }
                 Err(status) => {
-                    self.release(&taken).await;
+                    self.release_after(&status, &taken).await;
                     return Err(status);
                 }
             }
         }
         Ok(Some(taken))
+    }
+
+    /// Gives claims back after their claimant could not be stored; where nobody knows whether it was, they
+    /// stay, since two must not hold the same.
+    pub(super) async fn release_after(&self, status: &Status, claims: &[Claim]) {
+        if status.code == UNKNOWN {
+            tracing::warn!(claims = claims.len(), "claims stay, since their claimant may be stored");
+        } else {
+            self.release(claims).await;
+        }
     }
 
     /// Gives claims back. A failure leaves a claim whose owner does not hold it; it is logged, and found

@@ -9,15 +9,17 @@ use super::{At, ListOptions, Page, Rest, page, page::Continue, select::Selection
 use crate::cache::Snapshot;
 
 impl Rest {
-    /// One object. `at` is the `resourceVersion` parameter: the answer is not older than it.
+    /// One object. `at` is the `resourceVersion` parameter: the answer is not older than it; without it, not
+    /// older than the request.
     pub async fn get(
         &self,
         resource: &Arc<Resource>,
         key: &ObjectKey,
         at: Option<Revision>,
     ) -> Result<Arc<Entry>, Status> {
-        if let Some(at) = at {
-            self.cache.reach(at).await?;
+        match at {
+            Some(at) => self.cache.reach(at).await?,
+            None => self.committer.newest().await?,
         }
         let entry = self.kind(resource).get(key);
         let entry = entry.ok_or_else(|| Status::not_found(&resource.group_resource(), &key.name))?;
@@ -51,7 +53,11 @@ impl Rest {
         let kind = self.kind(resource);
         let exact = match (from, options.at) {
             (Some(Continue { revision: Some(revision), .. }), _) => Some(*revision),
-            (Some(Continue { revision: None, .. }), _) | (None, At::Newest | At::Any) => None,
+            (Some(Continue { revision: None, .. }), _) | (None, At::Any) => None,
+            (None, At::Newest) => {
+                self.committer.newest().await?;
+                None
+            }
             (None, At::NotOlderThan(revision)) => {
                 self.cache.reach(revision).await?;
                 None

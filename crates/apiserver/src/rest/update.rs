@@ -40,6 +40,20 @@ impl Rest {
         caller: &Caller,
         resource: &Arc<Resource>,
         target: &Target,
+        object: Object,
+        duplicates: Vec<String>,
+    ) -> Result<Written, Status> {
+        self.decide((object, duplicates), |(object, duplicates)| {
+            self.try_update(caller, resource, target, object, duplicates)
+        })
+        .await
+    }
+
+    async fn try_update(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
         mut object: Object,
         duplicates: Vec<String>,
     ) -> Result<Written, Status> {
@@ -158,7 +172,7 @@ impl Rest {
         if finished(resource, &new) {
             let last = self.pretend(&new, Some(entry))?;
             return match self.commit(Commit { kind, key, expect, put: None }).await? {
-                Committed::Done(_) => {
+                Committed::Done(_) | Committed::Gone(_) => {
                     self.release(&resource.strategy.claims(old)).await;
                     Ok(Tried::Done(last))
                 }
@@ -179,8 +193,9 @@ impl Rest {
                 self.release(&taken).await;
                 Ok(Tried::Again)
             }
+            Ok(Committed::Gone(_)) => Err(Status::internal("an update deleted something")),
             Err(status) => {
-                self.release(&taken).await;
+                self.release_after(&status, &taken).await;
                 Err(status)
             }
         }

@@ -76,8 +76,9 @@ impl Rest {
         }
         let selection = Selection::new(resource, namespace, options)?;
         let present = options.send_initial_events || options.watch_from.is_none_or(|from| from.0 == 0);
-        if let Some(from) = options.watch_from {
-            self.cache.reach(from).await?;
+        match options.watch_from {
+            Some(from) => self.cache.reach(from).await?,
+            None => self.committer.newest().await?,
         }
         let kind = self.kind(resource);
         let after = if present { None } else { options.watch_from };
