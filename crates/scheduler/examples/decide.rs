@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Adds pods to a queue, then decides and confirms each as the API server would.
 fn report(name: &str, nodes: &[NodeInfo], cpu_milli: impl Fn(usize) -> usize) -> Result<(), Box<dyn Error>> {
     let now = Duration::from_secs(1);
-    let mut core = Core::new("default-scheduler", Profile::new(1));
+    let mut core = Core::new(vec![Profile::new(1)]);
     for node in nodes {
         core.apply(now, Change::Node(Box::new(node.clone())));
     }

@@ -6,13 +6,14 @@ use std::{future::Future, time::Duration};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use meta::ObjectKey;
+use meta::{ObjectKey, Timestamp, format_second};
 use serde_json::{Value, json};
 
 use crate::{
     pod::PodInfo,
+    preempt::Victim,
     volumes::{Bindings, SELECTED_NODE},
 };
 
@@ -74,6 +75,54 @@ pub(crate) async fn bind(client: &Client, pod: &PodInfo, node: &str) -> Result<(
     let parameters = PostParams::default();
     let write = pods.create_subresource::<Value, Value>("binding", name, &parameters, &binding);
     within(|| format!("bind pod {} to node {node}", pod.key), write).await.map(|_| ())
+}
+
+/// Marks a pod that has to make room and deletes it; one that is being deleted already is left alone. It is
+/// no failure that it is gone.
+pub(crate) async fn evict(
+    client: &Client,
+    pod: &PodInfo,
+    victim: &Victim,
+    now: Timestamp,
+) -> Result<(), WriteError> {
+    if victim.deleting {
+        return Ok(());
+    }
+    let ObjectKey { namespace, name } = &victim.key;
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let message = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name);
+    let patch = json!({"metadata": {"uid": &*victim.uid}, "status": {"conditions": [{
+        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "message": message, "lastTransitionTime": format_second(now),
+    }]}});
+    let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&patch));
+    let write = pods.patch_status(name, &parameters, &patch);
+    let marked = within(|| format!("mark pod {} as target of disruption", victim.key), write).await;
+    let preconditions = Preconditions { uid: Some(victim.uid.to_string()), resource_version: None };
+    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let deleted = match marked {
+        Ok(_) => {
+            let write = pods.delete(name, &parameters);
+            within(|| format!("delete pod {}", victim.key), write).await.map(|_| ())
+        }
+        Err(error) => Err(error),
+    };
+    match deleted {
+        Err(error) if error.is_gone() => Ok(()),
+        other => other,
+    }
+}
+
+/// Takes a pod's nomination back; it is no failure that the pod is gone.
+pub(crate) async fn forget_nomination(client: &Client, key: &ObjectKey, uid: &str) -> Result<(), WriteError> {
+    let pods = Api::<Pod>::namespaced(client.clone(), &key.namespace);
+    let patch = json!({"metadata": {"uid": uid}, "status": {"nominatedNodeName": null}});
+    let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&patch));
+    let write = pods.patch_status(&key.name, &parameters, &patch);
+    match within(|| format!("clear the nominated node of pod {key}"), write).await {
+        Err(error) if error.is_gone() => Ok(()),
+        other => other.map(|_| ()),
+    }
 }
 
 /// Reserves volumes and asks for provisioning.

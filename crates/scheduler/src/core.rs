@@ -11,23 +11,24 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use meta::ObjectKey;
 
 use crate::{
+    budgets::Budget,
     classes::Classes,
-    decide::{Decision, Unfit},
+    decide::{Decision, Placement, Unfit},
     node::NodeInfo,
-    plugins::Wake,
+    plugins::{Cycle, Reach, Wake},
     pod::PodInfo,
+    preempt::Room,
     profile::Profile,
     queue::Queue,
     relations::Labels,
-    snapshot::Snapshot,
+    snapshot::{Slot, Snapshot},
     volumes::{Bindings, Claim, Progress, StorageClass, Volume},
+    workloads::Workload,
 };
-
-/// How long a pod's claims may take to be bound (upstream `VolumeBindingArgs.bindTimeoutSeconds`).
-const VOLUMES_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Something that happened in the cluster.
 #[derive(Debug)]
@@ -56,6 +57,16 @@ pub enum Change {
     Namespace(String, Labels),
     /// A namespace is gone.
     NamespaceGone(String),
+    /// A PodDisruptionBudget was added or changed.
+    Budget(Box<Budget>),
+    /// A PodDisruptionBudget is gone.
+    BudgetGone(ObjectKey),
+    /// The selector of a Service; `None` when it is gone.
+    Service(ObjectKey, Option<Labels>),
+    /// The selector of a workload; `None` when it is gone.
+    Workload(Workload, ObjectKey, Option<LabelSelector>),
+    /// How many volumes of each CSI driver a node can have; `None` when that is not known.
+    Limits(String, Option<BTreeMap<String, i64>>),
 }
 
 /// Something to carry out.
@@ -77,6 +88,18 @@ pub enum Step {
         /// Its node.
         node: Arc<str>,
     },
+    /// Delete these pods to make room, tell it as [`Step::Tell`] does, then report with
+    /// [`Core::evicted`].
+    Preempt {
+        /// The pod that room is made for.
+        pod: Arc<PodInfo>,
+        /// Why it fits nowhere yet.
+        why: Arc<Unfit>,
+        /// Its node, and who goes.
+        room: Arc<Room>,
+        /// It was last told so long ago that it bears repeating.
+        remind: bool,
+    },
     /// Tell that the pod fits nowhere; nothing to report.
     Tell {
         /// The pod.
@@ -91,12 +114,11 @@ pub enum Step {
 /// The whole state of a scheduler.
 #[derive(Debug)]
 pub struct Core {
-    name: Arc<str>,
-    profile: Profile,
+    profiles: Vec<(Profile, Classes)>,
     snapshot: Snapshot,
-    classes: Classes,
     queue: Queue,
     assumed: HashMap<Arc<str>, Assumed>,
+    evicting: HashMap<Arc<str>, (Arc<Unfit>, Arc<Room>)>,
     waiting: BTreeMap<Arc<str>, Duration>,
     ready: BTreeSet<Arc<str>>,
 }
@@ -109,15 +131,14 @@ struct Assumed {
 }
 
 impl Core {
-    /// A scheduler for pods whose `schedulerName` is `name`.
-    pub fn new(name: &str, profile: Profile) -> Self {
+    /// A scheduler for pods whose `schedulerName` is that of one of the profiles.
+    pub fn new(profiles: Vec<Profile>) -> Self {
         Self {
-            name: name.into(),
-            profile,
+            profiles: profiles.into_iter().map(|profile| (profile, Classes::default())).collect(),
             snapshot: Snapshot::new(),
-            classes: Classes::default(),
             queue: Queue::new(),
             assumed: HashMap::new(),
+            evicting: HashMap::new(),
             waiting: BTreeMap::new(),
             ready: BTreeSet::new(),
         }
@@ -132,7 +153,11 @@ impl Core {
                 self.give_back(now, &uid);
             }
             Change::Node(node) => self.apply_node(now, *node),
-            Change::NodeGone(name) => self.snapshot.remove_node(&name),
+            Change::NodeGone(name) => {
+                self.snapshot.remove_node(&name);
+                // A domain less may make the others even.
+                self.wake(now, Wake::NODE_LABELS, None);
+            }
             Change::Claim(claim) => {
                 self.snapshot.volumes.set_claim(*claim);
                 self.volumes_changed(now);
@@ -156,6 +181,16 @@ impl Core {
             Change::ClassGone(name) => self.snapshot.volumes.remove_class(&name),
             Change::Namespace(name, labels) => self.snapshot.set_namespace(&name, Some(labels)),
             Change::NamespaceGone(name) => self.snapshot.set_namespace(&name, None),
+            Change::Budget(budget) => self.snapshot.budgets.set(*budget),
+            Change::BudgetGone(key) => self.snapshot.budgets.remove(&key),
+            Change::Service(key, selector) => self.snapshot.workloads.set_service(&key, selector),
+            Change::Workload(kind, key, selector) => {
+                self.snapshot.workloads.set_workload(kind, &key, selector);
+            }
+            Change::Limits(node, limits) => {
+                self.snapshot.volumes.set_limits(&node, limits);
+                self.wake(now, Wake::VOLUMES, None);
+            }
         }
     }
 
@@ -166,25 +201,20 @@ impl Core {
             return Some(step);
         }
         let pod = self.queue.pop()?;
-        match self.classes.decide(&pod, &self.snapshot, &self.profile) {
-            Decision::Place(placement) => {
-                self.snapshot.set_pod(&pod, &placement.node);
-                self.queue.wake(now, Wake::POD_PLACED);
-                self.snapshot.volumes.assume(&placement.bindings, &placement.node);
-                let (node, bindings) = (placement.node, placement.bindings);
-                let assumed = Assumed { node: Arc::clone(&node), bindings: bindings.clone() };
-                self.assumed.insert(Arc::clone(&pod.uid), assumed);
-                Some(if bindings.is_empty() {
-                    Step::Bind { pod, node }
-                } else {
-                    Step::WriteVolumes { pod, node, bindings }
-                })
-            }
-            Decision::Unfit(why) => {
-                self.queue.reject(now, &pod.uid, why.wake);
-                let remind = self.queue.remind(now, &pod.uid);
-                Some(Step::Tell { pod, why, remind })
-            }
+        let (profile, classes) = profile_of(&mut self.profiles, &pod)?;
+        match classes.decide(&pod, &self.snapshot, profile) {
+            Decision::Place(placement) => Some(self.assume(now, pod, placement)),
+            Decision::Unfit(why) => match classes.preempt(&pod, &self.snapshot, profile, &why) {
+                Ok(room) => Some(self.make_room(now, pod, why, room)),
+                Err(why) => {
+                    if why.no_room {
+                        self.snapshot.nominate(&pod, None);
+                    }
+                    self.queue.reject(now, &pod.uid, &why);
+                    let remind = self.queue.remind(now, &pod.uid);
+                    Some(Step::Tell { pod, why, remind })
+                }
+            },
         }
     }
 
@@ -200,7 +230,9 @@ impl Core {
         }
         if let Some((uid, _)) = self.assumed.get_key_value(uid) {
             let uid = Arc::clone(uid);
-            self.waiting.insert(Arc::clone(&uid), now + VOLUMES_WAIT_MAX);
+            let profile = self.queue.get(&uid).and_then(|pod| self.profile(&pod.scheduler_name));
+            let timeout = profile.map(|p| p.args.bind_timeout).unwrap_or_default();
+            self.waiting.insert(Arc::clone(&uid), now + timeout);
             self.check_volumes(now, &uid);
         }
     }
@@ -209,6 +241,24 @@ impl Core {
     pub fn bound(&mut self, now: Duration, uid: &str, done: bool) {
         if !done {
             self.give_up(now, uid);
+        }
+    }
+
+    /// The outcome of [`Step::Preempt`]. The pod is looked at again when its victims are gone.
+    pub fn evicted(&mut self, now: Duration, uid: &str, done: bool) {
+        let Some((why, room)) = self.evicting.remove(uid) else { return };
+        if !done {
+            self.snapshot.forget_nominee(uid);
+            return self.queue.retry(now, uid);
+        }
+        // The watch says the same a little later; until then nobody else is to choose them.
+        for victim in &room.victims {
+            self.snapshot.set_preempted(&victim.uid);
+        }
+        self.queue.reject(now, uid, &why);
+        if room.victims.iter().all(|victim| self.snapshot.node_of(&victim.uid).is_none()) {
+            // They were gone before this was told.
+            self.queue.wake(now, Wake::POD_GONE, |_, _| true);
         }
     }
 
@@ -222,9 +272,48 @@ impl Core {
         &self.queue
     }
 
-    /// The plugins in use.
-    pub fn profile(&self) -> &Profile {
-        &self.profile
+    /// The profile for pods of a `schedulerName`.
+    pub fn profile(&self, scheduler_name: &str) -> Option<&Profile> {
+        self.profiles.iter().map(|(profile, _)| profile).find(|p| *p.name == *scheduler_name)
+    }
+
+    fn assume(&mut self, now: Duration, pod: Arc<PodInfo>, placement: Placement) -> Step {
+        let Placement { node, bindings, score: _, feasible: _ } = placement;
+        self.snapshot.forget_nominee(&pod.uid);
+        self.snapshot.set_pod(&pod, &node);
+        self.wake(now, Wake::POD_PLACED, None);
+        self.snapshot.volumes.assume(&bindings, &node);
+        let assumed = Assumed { node: Arc::clone(&node), bindings: bindings.clone() };
+        self.assumed.insert(Arc::clone(&pod.uid), assumed);
+        if bindings.is_empty() {
+            Step::Bind { pod, node }
+        } else {
+            Step::WriteVolumes { pod, node, bindings }
+        }
+    }
+
+    fn make_room(&mut self, now: Duration, pod: Arc<PodInfo>, why: Arc<Unfit>, room: Room) -> Step {
+        let room = Arc::new(room);
+        self.snapshot.nominate(&pod, Some(&room.node));
+        for (_, uid) in &room.displaced {
+            self.snapshot.forget_nominee(uid);
+        }
+        self.evicting.insert(Arc::clone(&pod.uid), (Arc::clone(&why), Arc::clone(&room)));
+        let remind = self.queue.remind(now, &pod.uid);
+        Step::Preempt { pod, why, room, remind }
+    }
+
+    /// Something happened, on a certain node or not, that could help pods that fit nowhere: those whose
+    /// plugins say that it could are looked at again (upstream's queueing hints).
+    fn wake(&mut self, now: Duration, events: Wake, at: Option<Slot>) {
+        let (profiles, snapshot) = (&self.profiles, &self.snapshot);
+        let mut known: HashMap<(u64, *const Unfit), bool> = HashMap::new();
+        self.queue.wake(now, events, |pod, why| {
+            let Some(slot) = at else { return true };
+            *known
+                .entry((pod.shape_hash, Arc::as_ptr(why)))
+                .or_insert_with(|| could_help(profiles, snapshot, pod, why, events, slot))
+        });
     }
 
     fn apply_pod(&mut self, now: Duration, pod: PodInfo) {
@@ -232,8 +321,9 @@ impl Core {
         if let (Some(node), false) = (&pod.node_name, pod.terminal) {
             self.queue.remove(&uid);
             self.settle(&uid);
+            self.snapshot.forget_nominee(&uid);
             if self.snapshot.set_pod(&pod, node) {
-                self.queue.wake(now, Wake::POD_PLACED);
+                self.wake(now, Wake::POD_PLACED, None);
             }
             return;
         }
@@ -241,8 +331,21 @@ impl Core {
             self.queue.remove(&uid);
             return self.give_back(now, &uid);
         }
-        if pod.scheduler_name == self.name {
-            self.queue.push(now, Arc::new(pod));
+        if self.profile(&pod.scheduler_name).is_some() {
+            let pod = Arc::new(pod);
+            self.nominate(&pod);
+            self.queue.push(now, pod);
+        }
+    }
+
+    /// Follows what the API server says of a pod's nomination. A version of the pod that never had one says
+    /// nothing: it may be older than what was decided here.
+    fn nominate(&mut self, pod: &Arc<PodInfo>) {
+        let had = self.queue.get(&pod.uid).is_some_and(|known| known.nominated.is_some());
+        if pod.nominated.is_some() {
+            self.snapshot.nominate(pod, pod.nominated.as_deref());
+        } else if had {
+            self.snapshot.forget_nominee(&pod.uid);
         }
     }
 
@@ -263,16 +366,22 @@ impl Core {
                     )
             }
         };
+        let name = node.name.clone();
         if self.snapshot.set_node(node) {
-            self.queue.wake(now, wake);
+            let slot = self.snapshot.slot(&name);
+            self.wake(now, wake, slot);
         }
     }
 
     /// A pod holds nothing any more.
     fn give_back(&mut self, now: Duration, uid: &str) {
         self.settle(uid);
+        let slot = self.snapshot.slot_of(uid);
         if self.snapshot.remove_pod(uid) {
-            self.queue.wake(now, Wake::POD_GONE);
+            self.wake(now, Wake::POD_GONE, slot);
+        }
+        if self.snapshot.forget_nominee(uid) {
+            self.wake(now, Wake::POD_GONE, None);
         }
     }
 
@@ -295,7 +404,7 @@ impl Core {
     }
 
     fn volumes_changed(&mut self, now: Duration) {
-        self.queue.wake(now, Wake::VOLUMES);
+        self.wake(now, Wake::VOLUMES, None);
         let waiting: Vec<Arc<str>> = self.waiting.keys().cloned().collect();
         for uid in waiting {
             self.check_volumes(now, &uid);
@@ -337,6 +446,34 @@ impl Core {
         }
         None
     }
+}
+
+fn profile_of<'a>(
+    profiles: &'a mut [(Profile, Classes)],
+    pod: &PodInfo,
+) -> Option<(&'a Profile, &'a mut Classes)> {
+    let found = profiles.iter_mut().find(|(profile, _)| profile.name == pod.scheduler_name);
+    found.map(|(profile, classes)| (&*profile, classes))
+}
+
+/// Whether an event on a node could help a pod: a filter that refused the pod admits it to the node now, or
+/// looks at more than that node.
+fn could_help(
+    profiles: &[(Profile, Classes)],
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    why: &Unfit,
+    events: Wake,
+    slot: Slot,
+) -> bool {
+    let profile = profiles.iter().map(|(profile, _)| profile).find(|p| p.name == pod.scheduler_name);
+    let Some(profile) = profile.filter(|_| why.refusal.is_none() && !why.by.is_empty()) else { return true };
+    let Ok(cycle) = Cycle::start(pod, snapshot, profile, None) else { return true };
+    let by = profile.filters.iter().filter(|f| why.by.contains(&f.name) && f.wake.meets(events));
+    by.into_iter().any(|filter| match filter.reach {
+        Reach::Cluster => true,
+        Reach::Nodes | Reach::Usage => (filter.check)(&cycle, slot).is_ok(),
+    })
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 use std::{cmp::Reverse, collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{
-    plugins::{Cycle, Normalize, Reach, Reason, Reasons, SCORE_MAX, Score, Wake},
+    neighbours::Neighbours,
+    plugins::{Cycle, Filter, Normalize, Reach, Reason, Reasons, Refusal, Refused, SCORE_MAX, Score, Wake},
     pod::PodInfo,
     profile::Profile,
-    snapshot::{Slot, Snapshot},
+    snapshot::{Slot, Snapshot, Tenant},
+    trial::Trial,
     volumes::Bindings,
 };
 
@@ -24,7 +26,7 @@ pub enum Decision {
 pub struct Placement {
     /// The node.
     pub node: Arc<str>,
-    /// Its weighted score.
+    /// Its weighted score; 0 on a node that was nominated for the pod, which is not compared with others.
     pub score: i64,
     /// How many nodes would have done.
     pub feasible: usize,
@@ -43,6 +45,14 @@ pub struct Unfit {
     pub reasons: BTreeMap<Reason, usize>,
     /// Events that could change the answer.
     pub wake: Wake,
+    /// Filters that refused a node.
+    pub by: Vec<&'static str>,
+    /// Nodes where fewer pods could help, in order of names.
+    pub curable: Vec<Arc<str>>,
+    /// What came of making room, a sentence.
+    pub preemption: Option<String>,
+    /// No room can be made: a nomination of the pod is void.
+    pub no_room: bool,
 }
 
 /// Upstream's `FitError`: `0/3 nodes are available: 1 Insufficient cpu, 2 Too many pods.`
@@ -51,36 +61,97 @@ impl fmt::Display for Unfit {
         if self.nodes == 0 && self.refusal.is_none() {
             return f.write_str("no nodes available to schedule pods");
         }
-        write!(f, "0/{} nodes are available", self.nodes)?;
+        write!(f, "0/{} nodes are available:", self.nodes)?;
         if let Some(refusal) = &self.refusal {
-            return write!(f, ": {refusal}.");
+            write!(f, " {refusal}.")?;
+        } else if !self.reasons.is_empty() {
+            let mut counted: Vec<String> = self.reasons.iter().map(|(why, n)| format!("{n} {why}")).collect();
+            counted.sort();
+            write!(f, " {}.", counted.join(", "))?;
         }
-        let mut counted: Vec<String> = self.reasons.iter().map(|(why, n)| format!("{n} {why}")).collect();
-        counted.sort();
-        write!(f, ": {}.", counted.join(", "))
+        match &self.preemption {
+            Some(sentence) => write!(f, " preemption: {sentence}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Unfit {
+    /// Nothing said yet about a cluster of so many nodes.
+    pub(crate) fn of(nodes: usize, wake: Wake) -> Self {
+        Self {
+            nodes,
+            refusal: None,
+            reasons: BTreeMap::new(),
+            wake,
+            by: Vec::new(),
+            curable: Vec::new(),
+            preemption: None,
+            no_room: false,
+        }
     }
 }
 
 /// Places `pod`. A pure function: the same nodes, pods, volumes and profile give the same answer,
 /// whatever the order of the events that led there.
 pub fn decide(pod: &PodInfo, snapshot: &Snapshot, profile: &Profile) -> Decision {
-    let cycle = match Cycle::start(pod, snapshot) {
+    let neighbours = Neighbours::of(pod, snapshot, profile);
+    let cycle = match Cycle::start(pod, snapshot, profile, neighbours.as_ref()) {
         Ok(cycle) => cycle,
-        Err(refusal) => {
-            return Decision::Unfit(Arc::new(Unfit {
-                nodes: snapshot.nodes(),
-                refusal: Some(refusal.reason),
-                reasons: BTreeMap::new(),
-                wake: refusal.wake,
-            }));
+        Err(Refusal { reason, wake }) => {
+            let refused = Unfit { refusal: Some(reason), ..Unfit::of(snapshot.nodes(), wake) };
+            return Decision::Unfit(Arc::new(refused));
         }
     };
+    if let Some(slot) = pod.nominated.as_deref().and_then(|node| snapshot.slot(node))
+        && first_refusal(&cycle, profile, slot).is_none()
+        && refusal_beside_nominees(&cycle, pod, profile, slot).is_none()
+    {
+        return place(&cycle, slot, 0, 1);
+    }
     let evaluation = Evaluation::of_all(&cycle, profile);
     let ranks = snapshot.slots().filter_map(|slot| evaluation.rank(&cycle, profile, pod.shape_hash, slot));
-    match ranks.max() {
-        Some(best) => place(&cycle, best, evaluation.feasible),
-        None => Decision::Unfit(Arc::new(unfit(&cycle, profile))),
+    let room = |rank: &Rank| refusal_beside_nominees(&cycle, pod, profile, rank.slot).is_none();
+    match ranks.filter(room).max() {
+        Some(best) => place(&cycle, best.slot, best.score, evaluation.feasible),
+        None => Decision::Unfit(Arc::new(unfit(&cycle, pod, profile))),
     }
+}
+
+/// The first filter that refuses a node, and why.
+pub(crate) fn first_refusal<'p>(
+    cycle: &Cycle<'_>,
+    profile: &'p Profile,
+    slot: Slot,
+) -> Option<(&'p Filter, Refused)> {
+    profile.filters.iter().find_map(|filter| (filter.check)(cycle, slot).err().map(|why| (filter, why)))
+}
+
+/// The same with the pods that are nominated for the node and that this one must leave room for (upstream
+/// `RunFilterPluginsWithNominatedPods`); `None` when there are none.
+pub(crate) fn refusal_beside_nominees<'p>(
+    cycle: &Cycle<'_>,
+    pod: &PodInfo,
+    profile: &'p Profile,
+    slot: Slot,
+) -> Option<(&'p Filter, Refused)> {
+    let snapshot = cycle.snapshot;
+    let nominees = snapshot.nominees();
+    if nominees.is_empty() {
+        return None;
+    }
+    let mut before = nominees.before(pod, snapshot.name(slot)?).peekable();
+    before.peek()?;
+    let known = cycle.trial.filter(|trial| trial.slot == slot);
+    let mut trial = known.cloned().unwrap_or_else(|| Trial::of(snapshot, slot));
+    let mut neighbours = cycle.neighbours.cloned();
+    for other in before {
+        trial.add(&other.shape);
+        if let Some(neighbours) = &mut neighbours {
+            neighbours.add(&Tenant::imagined(other, slot), snapshot);
+        }
+    }
+    first_refusal(&cycle.trying(&trial, neighbours.as_ref()), profile, slot)
 }
 
 /// What every plugin says of one node.
@@ -96,13 +167,20 @@ pub struct Verdict {
 
 /// What every plugin says of every node, in order of names; or what stands against all of them.
 pub fn explain(pod: &PodInfo, snapshot: &Snapshot, profile: &Profile) -> Result<Vec<Verdict>, Reason> {
-    let cycle = Cycle::start(pod, snapshot).map_err(|refusal| refusal.reason)?;
+    let neighbours = Neighbours::of(pod, snapshot, profile);
+    let cycle =
+        Cycle::start(pod, snapshot, profile, neighbours.as_ref()).map_err(|refusal| refusal.reason)?;
     let evaluation = Evaluation::of_all(&cycle, profile);
     let mut verdicts: Vec<Verdict> = snapshot
         .slots()
         .filter_map(|slot| {
-            let check = |f: &crate::Filter| (f.check)(&cycle, slot).err().map(|reasons| (f.name, reasons));
-            let refused: Vec<_> = profile.filters.iter().filter_map(check).collect();
+            let check = |f: &Filter| (f.check)(&cycle, slot).err().map(|why| (f.name, why.reasons));
+            let mut refused: Vec<_> = profile.filters.iter().filter_map(check).collect();
+            if refused.is_empty()
+                && let Some((filter, why)) = refusal_beside_nominees(&cycle, pod, profile, slot)
+            {
+                refused.push((filter.name, why.reasons));
+            }
             let scores =
                 if refused.is_empty() { evaluation.weighted(profile, slot).collect() } else { Vec::new() };
             Some(Verdict { node: Arc::clone(snapshot.name(slot)?), refused, scores })
@@ -126,6 +204,8 @@ pub(crate) struct Rank {
 #[derive(Debug, Default)]
 pub(crate) struct Evaluation {
     described: Vec<bool>,
+    /// As far as the node itself goes, other objects aside.
+    roomy: Vec<bool>,
     fits: Vec<bool>,
     raw: Vec<i64>,
     largest: Vec<i64>,
@@ -140,6 +220,7 @@ impl Evaluation {
         let width = profile.scores.len();
         let mut all = Self {
             described: vec![false; end],
+            roomy: vec![false; end],
             fits: vec![false; end],
             raw: vec![0; end * width],
             largest: vec![0; width],
@@ -152,9 +233,14 @@ impl Evaluation {
                 filters.all(|f| (f.check)(cycle, slot).is_ok())
             };
             let described = passes(|r| r == Reach::Nodes);
-            let fits = described && passes(|r| r != Reach::Nodes);
-            if let (Some(d), Some(f)) = (all.described.get_mut(slot), all.fits.get_mut(slot)) {
-                (*d, *f) = (described, fits);
+            let roomy = described && passes(|r| r == Reach::Usage);
+            let fits = roomy && passes(|r| r == Reach::Cluster);
+            for (column, value) in
+                [(&mut all.described, described), (&mut all.roomy, roomy), (&mut all.fits, fits)]
+            {
+                if let Some(cell) = column.get_mut(slot) {
+                    *cell = value;
+                }
             }
             if fits {
                 all.feasible += 1;
@@ -171,11 +257,17 @@ impl Evaluation {
     /// Asks again about one node whose use changed. Returns whether the ranks of other nodes may have
     /// changed with it.
     pub(crate) fn refresh(&mut self, cycle: &Cycle<'_>, profile: &Profile, slot: Slot) -> bool {
-        if !self.described.get(slot).copied().unwrap_or_default() {
+        if !is(&self.described, slot) {
             return false;
         }
-        let mut filters = profile.filters.iter().filter(|f| f.reach != Reach::Nodes);
-        let fits = filters.all(|f| (f.check)(cycle, slot).is_ok());
+        let passes = |reach: Reach| {
+            profile.filters.iter().filter(|f| f.reach == reach).all(|f| (f.check)(cycle, slot).is_ok())
+        };
+        let roomy = passes(Reach::Usage);
+        let fits = roomy && passes(Reach::Cluster);
+        if let Some(cell) = self.roomy.get_mut(slot) {
+            *cell = roomy;
+        }
         if fits {
             self.score(cycle, &profile.scores, slot, |reach| reach != Reach::Nodes);
         }
@@ -185,21 +277,42 @@ impl Evaluation {
         }
         *before = fits;
         self.feasible = if fits { self.feasible + 1 } else { self.feasible.saturating_sub(1) };
-        let old = self.largest.clone();
-        let relative = |score: &Score| score.normalize != Normalize::No;
+        let old = (self.smallest.clone(), self.largest.clone());
         let row = self.row(slot);
-        let at_edge = profile.scores.iter().zip(row).zip(&old).any(|((score, raw), largest)| {
-            relative(score) && *raw > 0 && (if fits { raw > largest } else { raw == largest })
-        });
+        let bounds = self.smallest.iter().zip(&self.largest);
+        let at_edge =
+            profile.scores.iter().zip(row).zip(bounds).any(|((score, raw), (smallest, largest))| {
+                score.normalize != Normalize::No && (raw >= largest || raw <= smallest)
+            });
         if at_edge {
             self.measure(cycle);
         }
-        self.largest != old
+        (&self.smallest, &self.largest) != (&old.0, &old.1)
+    }
+
+    /// Asks about every node again what depends on other objects, after they changed.
+    pub(crate) fn refresh_cluster(&mut self, cycle: &Cycle<'_>, profile: &Profile) {
+        self.feasible = 0;
+        for slot in cycle.snapshot.slots() {
+            if !is(&self.described, slot) {
+                continue;
+            }
+            let mut filters = profile.filters.iter().filter(|f| f.reach == Reach::Cluster);
+            let fits = is(&self.roomy, slot) && filters.all(|f| (f.check)(cycle, slot).is_ok());
+            if let Some(cell) = self.fits.get_mut(slot) {
+                *cell = fits;
+            }
+            if fits {
+                self.feasible += 1;
+                self.score(cycle, &profile.scores, slot, |reach| reach == Reach::Cluster);
+            }
+        }
+        self.measure(cycle);
     }
 
     /// The rank of a node, if it is feasible.
     pub(crate) fn rank(&self, cycle: &Cycle<'_>, profile: &Profile, shape: u64, slot: Slot) -> Option<Rank> {
-        self.fits.get(slot).copied().unwrap_or_default().then(|| Rank {
+        is(&self.fits, slot).then(|| Rank {
             score: self.weighted(profile, slot).map(|(_, score)| score).sum(),
             pods: Reverse(cycle.snapshot.used(slot).pods),
             tie: mix(cycle.snapshot.name_hash(slot) ^ shape ^ profile.seed),
@@ -245,7 +358,7 @@ impl Evaluation {
     /// Finds the smallest and largest raw score of each plugin among feasible nodes.
     fn measure(&mut self, cycle: &Cycle<'_>) {
         let mut bounds = vec![None; self.largest.len()];
-        for slot in cycle.snapshot.slots().filter(|&slot| self.fits.get(slot).copied().unwrap_or_default()) {
+        for slot in cycle.snapshot.slots().filter(|&slot| is(&self.fits, slot)) {
             for (bound, raw) in bounds.iter_mut().zip(self.row(slot)) {
                 let (smallest, largest) = bound.get_or_insert((*raw, *raw));
                 *smallest = i64::min(*smallest, *raw);
@@ -256,41 +369,46 @@ impl Evaluation {
     }
 }
 
-/// Turns the best rank into an answer.
-pub(crate) fn place(cycle: &Cycle<'_>, best: Rank, feasible: usize) -> Decision {
+fn is(column: &[bool], slot: Slot) -> bool {
+    column.get(slot).copied().unwrap_or_default()
+}
+
+/// Turns the best node into an answer.
+pub(crate) fn place(cycle: &Cycle<'_>, slot: Slot, score: i64, feasible: usize) -> Decision {
     let bindings = cycle
         .snapshot
-        .node(best.slot)
+        .node(slot)
         .and_then(|n| cycle.snapshot.volumes.fit(&cycle.claims, &n.name, &n.labels).ok())
         .unwrap_or_default();
-    let node = cycle.snapshot.name(best.slot).map(Arc::clone).unwrap_or_default();
-    Decision::Place(Placement { node, score: best.score, feasible, bindings })
+    let node = cycle.snapshot.name(slot).map(Arc::clone).unwrap_or_default();
+    Decision::Place(Placement { node, score, feasible, bindings })
 }
 
 /// Asks every filter why.
-pub(crate) fn unfit(cycle: &Cycle<'_>, profile: &Profile) -> Unfit {
-    let mut out = Unfit {
-        nodes: cycle.snapshot.nodes(),
-        refusal: None,
-        reasons: BTreeMap::new(),
-        wake: Wake::NODE_ADDED,
-    };
+pub(crate) fn unfit(cycle: &Cycle<'_>, pod: &PodInfo, profile: &Profile) -> Unfit {
+    let mut out = Unfit::of(cycle.snapshot.nodes(), Wake::NODE_ADDED);
     for slot in cycle.snapshot.slots() {
-        for filter in &profile.filters {
-            if let Err(reasons) = (filter.check)(cycle, slot) {
-                for reason in reasons {
-                    *out.reasons.entry(reason).or_default() += 1;
-                }
-                out.wake = out.wake | filter.wake;
-                break;
-            }
+        let refusal = first_refusal(cycle, profile, slot)
+            .or_else(|| refusal_beside_nominees(cycle, pod, profile, slot));
+        let Some((filter, why)) = refusal else { continue };
+        for reason in why.reasons {
+            *out.reasons.entry(reason).or_default() += 1;
         }
+        if why.curable {
+            out.curable.extend(cycle.snapshot.name(slot).map(Arc::clone));
+        }
+        if !out.by.contains(&filter.name) {
+            out.by.push(filter.name);
+        }
+        out.wake = out.wake | filter.wake;
     }
+    out.by.sort_unstable();
+    out.curable.sort_unstable();
     out
 }
 
 /// The finalizer of SplitMix64: spreads any two inputs apart.
-fn mix(mut n: u64) -> u64 {
+pub(crate) fn mix(mut n: u64) -> u64 {
     n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     n ^ (n >> 31)

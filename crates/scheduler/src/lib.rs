@@ -7,17 +7,20 @@
 //! [`Core`] is the whole scheduler without I/O; [`run()`] connects it to an API server.
 //!
 //! Deliberately unaware of how the API server stores anything, of nodes' health (taints say it) and
-//! of gRPC. Preemption is not done; a pod with `resourceClaims` is refused with a reason.
+//! of gRPC. A pod with `resourceClaims` is refused with a reason.
 
 mod bind;
+mod budgets;
 mod classes;
 mod core;
 mod decide;
 mod neighbours;
 mod node;
+mod nominees;
 mod notes;
 mod plugins;
 mod pod;
+mod preempt;
 mod profile;
 mod queue;
 mod relations;
@@ -26,24 +29,30 @@ mod run;
 mod selector;
 mod snapshot;
 mod taint;
+mod trial;
 mod volumes;
 mod watches;
 mod wire;
+mod workloads;
 
+pub use crate::budgets::{Budget, Budgets};
 pub use crate::classes::Classes;
 pub use crate::core::{Change, Core, Step};
 pub use crate::decide::{Decision, Placement, Unfit, Verdict, decide, explain};
 pub use crate::neighbours::{Neighbours, Uneven};
 pub use crate::node::NodeInfo;
-pub use crate::plugins::{Cycle, Filter, Normalize, Reach, Reason, Reasons, Refusal, Score, Wake};
+pub use crate::nominees::Nominees;
+pub use crate::plugins::{Cycle, Filter, Normalize, Reach, Reason, Reasons, Refusal, Refused, Score, Wake};
 pub use crate::pod::{HostPort, PodInfo, ScheduledCondition, Shape};
-pub use crate::profile::Profile;
+pub use crate::preempt::{NoRoom, Room, Victim, preempt};
+pub use crate::profile::{AddedAffinity, Args, DefaultSpread, FitScoring, PreemptionArgs, Profile, Strategy};
 pub use crate::queue::Queue;
 pub use crate::relations::{Labels, PodTerm, Relations, Spread};
-pub use crate::resources::Resources;
+pub use crate::resources::{Measure, Resources};
 pub use crate::run::{Options, run};
 pub use crate::selector::{NodeSelector, Operator, Requirement, Term};
-pub use crate::snapshot::{Mark, Slot, Snapshot, Tenant, Used};
+pub use crate::snapshot::{Mark, Slot, Snapshot, Tenant, Touch, Turn, Used};
 pub use crate::taint::{Effect, Taint, Toleration};
 pub use crate::volumes::{Bindings, Claim, ClaimPlan, Progress, StorageClass, Volume, Volumes};
 pub use crate::wire::SlimPod;
+pub use crate::workloads::{Workload, Workloads};

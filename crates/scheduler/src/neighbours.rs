@@ -1,43 +1,79 @@
 //! What the pods that are already placed mean for a pod that says something about others, or that
-//! others say something about: computed once for a decision, asked for each node.
+//! others say something about.
 //!
-//! Costs one pass over the placed pods for a pod with terms of its own, and one over those with terms
-//! for any other. Such decisions are not reused.
+//! Guarantees: counters by topology domain, so that a node is answered by a few look-ups in arrays;
+//! [`Neighbours::add`] and [`Neighbours::remove`] of one pod cost that pod's terms and give what counting
+//! afresh gives. Holds until a node or a namespace changes. Costs one pass over the nodes for each topology
+//! key, and one over the placed pods, when made.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{
     plugins::{node_affinity, taint_toleration},
     pod::PodInfo,
+    profile::Profile,
     relations::{Labels, PodTerm, Relations, Spread},
     snapshot::{Slot, Snapshot, Tenant},
 };
 
-/// How much a required affinity term of a placed pod draws pods it matches (upstream
-/// `DefaultHardPodAffinityWeight`).
-const HARD_AFFINITY_WEIGHT: i64 = 1;
+/// A node without the label.
+const NONE: u32 = u32::MAX;
 
-/// A domain: topology key and value.
-type Domain<'a> = (&'a str, &'a str);
+/// The values of one topology key, as numbers by node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Column {
+    key: String,
+    of: Vec<u32>,
+    domains: usize,
+}
 
-/// Placed pods as they matter for one pod.
-#[derive(Debug, Default)]
-pub struct Neighbours<'a> {
-    relations: Option<&'a Relations>,
-    /// Domains that have pods matching all required affinity terms.
-    wanted: BTreeSet<Domain<'a>>,
+/// Something counted by domain of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Counts {
+    column: usize,
+    by_domain: Vec<i64>,
+}
+
+/// Pods of one spread constraint.
+#[derive(Clone, Debug, PartialEq)]
+struct Evenness {
+    counts: Counts,
+    /// Nodes whose pods count.
+    counted: Vec<bool>,
+    /// How many domains have such a node.
+    domains: usize,
+    /// How many of these have so many pods: the first key is the emptiest.
+    levels: BTreeMap<i64, usize>,
+    itself: i64,
+    spread: Spread,
+    /// Fewer domains make each pod in one weigh more (upstream `topologyNormalizingWeight`).
+    weight: f64,
+}
+
+/// Placed pods as they matter for pods of one kind: same namespace, labels and relations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbours {
+    namespace: String,
+    labels: Arc<Labels>,
+    relations: Option<Arc<Relations>>,
+    hard_weight: i64,
+    ignore_preferred: bool,
+    columns: Vec<Column>,
+    /// For each required affinity term: pods that match all of them.
+    wanted: Vec<Counts>,
+    wanted_anywhere: i64,
     /// The pod matches its own affinity terms, so it may be the first of its group.
     may_be_first: bool,
-    /// Domains that the pod's own anti-affinity shuns.
-    shunned: BTreeSet<Domain<'a>>,
-    /// Domains whose pods shun this one.
-    shunning: BTreeSet<Domain<'a>>,
-    /// Preferences by domain.
-    drawn: HashMap<Domain<'a>, i64>,
-    /// For each spread constraint: pods by value of its key, among nodes that count.
-    counts: Vec<BTreeMap<&'a str, i64>>,
-    /// For each spread constraint: whether the pod itself counts.
-    itself: Vec<i64>,
+    /// For each anti-affinity term: pods that match it.
+    shunned: Vec<Counts>,
+    /// Pods whose own anti-affinity shuns this one, by their topology key.
+    shunning: Vec<Counts>,
+    /// Sums of preferences by topology key.
+    drawn: Vec<Counts>,
+    even: Vec<Evenness>,
 }
 
 /// Why a node does not do.
@@ -49,175 +85,302 @@ pub enum Uneven {
     Skewed,
 }
 
-impl<'a> Neighbours<'a> {
-    /// Looks at the placed pods; `None` when they do not matter.
-    pub fn of(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Option<Self> {
-        let mut out = Self { relations: pod.relations.as_deref(), ..Self::default() };
-        let mut matters = out.relations.is_some();
-        for tenant in snapshot.tenants_with_terms() {
-            matters |= out.hear(pod, tenant, snapshot);
-        }
-        let Some(relations) = out.relations else { return matters.then_some(out) };
-        let here =
-            |term: &PodTerm| term.matches(&pod.key.namespace, &pod.labels, |ns| snapshot.namespace(ns));
-        out.may_be_first = relations.affinity.iter().all(here);
-        if relations.concerns_others() {
-            for tenant in snapshot.tenants() {
-                out.look(relations, tenant, snapshot);
+impl Column {
+    fn of(key: &str, snapshot: &Snapshot) -> Self {
+        let mut ids: HashMap<&str, u32> = HashMap::new();
+        let mut of = vec![NONE; snapshot.slots_end()];
+        for slot in snapshot.slots() {
+            if let Some(value) = snapshot.node(slot).and_then(|n| n.labels.get(key))
+                && let Some(cell) = of.get_mut(slot)
+            {
+                let next = u32::try_from(ids.len()).unwrap_or(NONE - 1);
+                *cell = *ids.entry(value).or_insert(next);
             }
         }
-        out.count(pod, &relations.spread, snapshot);
+        Self { key: key.to_owned(), of, domains: ids.len() }
+    }
+
+    fn domain(&self, slot: Slot) -> Option<usize> {
+        self.of.get(slot).filter(|d| **d != NONE).and_then(|d| usize::try_from(*d).ok())
+    }
+}
+
+impl Counts {
+    fn at(&self, columns: &[Column], slot: Slot) -> Option<i64> {
+        let domain = columns.get(self.column)?.domain(slot)?;
+        self.by_domain.get(domain).copied()
+    }
+
+    /// Returns whether the node has the label.
+    fn change(&mut self, columns: &[Column], slot: Slot, by: i64) -> bool {
+        let domain = columns.get(self.column).and_then(|c| c.domain(slot));
+        match domain.and_then(|d| self.by_domain.get_mut(d)) {
+            Some(cell) => {
+                *cell += by;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Neighbours {
+    /// Looks at the placed pods; `None` when no pod can matter: this one has no relations and no placed
+    /// one has terms.
+    pub fn of(pod: &PodInfo, snapshot: &Snapshot, profile: &Profile) -> Option<Self> {
+        let relations = snapshot.relations_of(pod, profile);
+        if relations.is_none() && !snapshot.has_terms() {
+            return None;
+        }
+        let mut out = Self {
+            namespace: pod.key.namespace.clone(),
+            labels: Arc::clone(&pod.labels),
+            relations: relations.clone(),
+            hard_weight: profile.args.hard_pod_affinity_weight,
+            ignore_preferred: profile.args.ignore_preferred_terms_of_existing_pods,
+            columns: Vec::new(),
+            wanted: Vec::new(),
+            wanted_anywhere: 0,
+            may_be_first: false,
+            shunned: Vec::new(),
+            shunning: Vec::new(),
+            drawn: Vec::new(),
+            even: Vec::new(),
+        };
+        if let Some(relations) = &relations {
+            out.prepare(pod, relations, snapshot);
+        }
+        let own = relations.as_ref().is_some_and(|r| r.concerns_others() || !r.spread.is_empty());
+        if own {
+            for tenant in snapshot.tenants() {
+                out.change(tenant, snapshot, 1);
+            }
+        } else {
+            for tenant in snapshot.tenants_with_terms() {
+                out.change(tenant, snapshot, 1);
+            }
+        }
         Some(out)
     }
 
+    /// Counts a pod that was placed. Returns whether any answer may have changed.
+    pub fn add(&mut self, tenant: &Tenant, snapshot: &Snapshot) -> bool {
+        self.change(tenant, snapshot, 1)
+    }
+
+    /// Takes a pod out again.
+    pub fn remove(&mut self, tenant: &Tenant, snapshot: &Snapshot) -> bool {
+        self.change(tenant, snapshot, -1)
+    }
+
     /// Whether the required affinity terms are met on a node.
-    pub fn wanted_at(&self, labels: &Labels) -> bool {
-        let terms = self.relations.map(|r| r.affinity.as_slice()).unwrap_or_default();
+    pub fn wanted_at(&self, slot: Slot) -> bool {
         let mut met = true;
-        for term in terms {
-            let Some(value) = labels.get(&term.topology_key) else { return false };
-            met &= self.wanted.contains(&(term.topology_key.as_str(), value.as_str()));
+        for counts in &self.wanted {
+            let Some(here) = counts.at(&self.columns, slot) else { return false };
+            met &= here > 0;
         }
-        met || (self.wanted.is_empty() && self.may_be_first)
+        met || (self.wanted_anywhere == 0 && self.may_be_first)
     }
 
     /// Whether the pod's own anti-affinity speaks against a node.
-    pub fn shunned_at(&self, labels: &Labels) -> bool {
-        holds(&self.shunned, labels)
+    pub fn shunned_at(&self, slot: Slot) -> bool {
+        self.shunned.iter().any(|counts| counts.at(&self.columns, slot).is_some_and(|n| n > 0))
     }
 
     /// Whether a placed pod's anti-affinity speaks against a node.
-    pub fn shunning_at(&self, labels: &Labels) -> bool {
-        holds(&self.shunning, labels)
+    pub fn shunning_at(&self, slot: Slot) -> bool {
+        self.shunning.iter().any(|counts| counts.at(&self.columns, slot).is_some_and(|n| n > 0))
     }
 
     /// The sum of preferences for a node.
-    pub fn drawn_at(&self, labels: &Labels) -> i64 {
-        let in_domain =
-            self.drawn.iter().filter(|((key, value), _)| labels.get(*key).is_some_and(|v| v == value));
-        in_domain.map(|(_, weight)| weight).sum()
+    pub fn drawn_at(&self, slot: Slot) -> i64 {
+        self.drawn.iter().filter_map(|counts| counts.at(&self.columns, slot)).sum()
     }
 
     /// Whether required spread constraints hold with the pod on a node.
-    pub fn even_at(&self, labels: &Labels) -> Result<(), Uneven> {
-        for (at, spread) in self.spread().filter(|(_, s)| s.required) {
-            let Some(value) = labels.get(&spread.topology_key) else { return Err(Uneven::Unlabelled) };
-            let Some(counts) = self.counts.get(at) else { continue };
-            let fewest = if counts.len() < spread.min_domains {
+    pub fn even_at(&self, slot: Slot) -> Result<(), Uneven> {
+        for even in self.even.iter().filter(|e| e.spread.required) {
+            let Some(here) = even.counts.at(&self.columns, slot) else { return Err(Uneven::Unlabelled) };
+            let fewest = if even.domains < even.spread.min_domains {
                 0
             } else {
-                counts.values().copied().min().unwrap_or(0)
+                even.levels.first_key_value().map_or(0, |(level, _)| *level)
             };
-            let here = counts.get(value.as_str()).copied().unwrap_or(0);
-            let itself = self.itself.get(at).copied().unwrap_or(0);
-            if here + itself - fewest > spread.max_skew {
+            if here + even.itself - fewest > even.spread.max_skew {
                 return Err(Uneven::Skewed);
             }
         }
         Ok(())
     }
 
-    /// How crowded a node is for preferred spread constraints; `None` when it lacks a label.
+    /// How crowded a node is for preferred spread constraints; `None` when it lacks a label that the pod
+    /// itself asks for.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts are small")]
-    pub fn crowd_at(&self, labels: &Labels) -> Option<i64> {
+    pub fn crowd_at(&self, slot: Slot) -> Option<i64> {
         let mut sum = 0.0;
-        for (at, spread) in self.spread().filter(|(_, s)| !s.required) {
-            let value = labels.get(&spread.topology_key)?;
-            let Some(counts) = self.counts.get(at) else { continue };
-            let here = counts.get(value.as_str()).copied().unwrap_or(0);
-            // Fewer domains make each pod in one weigh more (upstream `topologyNormalizingWeight`).
-            sum += here as f64 * ((counts.len() + 2) as f64).ln() + (spread.max_skew - 1) as f64;
+        for even in self.even.iter().filter(|e| !e.spread.required) {
+            match even.counts.at(&self.columns, slot) {
+                Some(here) => sum += here as f64 * even.weight + (even.spread.max_skew - 1) as f64,
+                None if even.spread.by_default => {}
+                None => return None,
+            }
         }
         Some(sum.round() as i64)
     }
 
-    fn spread(&self) -> impl Iterator<Item = (usize, &'a Spread)> {
-        self.relations.map(|r| r.spread.as_slice()).unwrap_or_default().iter().enumerate()
+    fn prepare(&mut self, pod: &PodInfo, relations: &Relations, snapshot: &Snapshot) {
+        for term in &relations.affinity {
+            let counts = self.counts(&term.topology_key, snapshot);
+            self.wanted.push(counts);
+        }
+        for term in &relations.anti_affinity {
+            let counts = self.counts(&term.topology_key, snapshot);
+            self.shunned.push(counts);
+        }
+        let itself =
+            |term: &PodTerm| term.matches(&pod.key.namespace, &pod.labels, |ns| snapshot.namespace(ns));
+        self.may_be_first = relations.affinity.iter().all(itself);
+        for spread in &relations.spread {
+            let even = self.evenness(pod, spread, &relations.spread, snapshot);
+            self.even.push(even);
+        }
+    }
+
+    fn counts(&mut self, key: &str, snapshot: &Snapshot) -> Counts {
+        let column = self.column(key, snapshot);
+        let domains = self.columns.get(column).map_or(0, |c| c.domains);
+        Counts { column, by_domain: vec![0; domains] }
+    }
+
+    fn column(&mut self, key: &str, snapshot: &Snapshot) -> usize {
+        self.columns.iter().position(|c| c.key == key).unwrap_or_else(|| {
+            self.columns.push(Column::of(key, snapshot));
+            self.columns.len() - 1
+        })
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "domains are few")]
+    fn evenness(&mut self, pod: &PodInfo, spread: &Spread, all: &[Spread], snapshot: &Snapshot) -> Evenness {
+        let counts = self.counts(&spread.topology_key, snapshot);
+        let counts_node = |slot: Slot| {
+            snapshot.node(slot).is_some_and(|node| {
+                let alike = all.iter().filter(|s| s.required == spread.required);
+                (spread.by_default || alike.into_iter().all(|s| node.labels.contains_key(&s.topology_key)))
+                    && (!spread.honor_affinity || node_affinity::admits(&pod.shape, node))
+                    && (!spread.honor_taints || taint_toleration::tolerates(&pod.shape, node))
+            })
+        };
+        let counted: Vec<bool> = (0..snapshot.slots_end()).map(counts_node).collect();
+        let mut present = vec![false; counts.by_domain.len()];
+        if let Some(column) = self.columns.get(counts.column) {
+            for slot in (0..counted.len()).filter(|slot| counted.get(*slot) == Some(&true)) {
+                if let Some(cell) = column.domain(slot).and_then(|d| present.get_mut(d)) {
+                    *cell = true;
+                }
+            }
+        }
+        let domains = present.into_iter().filter(|p| *p).count();
+        Evenness {
+            counts,
+            counted,
+            domains,
+            levels: if domains == 0 { BTreeMap::new() } else { [(0, domains)].into() },
+            itself: i64::from(spread.counts(&pod.labels)),
+            spread: spread.clone(),
+            weight: ((domains + 2) as f64).ln(),
+        }
+    }
+
+    fn change(&mut self, tenant: &Tenant, snapshot: &Snapshot, by: i64) -> bool {
+        let said = self.hear(tenant, snapshot, by);
+        let relations = self.relations.clone();
+        let Some(relations) = relations.as_deref() else { return said };
+        let seen = relations.concerns_others() && self.look(relations, tenant, snapshot, by);
+        let counted = self.weigh(tenant, by);
+        said || seen || counted
     }
 
     /// What one placed pod's own terms say about the pod. Returns whether they say anything.
-    fn hear(&mut self, pod: &PodInfo, tenant: &'a Tenant, snapshot: &'a Snapshot) -> bool {
-        let (Some(relations), Some(node)) = (&tenant.relations, snapshot.node(tenant.slot)) else {
-            return false;
-        };
-        let meant =
-            |term: &PodTerm| term.matches(&pod.key.namespace, &pod.labels, |ns| snapshot.namespace(ns));
+    fn hear(&mut self, tenant: &Tenant, snapshot: &Snapshot, by: i64) -> bool {
+        let Some(relations) = tenant.relations.clone() else { return false };
+        let (namespace, labels) = (self.namespace.clone(), Arc::clone(&self.labels));
+        let meant = |term: &PodTerm| term.matches(&namespace, &labels, |ns| snapshot.namespace(ns));
         let mut said = false;
         for term in relations.anti_affinity.iter().filter(|t| meant(t)) {
-            if let Some(domain) = domain(term, &node.labels) {
-                self.shunning.insert(domain);
-                said = true;
-            }
+            let at = self.place(|own| &mut own.shunning, &term.topology_key, snapshot);
+            said |= self.shunning.get_mut(at).is_some_and(|c| c.change(&self.columns, tenant.slot, by));
         }
-        let hard = relations.affinity.iter().map(|term| (HARD_AFFINITY_WEIGHT, term));
+        let hard = relations.affinity.iter().map(|term| (self.hard_weight, term));
         let soft = relations.preferred.iter().map(|(weight, term)| (*weight, term));
-        for (weight, term) in hard.chain(soft).filter(|(_, t)| meant(t)) {
-            if let Some(domain) = domain(term, &node.labels) {
-                *self.drawn.entry(domain).or_default() += weight;
-                said = true;
-            }
+        let soft = soft.filter(|_| !self.ignore_preferred);
+        let draws: Vec<(i64, &PodTerm)> = hard.chain(soft).filter(|(w, t)| *w != 0 && meant(t)).collect();
+        for (weight, term) in draws {
+            said |= self.draw(term, tenant, snapshot, weight * by);
         }
         said
     }
 
     /// What the pod's terms say about one placed pod.
-    fn look(&mut self, relations: &'a Relations, tenant: &Tenant, snapshot: &'a Snapshot) {
-        let Some(node) = snapshot.node(tenant.slot) else { return };
+    fn look(&mut self, relations: &Relations, tenant: &Tenant, snapshot: &Snapshot, by: i64) -> bool {
         let meant =
-            |term: &PodTerm| term.matches(&tenant.namespace, &tenant.labels, |ns| snapshot.namespace(ns));
+            |term: &PodTerm| term.matches(&tenant.key.namespace, &tenant.labels, |ns| snapshot.namespace(ns));
+        let mut seen = false;
         if !relations.affinity.is_empty() && relations.affinity.iter().all(meant) {
-            self.wanted.extend(relations.affinity.iter().filter_map(|term| domain(term, &node.labels)));
+            for counts in &mut self.wanted {
+                if counts.change(&self.columns, tenant.slot, by) {
+                    self.wanted_anywhere += by;
+                    seen = true;
+                }
+            }
         }
-        let shunned = relations.anti_affinity.iter().filter(|t| meant(t));
-        self.shunned.extend(shunned.filter_map(|term| domain(term, &node.labels)));
+        for (counts, _) in self.shunned.iter_mut().zip(&relations.anti_affinity).filter(|(_, t)| meant(t)) {
+            seen |= counts.change(&self.columns, tenant.slot, by);
+        }
         for (weight, term) in relations.preferred.iter().filter(|(_, t)| meant(t)) {
-            if let Some(domain) = domain(term, &node.labels) {
-                *self.drawn.entry(domain).or_default() += weight;
-            }
+            seen |= self.draw(term, tenant, snapshot, weight * by);
         }
+        seen
     }
 
-    /// Counts matching pods by domain, for each spread constraint.
-    fn count(&mut self, pod: &PodInfo, spread: &'a [Spread], snapshot: &'a Snapshot) {
-        self.counts = vec![BTreeMap::new(); spread.len()];
-        self.itself = spread.iter().map(|s| i64::from(s.counts(&pod.labels))).collect();
-        if spread.is_empty() {
-            return;
-        }
-        let value_at = |slot: Slot, constraint: &Spread| -> Option<&'a str> {
-            let node = snapshot.node(slot)?;
-            let labelled = spread
-                .iter()
-                .filter(|s| s.required == constraint.required)
-                .all(|s| node.labels.contains_key(&s.topology_key));
-            let admitted = !constraint.honor_affinity || node_affinity::admits(&pod.shape, node);
-            let tolerated = !constraint.honor_taints || taint_toleration::tolerates(&pod.shape, node);
-            (labelled && admitted && tolerated)
-                .then(|| node.labels.get(&constraint.topology_key).map(String::as_str))?
-        };
-        for slot in snapshot.slots() {
-            for (constraint, counts) in spread.iter().zip(&mut self.counts) {
-                if let Some(value) = value_at(slot, constraint) {
-                    counts.entry(value).or_default();
-                }
-            }
-        }
-        for tenant in snapshot.tenants().filter(|t| *t.namespace == *pod.key.namespace && !t.deleting) {
-            for (constraint, counts) in spread.iter().zip(&mut self.counts) {
-                if constraint.counts(&tenant.labels)
-                    && let Some(value) = value_at(tenant.slot, constraint)
-                {
-                    *counts.entry(value).or_default() += 1;
-                }
-            }
-        }
+    fn draw(&mut self, term: &PodTerm, tenant: &Tenant, snapshot: &Snapshot, weight: i64) -> bool {
+        let at = self.place(|own| &mut own.drawn, &term.topology_key, snapshot);
+        self.drawn.get_mut(at).is_some_and(|c| c.change(&self.columns, tenant.slot, weight))
     }
-}
 
-fn domain<'a>(term: &'a PodTerm, labels: &'a Labels) -> Option<Domain<'a>> {
-    labels.get(&term.topology_key).map(|value| (term.topology_key.as_str(), value.as_str()))
-}
+    /// Where a list has the counts of a topology key; adds them when it has none.
+    fn place(&mut self, list: fn(&mut Self) -> &mut Vec<Counts>, key: &str, snapshot: &Snapshot) -> usize {
+        let column = self.column(key, snapshot);
+        if let Some(at) = list(self).iter().position(|c| c.column == column) {
+            return at;
+        }
+        let counts = self.counts(key, snapshot);
+        list(self).push(counts);
+        list(self).len() - 1
+    }
 
-fn holds(domains: &BTreeSet<Domain<'_>>, labels: &Labels) -> bool {
-    domains.iter().any(|(key, value)| labels.get(*key).is_some_and(|v| v == value))
+    /// Counts one placed pod for the spread constraints.
+    fn weigh(&mut self, tenant: &Tenant, by: i64) -> bool {
+        if tenant.key.namespace != self.namespace || tenant.deleting {
+            return false;
+        }
+        let mut seen = false;
+        for even in &mut self.even {
+            let counted = even.counted.get(tenant.slot).copied().unwrap_or_default();
+            if !counted || !even.spread.counts(&tenant.labels) {
+                continue;
+            }
+            let Some(before) = even.counts.at(&self.columns, tenant.slot) else { continue };
+            even.counts.change(&self.columns, tenant.slot, by);
+            if let Some(domains) = even.levels.get_mut(&before) {
+                *domains -= 1;
+                if *domains == 0 {
+                    even.levels.remove(&before);
+                }
+            }
+            *even.levels.entry(before + by).or_default() += 1;
+            seen = true;
+        }
+        seen
+    }
 }

@@ -17,11 +17,11 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use meta::{Clock, Random, format_micro, format_second};
+use meta::{Clock, ObjectKey, Random, format_micro, format_second};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::{bind::within, decide::Unfit, pod::PodInfo};
+use crate::{bind::within, decide::Unfit, pod::PodInfo, preempt::Victim};
 
 /// Failures that may wait to be told.
 const FAILURES_MAX: usize = 1024;
@@ -34,8 +34,20 @@ const WRITERS: usize = 64;
 #[derive(Debug)]
 enum Note {
     Placed { pod: Arc<PodInfo>, node: Arc<str> },
-    Unfit { pod: Arc<PodInfo>, message: String, event: bool },
+    Unfit { pod: Arc<PodInfo>, message: String, event: bool, nomination: Nomination },
+    Preempted { pod: Arc<PodInfo>, victim: ObjectKey, uid: Arc<str>, node: Arc<str> },
     Failed { pod: Arc<PodInfo>, message: String },
+}
+
+/// What becomes of `status.nominatedNodeName`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Nomination {
+    /// It stays as it is.
+    Keep,
+    /// It is void.
+    Clear,
+    /// Room is made there.
+    Node(Arc<str>),
 }
 
 /// Writes conditions and events beside the scheduling loop.
@@ -51,7 +63,6 @@ pub(crate) struct Writer {
     pub(crate) client: Client,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
-    pub(crate) controller: String,
     pub(crate) instance: String,
 }
 
@@ -89,10 +100,17 @@ impl Notes {
     }
 
     /// The pod fits nowhere.
-    pub(crate) fn unfit(&self, pod: Arc<PodInfo>, why: &Unfit, remind: bool) {
+    pub(crate) fn unfit(&self, pod: Arc<PodInfo>, why: &Unfit, remind: bool, nomination: Nomination) {
         let message = why.to_string();
         let event = remind || pod.condition.message != message;
-        self.send(&self.failures, Note::Unfit { pod, message, event });
+        self.send(&self.failures, Note::Unfit { pod, message, event, nomination });
+    }
+
+    /// A pod was deleted to make room for another.
+    pub(crate) fn preempted(&self, pod: &Arc<PodInfo>, victim: &Victim, node: &Arc<str>) {
+        let (pod, node) = (Arc::clone(pod), Arc::clone(node));
+        let (victim, uid) = (victim.key.clone(), Arc::clone(&victim.uid));
+        self.send(&self.placed, Note::Preempted { pod, victim, uid, node });
     }
 
     /// Writes what is waiting, then ends.
@@ -118,15 +136,27 @@ impl Writer {
         let written = match &note {
             Note::Placed { pod, node } => {
                 let text = format!("Successfully assigned {} to {node}", pod.key);
-                self.event(pod, "Normal", "Scheduled", "Binding", &text).await
+                self.about(pod, "Normal", "Scheduled", "Binding", &text).await
             }
             Note::Failed { pod, message } => {
-                self.event(pod, "Warning", "FailedScheduling", "Scheduling", message).await
+                self.about(pod, "Warning", "FailedScheduling", "Scheduling", message).await
             }
-            Note::Unfit { pod, message, event } => {
-                let condition = self.condition(pod, message).await;
+            Note::Preempted { pod, victim, uid, node } => {
+                let text = format!("Preempted by pod {} on node {node}", pod.uid);
+                let related = reference(&pod.key, &pod.uid);
+                let event = Told {
+                    kind: "Normal",
+                    reason: "Preempted",
+                    action: "Preempting",
+                    note: &text,
+                    related: Some(related),
+                };
+                self.event(&pod.scheduler_name, victim, uid, event).await
+            }
+            Note::Unfit { pod, message, event, nomination } => {
+                let condition = self.condition(pod, message, nomination).await;
                 if *event {
-                    let told = self.event(pod, "Warning", "FailedScheduling", "Scheduling", message).await;
+                    let told = self.about(pod, "Warning", "FailedScheduling", "Scheduling", message).await;
                     condition.and(told)
                 } else {
                     condition
@@ -141,10 +171,21 @@ impl Writer {
         }
     }
 
-    async fn condition(&self, pod: &PodInfo, message: &str) -> Result<(), crate::bind::WriteError> {
+    async fn condition(
+        &self,
+        pod: &PodInfo,
+        message: &str,
+        nomination: &Nomination,
+    ) -> Result<(), crate::bind::WriteError> {
         const REASON: &str = "Unschedulable";
         let old = &pod.condition;
-        if old.status == "False" && old.reason == REASON && old.message == message {
+        let same = old.status == "False" && old.reason == REASON && old.message == message;
+        let nominated = match nomination {
+            Nomination::Keep => None,
+            Nomination::Clear => pod.nominated.is_some().then_some(Value::Null),
+            Nomination::Node(node) => (pod.nominated.as_ref() != Some(node)).then(|| json!(&**node)),
+        };
+        if same && nominated.is_none() {
             return Ok(());
         }
         let mut condition =
@@ -154,41 +195,57 @@ impl Writer {
         {
             map.insert("lastTransitionTime".into(), format_second(self.clock.now()).into());
         }
-        let patch = json!({"metadata": {"uid": &*pod.uid}, "status": {"conditions": [condition]}});
+        let mut status = json!({"conditions": [condition]});
+        if let (Some(nominated), Some(status)) = (nominated, status.as_object_mut()) {
+            status.insert("nominatedNodeName".into(), nominated);
+        }
+        let patch = json!({"metadata": {"uid": &*pod.uid}, "status": status});
         let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.key.namespace);
         let (parameters, patch) = (PatchParams::default(), Patch::Strategic(&patch));
         let write = pods.patch_status(&pod.key.name, &parameters, &patch);
         within(|| format!("set condition PodScheduled of pod {}", pod.key), write).await.map(|_| ())
     }
 
-    async fn event(
+    async fn about(
         &self,
         pod: &PodInfo,
-        kind: &str,
-        reason: &str,
-        action: &str,
+        kind: &'static str,
+        reason: &'static str,
+        action: &'static str,
         note: &str,
+    ) -> Result<(), crate::bind::WriteError> {
+        let told = Told { kind, reason, action, note, related: None };
+        self.event(&pod.scheduler_name, &pod.key, &pod.uid, told).await
+    }
+
+    async fn event(
+        &self,
+        controller: &str,
+        about: &ObjectKey,
+        uid: &str,
+        told: Told<'_>,
     ) -> Result<(), crate::bind::WriteError> {
         // Upstream's bound on a note (events.k8s.io/v1 validation).
         const NOTE_MAX: usize = 1024;
+        let Told { kind, reason, action, note, related } = told;
         let end = note.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&e| e <= NOTE_MAX).last();
-        let event: Value = json!({
+        let mut event: Value = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {
-                "name": format!("{}.{:016x}", pod.key.name, self.random.next()),
-                "namespace": pod.key.namespace,
+                "name": format!("{}.{:016x}", about.name, self.random.next()),
+                "namespace": about.namespace,
             },
             "eventTime": format_micro(self.clock.now()),
-            "reportingController": self.controller,
+            "reportingController": controller,
             "reportingInstance": self.instance,
             "type": kind, "reason": reason, "action": action,
             "note": note.get(..end.unwrap_or(0)).unwrap_or_default(),
-            "regarding": {
-                "apiVersion": "v1", "kind": "Pod", "namespace": pod.key.namespace,
-                "name": pod.key.name, "uid": &*pod.uid,
-            },
+            "regarding": reference(about, uid),
         });
-        let what = || format!("create event {reason} of pod {}", pod.key);
+        if let (Some(related), Some(event)) = (related, event.as_object_mut()) {
+            event.insert("related".into(), related);
+        }
+        let what = || format!("create event {reason} of pod {about}");
         let event: Event = match serde_json::from_value(event) {
             Ok(event) => event,
             Err(error) => {
@@ -196,8 +253,21 @@ impl Writer {
                 return Err(crate::bind::WriteError::Refused { what: what(), source });
             }
         };
-        let events = Api::<Event>::namespaced(self.client.clone(), &pod.key.namespace);
+        let events = Api::<Event>::namespaced(self.client.clone(), &about.namespace);
         let parameters = PostParams::default();
         within(what, events.create(&parameters, &event)).await.map(|_| ())
     }
+}
+
+/// The words of an event.
+struct Told<'a> {
+    kind: &'static str,
+    reason: &'static str,
+    action: &'static str,
+    note: &'a str,
+    related: Option<Value>,
+}
+
+fn reference(pod: &ObjectKey, uid: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": uid})
 }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use meta::{ObjectKey, Timestamp};
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     resources::Resources,
     selector::{NodeSelector, Term},
     taint::Toleration,
+    workloads::Workload,
 };
 
 /// A port on the node.
@@ -108,6 +109,16 @@ pub struct PodInfo {
     pub shape_hash: u64,
     /// The condition as last seen.
     pub condition: ScheduledCondition,
+    /// `spec.preemptionPolicy` is not `Never`.
+    pub preempts: bool,
+    /// `status.nominatedNodeName`: the node whose room is being freed for it.
+    pub nominated: Option<Arc<str>>,
+    /// `status.startTime`; a pod that has not started counts from its creation.
+    pub started: Timestamp,
+    /// It is being deleted to make room for a pod of higher priority.
+    pub preempted: bool,
+    /// The workload that controls it, if its kind counts for spreading.
+    pub owner: Option<(Workload, String)>,
 }
 
 impl PodInfo {
@@ -144,17 +155,30 @@ impl PodInfo {
             shape_hash: shape.stable_hash(),
             shape: Arc::new(shape),
             condition: scheduled_condition(pod),
+            preempts: spec.preemption_policy.as_deref() != Some("Never"),
+            nominated: status
+                .and_then(|s| s.nominated_node_name.as_deref())
+                .filter(|n| !n.is_empty() && assigned.is_none())
+                .map(Into::into),
+            started: status
+                .and_then(|s| s.start_time.as_ref())
+                .or(metadata.creation_timestamp.as_ref())
+                .map(|t| t.0)
+                .unwrap_or_default(),
+            owner: metadata
+                .owner_references
+                .as_deref()
+                .unwrap_or_default()
+                .iter()
+                .find(|o| o.controller == Some(true))
+                .and_then(|o| Some((Workload::of(&o.api_version, &o.kind)?, o.name.clone()))),
+            preempted: metadata.deletion_timestamp.is_some() && is_preempted(status),
         }
     }
 }
 
 impl Shape {
-    fn read(
-        namespace: &str,
-        pod: &str,
-        spec: &PodSpec,
-        status: Option<&k8s_openapi::api::core::v1::PodStatus>,
-    ) -> Self {
+    fn read(namespace: &str, pod: &str, spec: &PodSpec, status: Option<&PodStatus>) -> Self {
         let claims = claims(pod, spec);
         let node_affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
         let preferred =
@@ -238,6 +262,15 @@ fn unsupported(spec: &PodSpec) -> Vec<&'static str> {
         fields.push("resourceClaims");
     }
     fields
+}
+
+fn is_preempted(status: Option<&PodStatus>) -> bool {
+    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|c| {
+        c.type_ == "DisruptionTarget"
+            && c.status == "True"
+            && c.reason.as_deref() == Some("PreemptionByScheduler")
+    })
 }
 
 fn scheduled_condition(pod: &Pod) -> ScheduledCondition {

@@ -14,7 +14,7 @@ use std::{
 
 use meta::Timestamp;
 
-use crate::{plugins::Wake, pod::PodInfo};
+use crate::{decide::Unfit, plugins::Wake, pod::PodInfo};
 
 /// Wait after the first failure; doubles with each (upstream `podInitialBackoffSeconds`).
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_secs(1);
@@ -46,6 +46,7 @@ struct Waiting {
     attempts: u32,
     failed_at: Duration,
     told_at: Option<Duration>,
+    why: Option<Arc<Unfit>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,7 @@ impl Queue {
                 attempts: 0,
                 failed_at: Duration::ZERO,
                 told_at: None,
+                why: None,
             };
             self.pods.insert(Arc::clone(&uid), waiting);
             return self.put(&uid, place);
@@ -116,8 +118,12 @@ impl Queue {
         Some(Arc::clone(&waiting.pod))
     }
 
-    /// The popped pod fits nowhere until one of these events.
-    pub fn reject(&mut self, now: Duration, uid: &str, wake: Wake) {
+    /// The popped pod fits nowhere until something happens that helps.
+    pub fn reject(&mut self, now: Duration, uid: &str, why: &Arc<Unfit>) {
+        if let Some(waiting) = self.pods.get_mut(uid) {
+            waiting.why = Some(Arc::clone(why));
+        }
+        let wake = why.wake;
         self.fail(now, uid, |_| Place::Unschedulable { since: now, wake });
     }
 
@@ -137,17 +143,25 @@ impl Queue {
         due
     }
 
-    /// Something happened that could help pods that fit nowhere.
-    pub fn wake(&mut self, now: Duration, events: Wake) {
+    /// Something happened that could help pods that fit nowhere: those that `helps` says it of, given why
+    /// they do not fit, are worth another try.
+    pub fn wake(
+        &mut self,
+        now: Duration,
+        events: Wake,
+        mut helps: impl FnMut(&PodInfo, &Arc<Unfit>) -> bool,
+    ) {
         if events.bits().all(|bit| self.interested.get(bit) == Some(&0)) {
             return;
         }
-        let helped = |uid: &&Uid| {
-            self.pods
-                .get(&***uid)
-                .is_some_and(|w| matches!(w.place, Place::Unschedulable { wake, .. } if wake.meets(events)))
+        let mut helped = |uid: &&Uid| {
+            self.pods.get(&***uid).is_some_and(|w| {
+                matches!(w.place, Place::Unschedulable { wake, .. } if wake.meets(events))
+                    && w.why.as_ref().is_none_or(|why| helps(&w.pod, why))
+            })
         };
-        let uids: Vec<Uid> = self.unschedulable.iter().map(|(_, uid)| uid).filter(helped).cloned().collect();
+        let waiting = self.unschedulable.iter().map(|(_, uid)| uid);
+        let uids: Vec<Uid> = waiting.filter(|uid| helped(uid)).cloned().collect();
         for uid in uids {
             let place = self.after_failure(now, &uid);
             self.take(&uid);
@@ -274,6 +288,10 @@ mod tests {
         Arc::new(pod)
     }
 
+    fn why(wake: Wake) -> Arc<Unfit> {
+        Arc::new(Unfit::of(1, wake))
+    }
+
     fn popped(queue: &mut Queue) -> Vec<String> {
         std::iter::from_fn(|| queue.pop()).map(|p| p.uid.to_string()).collect()
     }
@@ -310,16 +328,16 @@ mod tests {
         let mut queue = Queue::new();
         queue.push(S, pod("p", 0, 0));
         queue.pop();
-        queue.reject(S, "p", Wake::POD_GONE);
-        queue.wake(S * 9, Wake::NODE_TAINTS);
+        queue.reject(S, "p", &why(Wake::POD_GONE));
+        queue.wake(S * 9, Wake::NODE_TAINTS, |_, _| true);
         assert_eq!(queue.lengths(), [0, 0, 1]);
         // Its backoff is over, so it is active at once.
-        queue.wake(S * 9, Wake::POD_GONE | Wake::NODE_ADDED);
+        queue.wake(S * 9, Wake::POD_GONE | Wake::NODE_ADDED, |_, _| true);
         assert_eq!(queue.lengths(), [1, 0, 0]);
         // Within the backoff it has to wait.
         queue.pop();
-        queue.reject(S * 9, "p", Wake::POD_GONE);
-        queue.wake(S * 10, Wake::POD_GONE);
+        queue.reject(S * 9, "p", &why(Wake::POD_GONE));
+        queue.wake(S * 10, Wake::POD_GONE, |_, _| true);
         assert_eq!((queue.lengths(), queue.next_flush()), ([0, 1, 0], Some(S * 11)));
         queue.flush(S * 11);
         assert_eq!(queue.lengths(), [1, 0, 0]);
@@ -330,7 +348,7 @@ mod tests {
         let mut queue = Queue::new();
         queue.push(S, pod("p", 0, 0));
         queue.pop();
-        queue.reject(S, "p", Wake::NOTHING);
+        queue.reject(S, "p", &why(Wake::NOTHING));
         queue.flush(S + UNSCHEDULABLE_MAX - S);
         assert_eq!(queue.lengths(), [0, 0, 1]);
         queue.flush(S + UNSCHEDULABLE_MAX);
@@ -347,7 +365,7 @@ mod tests {
         gated.gates.clear();
         queue.push(S, Arc::new(gated.clone()));
         assert_eq!(popped(&mut queue), ["p"]);
-        queue.reject(S, "p", Wake::NOTHING);
+        queue.reject(S, "p", &why(Wake::NOTHING));
         // The same pod again, such as after our own condition patch, is no reason to try again.
         queue.push(S * 20, Arc::new(gated));
         assert_eq!(queue.lengths(), [0, 0, 1]);

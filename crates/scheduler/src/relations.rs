@@ -73,6 +73,8 @@ pub struct Spread {
     pub honor_affinity: bool,
     /// Only nodes whose taints the pod tolerates are counted.
     pub honor_taints: bool,
+    /// Not the pod's own: nodes without the label are no worse for it.
+    pub by_default: bool,
     selector: Option<Selector>,
 }
 
@@ -82,7 +84,27 @@ impl Spread {
         self.selector.as_ref().is_some_and(|s| s.matches(labels))
     }
 
-    fn read(from: &TopologySpreadConstraint, labels: &Labels) -> Self {
+    /// One of upstream's system constraints.
+    pub fn system(topology_key: &str, max_skew: i64) -> Self {
+        Self {
+            topology_key: topology_key.to_owned(),
+            max_skew,
+            min_domains: 1,
+            required: false,
+            honor_affinity: true,
+            honor_taints: false,
+            by_default: true,
+            selector: None,
+        }
+    }
+
+    /// The same for the pods of a selector.
+    pub fn of_pods(&self, selector: &Selector) -> Self {
+        Self { selector: Some(selector.clone()), ..self.clone() }
+    }
+
+    /// Reads one for a pod of these labels.
+    pub fn read(from: &TopologySpreadConstraint, labels: &Labels) -> Self {
         let keys = from.match_label_keys.as_deref().unwrap_or_default();
         let own = keys.iter().filter_map(|key| requirement(key, "In", labels)).collect();
         Self {
@@ -92,6 +114,7 @@ impl Spread {
             required: from.when_unsatisfiable == "DoNotSchedule",
             honor_affinity: from.node_affinity_policy.as_deref() != Some("Ignore"),
             honor_taints: from.node_taints_policy.as_deref() == Some("Honor"),
+            by_default: false,
             selector: selector(from.label_selector.as_ref(), own),
         }
     }

@@ -30,7 +30,42 @@ pub struct Resources {
     pub extended: BTreeMap<Arc<str>, i64>,
 }
 
+/// One resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Measure {
+    /// Cpu, in thousandths.
+    Cpu,
+    /// Memory, in bytes.
+    Memory,
+    /// Local storage, in bytes.
+    EphemeralStorage,
+    /// Any other, in whole units.
+    Extended(Arc<str>),
+}
+
+impl Measure {
+    /// The resource of this name.
+    pub fn of(name: &str) -> Self {
+        match name {
+            "cpu" => Self::Cpu,
+            "memory" => Self::Memory,
+            "ephemeral-storage" => Self::EphemeralStorage,
+            other => Self::Extended(other.into()),
+        }
+    }
+}
+
 impl Resources {
+    /// The amount of one resource.
+    pub fn get(&self, measure: &Measure) -> i64 {
+        match measure {
+            Measure::Cpu => self.cpu_milli,
+            Measure::Memory => self.memory,
+            Measure::EphemeralStorage => self.ephemeral_storage,
+            Measure::Extended(name) => self.extended.get(name).copied().unwrap_or_default(),
+        }
+    }
+
     /// Reads a wire map; `pods` is skipped. An amount that does not parse (the API server admits
     /// none) counts as `unreadable`.
     pub fn read(amounts: &BTreeMap<String, WireQuantity>, unreadable: i64) -> Self {

@@ -9,16 +9,18 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use futures::StreamExt;
 use kube::Client;
 use meta::{Clock, Random};
+use reconcile::{CancellationToken, LeaseLock, LeaseOptions};
 use tokio::{
     task::{Id, JoinError, JoinSet},
     time::Instant,
 };
 
 use crate::{
-    bind::{WriteError, bind, write_volumes},
+    bind::{WriteError, bind, evict, forget_nomination, write_volumes},
     core::{Core, Step},
-    notes::{Notes, Writer},
+    notes::{Nomination, Notes, Writer},
     pod::PodInfo,
+    preempt::Room,
     profile::Profile,
     watches::{KINDS, Signal, all},
 };
@@ -32,11 +34,13 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 /// How a scheduler runs.
 #[derive(Clone)]
 pub struct Options {
-    /// Pods with this `spec.schedulerName` are placed; upstream's default is `default-scheduler`.
-    pub scheduler_name: String,
+    /// How pods are placed, by their `spec.schedulerName`.
+    pub profiles: Vec<Profile>,
     /// Who reports events: upstream uses `NAME-HOST`.
     pub instance: String,
-    /// Bindings under way at a time.
+    /// Who we are in the election of a leader; `None` runs without one (the only scheduler there is).
+    pub leader_elect: Option<String>,
+    /// Writes under way at a time; the API server commits those that arrive together as one.
     pub binds_max: usize,
     /// The time of day, for events and conditions.
     pub clock: Arc<dyn Clock>,
@@ -45,10 +49,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// The default scheduler.
+    /// One profile, upstream's default; no election.
     pub fn new(instance: impl Into<String>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         Self {
-            scheduler_name: "default-scheduler".into(),
+            profiles: vec![Profile::new(random.next())],
+            leader_elect: None,
             instance: instance.into(),
             binds_max: 64,
             clock,
@@ -62,17 +67,46 @@ impl Options {
 enum Job {
     Volumes,
     Bind,
+    Evict,
 }
 
-/// Schedules until `shutdown` completes.
+/// What was written.
+#[derive(Debug)]
+enum Done {
+    Written,
+    Evicted(Arc<Room>),
+}
+
+/// Schedules until `shutdown` completes. With an election, waits to be the leader first, and begins anew
+/// when leadership was lost.
 pub async fn run(client: Client, options: Options, shutdown: impl Future<Output = ()> + Send) {
-    let profile = Profile::new(options.random.next());
-    let core = Core::new(&options.scheduler_name, profile);
+    let Some(identity) = options.leader_elect.clone() else {
+        return schedule(client, options, shutdown).await;
+    };
+    let lease = LeaseOptions::new("kube-system", "kube-scheduler", identity);
+    let lock = LeaseLock::new(client.clone(), Arc::clone(&options.clock), lease);
+    let stop = CancellationToken::new();
+    let lead = async {
+        let work = |leading: CancellationToken| {
+            let (client, options) = (client.clone(), options.clone());
+            async move { schedule(client, options, leading.cancelled()).await }
+        };
+        while !lock.lead(&stop, work).await {}
+    };
+    let end = async {
+        shutdown.await;
+        stop.cancel();
+    };
+    tokio::join!(lead, end);
+}
+
+async fn schedule(client: Client, options: Options, shutdown: impl Future<Output = ()> + Send) {
+    let core = Core::new(options.profiles);
+    let clock = Arc::clone(&options.clock);
     let notes = Notes::start(Writer {
         client: client.clone(),
         clock: options.clock,
         random: options.random,
-        controller: options.scheduler_name,
         instance: options.instance,
     });
     let binds_max = options.binds_max.max(1);
@@ -80,6 +114,7 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
         core,
         notes,
         client,
+        clock,
         start: Instant::now(),
         jobs: JoinSet::new(),
         about: HashMap::new(),
@@ -96,8 +131,9 @@ struct Session {
     core: Core,
     notes: Notes,
     client: Client,
+    clock: Arc<dyn Clock>,
     start: Instant,
-    jobs: JoinSet<Result<(), WriteError>>,
+    jobs: JoinSet<Result<Done, WriteError>>,
     about: HashMap<Id, (Job, Arc<PodInfo>, Arc<str>)>,
     binds_max: usize,
 }
@@ -157,25 +193,48 @@ impl Session {
         match step {
             Step::Bind { pod, node } => {
                 let (p, n) = (Arc::clone(&pod), Arc::clone(&node));
-                let task = self.jobs.spawn(async move { bind(&client, &p, &n).await });
+                let task =
+                    self.jobs.spawn(async move { bind(&client, &p, &n).await.map(|()| Done::Written) });
                 self.about.insert(task.id(), (Job::Bind, pod, node));
             }
             Step::WriteVolumes { pod, node, bindings } => {
                 let n = Arc::clone(&node);
-                let task = self.jobs.spawn(async move { write_volumes(&client, &n, &bindings).await });
+                let write = async move { write_volumes(&client, &n, &bindings).await };
+                let task = self.jobs.spawn(async move { write.await.map(|()| Done::Written) });
                 self.about.insert(task.id(), (Job::Volumes, pod, node));
             }
             Step::Tell { pod, why, remind } => {
                 tracing::debug!(pod = %pod.key, %why, "pod fits nowhere");
-                self.notes.unfit(pod, &why, remind);
+                let nomination = if why.no_room { Nomination::Clear } else { Nomination::Keep };
+                self.notes.unfit(pod, &why, remind, nomination);
+            }
+            Step::Preempt { pod, why, room, remind } => {
+                tracing::info!(pod = %pod.key, node = %room.node, victims = room.victims.len(), "making room");
+                self.notes.unfit(Arc::clone(&pod), &why, remind, Nomination::Node(Arc::clone(&room.node)));
+                let (p, node, now) = (Arc::clone(&pod), Arc::clone(&room.node), self.clock.now());
+                let task = self.jobs.spawn(async move {
+                    for (key, uid) in &room.displaced {
+                        forget_nomination(&client, key, uid).await?;
+                    }
+                    for victim in &room.victims {
+                        evict(&client, &p, victim, now).await?;
+                    }
+                    Ok(Done::Evicted(room))
+                });
+                self.about.insert(task.id(), (Job::Evict, pod, node));
             }
         }
     }
 
-    fn finish(&mut self, done: Result<(Id, Result<(), WriteError>), JoinError>) {
+    fn finish(&mut self, done: Result<(Id, Result<Done, WriteError>), JoinError>) {
         let now = self.start.elapsed();
+        let mut made = None;
         let (id, failure) = match done {
-            Ok((id, Ok(()))) => (id, None),
+            Ok((id, Ok(Done::Written))) => (id, None),
+            Ok((id, Ok(Done::Evicted(room)))) => {
+                made = Some(room);
+                (id, None)
+            }
             Ok((id, Err(error))) if error.is_gone() => (id, Some(None)),
             Ok((id, Err(error))) => (id, Some(Some(describe(&error)))),
             Err(error) => (error.id(), Some(Some(error.to_string()))),
@@ -184,13 +243,17 @@ impl Session {
         match job {
             Job::Volumes => self.core.volumes_written(now, &pod.uid, failure.is_none()),
             Job::Bind => self.core.bound(now, &pod.uid, failure.is_none()),
+            Job::Evict => self.core.evicted(now, &pod.uid, failure.is_none()),
+        }
+        for victim in made.iter().flat_map(|room| &room.victims).filter(|victim| !victim.deleting) {
+            self.notes.preempted(&pod, victim, &node);
         }
         match failure {
             None if job == Job::Bind => self.notes.placed(pod, node),
             // Its claims are on their way; or the pod is gone and nobody is left to tell.
             None | Some(None) => {}
             Some(Some(why)) => {
-                tracing::warn!(pod = %pod.key, %node, %why, "binding failed, placing the pod anew");
+                tracing::warn!(pod = %pod.key, %node, %why, "writing failed, placing the pod anew");
                 self.notes.failed(pod, why);
             }
         }

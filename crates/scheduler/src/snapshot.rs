@@ -9,11 +9,17 @@ use std::{
     sync::Arc,
 };
 
+use meta::{ObjectKey, Timestamp};
+
 use crate::{
+    budgets::Budgets,
     node::NodeInfo,
+    nominees::Nominees,
     pod::{HostPort, PodInfo, Shape},
+    profile::Profile,
     relations::{Labels, Relations},
     volumes::Volumes,
+    workloads::Workloads,
 };
 
 /// A node's place in the columns. Valid until the node goes away.
@@ -46,7 +52,9 @@ pub struct Snapshot {
     ports: Vec<Vec<HostPort>>,
     index: HashMap<Arc<str>, Slot>,
     free: Vec<Slot>,
-    pods: HashMap<Arc<str>, Tenant>,
+    pods: HashMap<Arc<str>, Arc<Tenant>>,
+    tenants: Vec<Vec<Arc<Tenant>>>,
+    priorities: BTreeMap<i32, usize>,
     with_terms: HashSet<Arc<str>>,
     namespaces: HashMap<String, Labels>,
     shapes: Shared<Shape>,
@@ -54,9 +62,32 @@ pub struct Snapshot {
     image_nodes: HashMap<String, usize>,
     present: usize,
     mark: Mark,
-    journal: VecDeque<Slot>,
+    journal: VecDeque<Touch>,
+    nominees: Nominees,
     /// Claims, volumes and classes.
     pub volumes: Volumes,
+    /// PodDisruptionBudgets.
+    pub budgets: Budgets,
+    /// Services and workloads, for the spread of pods that ask for none.
+    pub workloads: Workloads,
+}
+
+/// What changed on a node.
+#[derive(Clone, Debug)]
+pub struct Touch {
+    /// The node.
+    pub slot: Slot,
+    /// The pod that came or went there, and which it did.
+    pub pod: Option<(Arc<Tenant>, Turn)>,
+}
+
+/// A pod came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is counted now.
+    Came,
+    /// It is not counted any more.
+    Went,
 }
 
 /// The columns that every filter and score reads.
@@ -71,19 +102,46 @@ struct Usage {
 }
 
 /// A pod that is counted on a node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tenant {
     /// Its node.
     pub slot: Slot,
-    /// Its namespace.
-    pub namespace: Arc<str>,
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// UID.
+    pub uid: Arc<str>,
+    /// `spec.priority`.
+    pub priority: i32,
+    /// When it started.
+    pub started: Timestamp,
+    /// It is being deleted to make room for another.
+    pub preempted: bool,
     /// Its labels.
     pub labels: Arc<Labels>,
     /// What it says about other pods.
     pub relations: Option<Arc<Relations>>,
     /// Deletion has begun.
     pub deleting: bool,
-    shape: Arc<Shape>,
+    /// What it uses.
+    pub shape: Arc<Shape>,
+}
+
+impl Tenant {
+    /// A pod as it would be on a node.
+    pub(crate) fn imagined(pod: &PodInfo, slot: Slot) -> Self {
+        Self {
+            slot,
+            key: pod.key.clone(),
+            uid: Arc::clone(&pod.uid),
+            priority: pod.priority,
+            started: pod.started,
+            preempted: pod.preempted,
+            labels: Arc::clone(&pod.labels),
+            relations: pod.relations.clone(),
+            deleting: pod.deleting,
+            shape: Arc::clone(&pod.shape),
+        }
+    }
 }
 
 /// Values that many pods have in common, held once.
@@ -174,6 +232,9 @@ impl Snapshot {
             && known.labels == pod.labels
             && known.relations == pod.relations
             && known.deleting == pod.deleting
+            && known.preempted == pod.preempted
+            && known.priority == pod.priority
+            && known.started == pod.started
         {
             return false;
         }
@@ -187,24 +248,36 @@ impl Snapshot {
         if pod.relations.as_ref().is_some_and(|r| r.concerns_others()) {
             self.with_terms.insert(Arc::clone(&pod.uid));
         }
-        let tenant = Tenant {
-            slot,
-            namespace: pod.key.namespace.as_str().into(),
-            labels: self.labels.intern(&pod.labels),
-            relations: pod.relations.clone(),
-            deleting: pod.deleting,
-            shape,
-        };
-        self.pods.insert(Arc::clone(&pod.uid), tenant);
-        self.touch(slot);
+        let labels = self.labels.intern(&pod.labels);
+        let tenant = Arc::new(Tenant { shape, labels, ..Tenant::imagined(pod, slot) });
+        if let Some(here) = self.tenants.get_mut(slot) {
+            here.push(Arc::clone(&tenant));
+        }
+        *self.priorities.entry(tenant.priority).or_default() += 1;
+        self.volumes.use_claims(&tenant.shape, 1);
+        self.pods.insert(Arc::clone(&pod.uid), Arc::clone(&tenant));
+        self.touch(slot, Some((tenant, Turn::Came)));
         true
     }
 
     /// Stops counting a pod. Returns whether it was counted.
     pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(Tenant { slot, shape, .. }) = self.pods.remove(uid) else { return false };
+        let Some(tenant) = self.pods.remove(uid) else { return false };
+        let (slot, shape) = (tenant.slot, &tenant.shape);
         self.with_terms.remove(uid);
-        self.count(slot, &shape, -1);
+        self.count(slot, shape, -1);
+        self.volumes.use_claims(shape, -1);
+        if let Some(here) = self.tenants.get_mut(slot)
+            && let Some(at) = here.iter().position(|t| *t.uid == *uid)
+        {
+            here.swap_remove(at);
+        }
+        if let Some(count) = self.priorities.get_mut(&tenant.priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&tenant.priority);
+            }
+        }
         if let Some(ports) = self.ports.get_mut(slot) {
             for port in &shape.host_ports {
                 if let Some(at) = ports.iter().position(|p| p == port) {
@@ -212,9 +285,83 @@ impl Snapshot {
                 }
             }
         }
-        self.touch(slot);
+        self.touch(slot, Some((tenant, Turn::Went)));
         self.release_if_unused(slot);
         true
+    }
+
+    /// Takes note that a pod is being deleted for another, before the API server shows it.
+    pub fn set_preempted(&mut self, uid: &str) {
+        let Some(known) = self.pods.get(uid).cloned().filter(|t| !t.deleting) else { return };
+        let mut tenant = Tenant::clone(&known);
+        (tenant.deleting, tenant.preempted) = (true, true);
+        let tenant = Arc::new(tenant);
+        self.pods.insert(Arc::clone(&known.uid), Arc::clone(&tenant));
+        let here = self.tenants.get_mut(known.slot).into_iter().flatten();
+        for place in here.filter(|t| t.uid == known.uid) {
+            *place = Arc::clone(&tenant);
+        }
+        let slot = known.slot;
+        self.touch(slot, Some((known, Turn::Went)));
+        self.touch(slot, Some((tenant, Turn::Came)));
+    }
+
+    /// Keeps room for a pod on a node, or for nobody. Returns whether anything changed.
+    pub fn nominate(&mut self, pod: &Arc<PodInfo>, node: Option<&str>) -> bool {
+        let old = self.nominees.node_of(&pod.uid).cloned();
+        if old.as_deref() == node && (old.is_none() || self.nominees.knows(pod)) {
+            return false;
+        }
+        self.nominees.set(pod, node);
+        for name in [old.as_deref(), node].into_iter().flatten() {
+            if let Some(slot) = self.index.get(name) {
+                self.touch(*slot, None);
+            }
+        }
+        true
+    }
+
+    /// Keeps room for a pod no longer. Returns whether there was any.
+    pub fn forget_nominee(&mut self, uid: &str) -> bool {
+        let Some(node) = self.nominees.remove(uid) else { return false };
+        if let Some(slot) = self.index.get(&*node) {
+            self.touch(*slot, None);
+        }
+        true
+    }
+
+    /// Pods that room is kept for.
+    pub fn nominees(&self) -> &Nominees {
+        &self.nominees
+    }
+
+    /// The pods counted on a node, in no order.
+    pub fn tenants_at(&self, slot: Slot) -> &[Arc<Tenant>] {
+        self.tenants.get(slot).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The lowest priority of a placed pod.
+    pub fn lowest_priority(&self) -> Option<i32> {
+        self.priorities.first_key_value().map(|(priority, _)| *priority)
+    }
+
+    /// Whether a placed or nominated pod has affinity or anti-affinity of its own.
+    pub fn has_terms(&self) -> bool {
+        !self.with_terms.is_empty() || self.nominees.have_terms()
+    }
+
+    /// What a pod says about others: its own words, and the profile's default spread when it says nothing
+    /// about that.
+    pub fn relations_of(&self, pod: &PodInfo, profile: &Profile) -> Option<Arc<Relations>> {
+        if pod.relations.as_ref().is_some_and(|r| !r.spread.is_empty()) {
+            return pod.relations.clone();
+        }
+        let spread = self.workloads.default_spread(pod, &profile.args.default_spread);
+        if spread.is_empty() {
+            return pod.relations.clone();
+        }
+        let own = pod.relations.as_deref().cloned().unwrap_or_default();
+        Some(Arc::new(Relations { spread, ..own }))
     }
 
     /// The node a pod is counted on.
@@ -222,22 +369,32 @@ impl Snapshot {
         self.names.get(self.pods.get(uid)?.slot)
     }
 
+    /// The slot of the node a pod is counted on.
+    pub fn slot_of(&self, uid: &str) -> Option<Slot> {
+        self.pods.get(uid).map(|tenant| tenant.slot)
+    }
+
     /// The pods counted.
     pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
-        self.pods.values()
+        self.pods.values().map(|t| &**t)
     }
 
     /// Those that have affinity or anti-affinity of their own.
     pub fn tenants_with_terms(&self) -> impl Iterator<Item = &Tenant> {
-        self.with_terms.iter().filter_map(|uid| self.pods.get(uid))
+        self.with_terms.iter().filter_map(|uid| self.pods.get(uid)).map(|t| &**t)
     }
 
     /// Takes the labels of a namespace; `None` when it is gone.
     pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+        if self.namespaces.get(name) == labels.as_ref() {
+            return;
+        }
         match labels {
             Some(labels) => self.namespaces.insert(name.to_owned(), labels),
             None => self.namespaces.remove(name),
         };
+        // Namespace selectors may mean other pods now.
+        self.mark.epoch += 1;
     }
 
     /// The labels of a namespace.
@@ -304,6 +461,12 @@ impl Snapshot {
         self.extended.get(slot).and_then(|e| e.get(resource)).copied().unwrap_or_default()
     }
 
+    /// What the node's pods use of all extended resources.
+    pub(crate) fn extended(&self, slot: Slot) -> &BTreeMap<Arc<str>, i64> {
+        static NOTHING: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+        self.extended.get(slot).unwrap_or(&NOTHING)
+    }
+
     /// Host ports in use on the node.
     pub fn ports(&self, slot: Slot) -> &[HostPort] {
         self.ports.get(slot).map(Vec::as_slice).unwrap_or_default()
@@ -319,19 +482,19 @@ impl Snapshot {
         self.mark
     }
 
-    /// Slots whose use changed since `mark`, possibly repeated; `None` when nodes changed too or the
+    /// Nodes whose use changed since `mark`, possibly repeated; `None` when nodes changed too or the
     /// journal no longer reaches back, so that every node must be looked at.
-    pub fn changed_since(&self, mark: Mark) -> Option<impl Iterator<Item = Slot> + '_> {
+    pub fn changed_since(&self, mark: Mark) -> Option<impl Iterator<Item = &Touch> + '_> {
         let behind = usize::try_from(self.mark.usage.checked_sub(mark.usage)?).ok()?;
         let from = self.journal.len().checked_sub(behind)?;
-        (mark.epoch == self.mark.epoch).then(|| self.journal.range(from..).copied())
+        (mark.epoch == self.mark.epoch).then(|| self.journal.range(from..))
     }
 
-    fn touch(&mut self, slot: Slot) {
+    fn touch(&mut self, slot: Slot, pod: Option<(Arc<Tenant>, Turn)>) {
         if self.journal.len() == JOURNAL_MAX {
             self.journal.pop_front();
         }
-        self.journal.push_back(slot);
+        self.journal.push_back(Touch { slot, pod });
         self.mark.usage += 1;
     }
 
@@ -379,6 +542,7 @@ impl Snapshot {
             self.nodes.push(None);
             self.extended.push(BTreeMap::new());
             self.ports.push(Vec::new());
+            self.tenants.push(Vec::new());
             let Usage { cpu, memory, ephemeral, cpu_nonzero, memory_nonzero, pods } = &mut self.used;
             for column in [cpu, memory, ephemeral, cpu_nonzero, memory_nonzero, pods] {
                 column.push(0);

@@ -7,7 +7,7 @@
 //! way is remembered here until the API server shows it or the decision is taken back.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -66,6 +66,11 @@ struct Wants {
 }
 
 impl Claim {
+    /// Only one pod may use it at a time.
+    pub(crate) fn is_sole(&self) -> bool {
+        self.wants.access_modes.iter().any(|mode| mode == "ReadWriteOncePod")
+    }
+
     /// Projects a wire claim.
     pub fn read(claim: &PersistentVolumeClaim) -> Self {
         let metadata = &claim.metadata;
@@ -113,6 +118,7 @@ pub struct Volume {
     block: bool,
     labels: BTreeMap<String, String>,
     available: bool,
+    csi: Option<Handle>,
 }
 
 impl Volume {
@@ -138,6 +144,7 @@ impl Volume {
             bytes: bytes.unwrap_or_default().value(),
             access_modes: spec.and_then(|s| s.access_modes.clone()).unwrap_or_default(),
             block: spec.and_then(|s| s.volume_mode.as_deref()) == Some("Block"),
+            csi: spec.and_then(|s| s.csi.as_ref()).map(|csi| (csi.driver.clone(), csi.volume_handle.clone())),
             labels: metadata.labels.clone().unwrap_or_default(),
             available: metadata.deletion_timestamp.is_none() && matches!(phase, "Available" | "Pending" | ""),
         }
@@ -214,6 +221,31 @@ pub struct ClaimPlan {
     delayed: Vec<Arc<Claim>>,
 }
 
+/// Labels of volumes that say where they are; the value may be several zones joined by `__`.
+const ZONES: [&str; 4] = [
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+];
+
+impl ClaimPlan {
+    /// Whether the bound volumes' zones are a node's.
+    pub(crate) fn in_zone(&self, labels: &BTreeMap<String, String>) -> bool {
+        let same = |volume: &Volume, key: &str| {
+            let stable = key.replace("failure-domain.beta.kubernetes.io", "topology.kubernetes.io");
+            volume.labels.get(key).is_none_or(|zones| {
+                let here = labels.get(key).or_else(|| labels.get(&stable));
+                here.is_some_and(|here| zones.split("__").any(|zone| zone == here))
+            })
+        };
+        self.bound
+            .iter()
+            .flatten()
+            .all(|volume| volume.labels.is_empty() || ZONES.iter().all(|key| same(volume, key)))
+    }
+}
+
 /// What to write before a pod with unbound claims can be bound to its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bindings {
@@ -250,7 +282,12 @@ pub struct Volumes {
     reserved: HashMap<String, ObjectKey>,
     selected: HashMap<ObjectKey, Arc<str>>,
     declined: HashSet<ObjectKey>,
+    users: HashMap<ObjectKey, usize>,
+    limits: HashMap<String, BTreeMap<String, i64>>,
 }
+
+/// A volume as a CSI driver knows it: the driver's name and a handle.
+pub(crate) type Handle = (String, String);
 
 impl Volumes {
     /// Adds or changes a claim. A provisioner that takes the annotation off again declines the node.
@@ -288,6 +325,61 @@ impl Volumes {
     /// Removes a class.
     pub fn remove_class(&mut self, name: &str) {
         self.classes.remove(name);
+    }
+
+    /// Counts a placed pod as a user of its claims, or no longer.
+    pub(crate) fn use_claims(&mut self, shape: &Shape, by: isize) {
+        for name in &shape.claims {
+            let key = ObjectKey::new(&shape.claims_namespace, name);
+            let users = self.users.entry(key.clone()).or_default();
+            *users = users.saturating_add_signed(by);
+            if *users == 0 {
+                self.users.remove(&key);
+            }
+        }
+    }
+
+    /// Placed pods that use a claim which only one pod may use at a time, for each such claim of the pod.
+    pub(crate) fn sole_users(&self, shape: &Shape) -> usize {
+        let keys = shape.claims.iter().map(|name| ObjectKey::new(&shape.claims_namespace, name));
+        let sole = keys.filter(|key| self.claims.get(key).is_some_and(|c| c.is_sole()));
+        sole.filter_map(|key| self.users.get(&key)).sum()
+    }
+
+    /// Of claims that only one pod may use at a time, how many two pods have in common.
+    pub(crate) fn sole_shared(&self, one: &Shape, other: &Shape) -> usize {
+        if other.claims.is_empty() || one.claims_namespace != other.claims_namespace {
+            return 0;
+        }
+        let key = |name: &String| ObjectKey::new(&one.claims_namespace, name);
+        let both = one.claims.iter().filter(|name| other.claims.contains(name));
+        both.filter(|name| self.claims.get(&key(name)).is_some_and(|c| c.is_sole())).count()
+    }
+
+    /// Takes how many volumes of each driver a node can have; `None` when its CSINode is gone.
+    pub fn set_limits(&mut self, node: &str, limits: Option<BTreeMap<String, i64>>) {
+        match limits.filter(|l| !l.is_empty()) {
+            Some(limits) => self.limits.insert(node.to_owned(), limits),
+            None => self.limits.remove(node),
+        };
+    }
+
+    /// How many volumes of each driver a node can have, where that is bounded.
+    pub(crate) fn limits(&self, node: &str) -> Option<&BTreeMap<String, i64>> {
+        self.limits.get(node)
+    }
+
+    /// The CSI volumes of a pod; one that is yet to be made counts under its claim's name.
+    pub(crate) fn handles(&self, shape: &Shape) -> BTreeSet<Handle> {
+        let keys = shape.claims.iter().map(|name| ObjectKey::new(&shape.claims_namespace, name));
+        let handle = |key: ObjectKey| -> Option<Handle> {
+            let claim = self.claims.get(&key)?;
+            match claim.volume.as_deref() {
+                Some(volume) => self.volumes.get(volume)?.csi.clone(),
+                None => Some((self.class_of(claim)?.provisioner.clone()?, key.to_string())),
+            }
+        };
+        keys.filter_map(handle).collect()
     }
 
     /// The claim of this name.

@@ -4,9 +4,16 @@
 use std::{collections::HashSet, fmt::Debug, hash::Hash, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::api::{
-    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim},
-    storage::v1::StorageClass as WireClass,
+use k8s_openapi::{
+    api::{
+        apps::v1::{ReplicaSet, StatefulSet},
+        core::v1::{
+            Namespace, Node, PersistentVolume, PersistentVolumeClaim, ReplicationController, Service,
+        },
+        policy::v1::PodDisruptionBudget,
+        storage::v1::{CSINode, StorageClass as WireClass},
+    },
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -16,15 +23,17 @@ use meta::ObjectKey;
 use serde::de::DeserializeOwned;
 
 use crate::{
+    budgets::Budget,
     core::Change,
     node::NodeInfo,
     pod::PodInfo,
     volumes::{Claim, StorageClass, Volume},
     wire::SlimPod,
+    workloads::Workload,
 };
 
 /// Kinds that [`all`] watches; each says [`Signal::Synced`] once.
-pub(crate) const KINDS: usize = 6;
+pub(crate) const KINDS: usize = 12;
 
 /// What a watch says.
 #[derive(Debug)]
@@ -37,11 +46,16 @@ pub(crate) enum Signal {
 
 /// Everything the scheduler looks at. Never ends; broken watches are resumed with backoff.
 pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> {
-    let key = |object: &PersistentVolumeClaim| ObjectKey {
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-    };
-    stream::select_all([
+    stream::select_all(placing(client).into_iter().chain(spreading(client)))
+}
+
+fn key<K: ResourceExt>(object: &K) -> ObjectKey {
+    ObjectKey { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+}
+
+/// Kinds that say where pods can go.
+fn placing(client: &Client) -> [stream::BoxStream<'static, Signal>; 8] {
+    [
         follow(
             Api::<SlimPod>::all(client.clone()),
             |pod| Arc::from(pod.uid().unwrap_or_default()),
@@ -56,7 +70,7 @@ pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> 
         ),
         follow(
             Api::<PersistentVolumeClaim>::all(client.clone()),
-            key,
+            key::<PersistentVolumeClaim>,
             |claim| Change::Claim(Box::new(Claim::read(&claim))),
             Change::ClaimGone,
         ),
@@ -80,7 +94,69 @@ pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> 
             },
             Change::NamespaceGone,
         ),
-    ])
+        follow(
+            Api::<PodDisruptionBudget>::all(client.clone()),
+            key::<PodDisruptionBudget>,
+            |budget| Change::Budget(Box::new(Budget::read(&budget))),
+            Change::BudgetGone,
+        ),
+        follow(
+            Api::<CSINode>::all(client.clone()),
+            ResourceExt::name_any,
+            |node| {
+                let drivers = node.spec.drivers.iter();
+                let limits = drivers.filter_map(|driver| {
+                    let count = driver.allocatable.as_ref()?.count?;
+                    Some((driver.name.clone(), i64::from(count)))
+                });
+                Change::Limits(node.name_any(), Some(limits.collect()))
+            },
+            |name| Change::Limits(name, None),
+        ),
+    ]
+}
+
+/// Kinds that say which pods belong together.
+fn spreading(client: &Client) -> [stream::BoxStream<'static, Signal>; 4] {
+    [
+        follow(
+            Api::<Service>::all(client.clone()),
+            key::<Service>,
+            |service| {
+                let selector = service.spec.as_ref().and_then(|s| s.selector.clone());
+                Change::Service(key(&service), selector)
+            },
+            |key| Change::Service(key, None),
+        ),
+        follow(
+            Api::<ReplicationController>::all(client.clone()),
+            key::<ReplicationController>,
+            |controller| {
+                let labels = controller.spec.as_ref().and_then(|s| s.selector.clone());
+                let selector = LabelSelector { match_labels: labels, match_expressions: None };
+                Change::Workload(Workload::ReplicationController, key(&controller), Some(selector))
+            },
+            |key| Change::Workload(Workload::ReplicationController, key, None),
+        ),
+        follow(
+            Api::<ReplicaSet>::all(client.clone()),
+            key::<ReplicaSet>,
+            |set| {
+                let selector = set.spec.as_ref().map(|s| s.selector.clone());
+                Change::Workload(Workload::ReplicaSet, key(&set), selector)
+            },
+            |key| Change::Workload(Workload::ReplicaSet, key, None),
+        ),
+        follow(
+            Api::<StatefulSet>::all(client.clone()),
+            key::<StatefulSet>,
+            |set| {
+                let selector = set.spec.as_ref().map(|s| s.selector.clone());
+                Change::Workload(Workload::StatefulSet, key(&set), selector)
+            },
+            |key| Change::Workload(Workload::StatefulSet, key, None),
+        ),
+    ]
 }
 
 fn follow<K, Key>(

@@ -12,7 +12,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{
         api::resource::Quantity,
-        apis::meta::v1::{ObjectMeta, Time},
+        apis::meta::v1::{ObjectMeta, OwnerReference, Time},
     },
 };
 use kube::Resource;
@@ -58,6 +58,7 @@ impl<'de> Deserialize<'de> for SlimPod {
             deletion_timestamp: metadata.deletion_timestamp,
             labels: metadata.labels,
             annotations: metadata.annotations,
+            owner_references: metadata.owner_references,
             ..ObjectMeta::default()
         };
         Ok(Self(Pod { metadata, spec: spec.map(SlimSpec::whole), status: status.map(SlimStatus::whole) }))
@@ -84,6 +85,7 @@ struct SlimMeta {
     labels: Option<BTreeMap<String, String>>,
     /// Bookmarks that end the initial list carry an annotation.
     annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +103,7 @@ struct SlimSpec {
     scheduling_gates: Option<Vec<PodSchedulingGate>>,
     scheduler_name: Option<String>,
     priority: Option<i32>,
+    preemption_policy: Option<String>,
     overhead: Option<BTreeMap<String, Quantity>>,
     resources: Option<ResourceRequirements>,
     resource_claims: Option<Vec<PodResourceClaim>>,
@@ -121,6 +124,7 @@ impl SlimSpec {
             scheduling_gates: self.scheduling_gates,
             scheduler_name: self.scheduler_name,
             priority: self.priority,
+            preemption_policy: self.preemption_policy,
             overhead: self.overhead,
             resources: self.resources,
             resource_claims: self.resource_claims,
@@ -178,6 +182,8 @@ impl SlimVolume {
 #[serde(rename_all = "camelCase")]
 struct SlimStatus {
     phase: Option<String>,
+    start_time: Option<Time>,
+    nominated_node_name: Option<String>,
     conditions: Option<Vec<PodCondition>>,
     container_statuses: Option<Vec<SlimContainerStatus>>,
     init_container_statuses: Option<Vec<SlimContainerStatus>>,
@@ -189,6 +195,8 @@ impl SlimStatus {
             |list: Vec<SlimContainerStatus>| list.into_iter().map(SlimContainerStatus::whole).collect();
         PodStatus {
             phase: self.phase,
+            start_time: self.start_time,
+            nominated_node_name: self.nominated_node_name,
             conditions: self.conditions,
             container_statuses: self.container_statuses.map(statuses),
             init_container_statuses: self.init_container_statuses.map(statuses),
@@ -231,9 +239,10 @@ mod tests {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": "p", "namespace": "ns", "uid": "u", "resourceVersion": "7", "labels": {"a": "b"},
                 "creationTimestamp": "2026-01-02T03:04:05Z", "deletionTimestamp": "2026-01-02T03:04:06Z",
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "o", "controller": true}],
                 "annotations": {"k": "v"}, "managedFields": [{"manager": "m", "fieldsV1": {"f:spec": {}}}]},
             "spec": {
-                "nodeName": "n", "schedulerName": "s", "priority": 5, "nodeSelector": {"x": "y"},
+                "nodeName": "n", "schedulerName": "s", "priority": 5, "preemptionPolicy": "Never", "nodeSelector": {"x": "y"},
                 "overhead": {"cpu": "1m"}, "resources": {"requests": {"memory": "1Gi"}},
                 "schedulingGates": [{"name": "g"}], "tolerations": [{"operator": "Exists"}],
                 "resourceClaims": [{"name": "r"}],
@@ -247,8 +256,9 @@ mod tests {
                 "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "t", "ephemeral": {}},
                     {"name": "z", "emptyDir": {}}]
             },
-            "status": {"phase": "Running", "podIP": "1.2.3.4",
-                "conditions": [{"type": "PodScheduled", "status": "True", "reason": "r", "message": "m"}],
+            "status": {"phase": "Running", "podIP": "1.2.3.4", "startTime": "2026-01-02T03:04:06Z",
+                "nominatedNodeName": "m", "conditions": [{"type": "DisruptionTarget", "status": "True",
+                    "reason": "PreemptionByScheduler"}, {"type": "PodScheduled", "status": "True", "reason": "r", "message": "m"}],
                 "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
                     "allocatedResources": {"cpu": "4"}}]}
         });

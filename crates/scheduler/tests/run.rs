@@ -109,7 +109,7 @@ async fn says_why_a_pod_fits_nowhere() {
     let objects = vec![("/api/v1/nodes", vec![node("n", "1")]), ("/api/v1/pods", vec![pod("a", "2")])];
     let got = writes(objects, &[], 2).await;
     let [(patch_path, patch), (_, event)] = got.as_slice() else { panic!("{got:?}") };
-    let message = "0/1 nodes are available: 1 Insufficient cpu.";
+    let message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     assert_eq!(patch_path, "PATCH /api/v1/namespaces/ns/pods/a/status");
     assert_eq!(patch["metadata"]["uid"], "uid-a");
     assert_eq!(

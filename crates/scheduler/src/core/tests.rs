@@ -10,7 +10,7 @@ use crate::{
 const S: Duration = Duration::from_secs(1);
 
 fn core() -> Core {
-    Core::new("default-scheduler", Profile::new(7))
+    Core::new(vec![Profile::new(7)])
 }
 
 fn node(name: &str, cpu: &str, labels: Value, taints: Value) -> NodeInfo {
@@ -40,6 +40,10 @@ fn step(core: &mut Core, now: Duration) -> String {
         Some(Step::WriteVolumes { pod, node, bindings }) => {
             format!("volumes {} {node} {}", pod.uid, bindings.provision.len() + bindings.reserve.len())
         }
+        Some(Step::Preempt { pod, room, .. }) => {
+            let victims: Vec<&str> = room.victims.iter().map(|v| &*v.uid).collect();
+            format!("preempt {} {} {}", pod.uid, room.node, victims.join(","))
+        }
         Some(Step::Tell { pod, why, remind }) => format!("tell {} {why} {remind}", pod.uid),
     }
 }
@@ -51,13 +55,19 @@ fn decided_pods_hold_their_room_until_given_up() {
     add(&mut core, S, &pod("a", "1"));
     add(&mut core, S, &pod("b", "1"));
     assert_eq!(step(&mut core, S), "bind a n");
-    assert_eq!(step(&mut core, S), "tell b 0/1 nodes are available: 1 Insufficient cpu. true");
+    assert_eq!(
+        step(&mut core, S),
+        "tell b 0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod. true"
+    );
     assert_eq!(step(&mut core, S), "-");
     // The binding failed: both are worth a try once their backoff is over.
     core.bound(S, "a", false);
     assert_eq!((step(&mut core, S), core.next_at()), ("-".into(), Some(S * 2)));
     assert_eq!(step(&mut core, S * 2), "bind a n");
-    assert_eq!(step(&mut core, S * 2), "tell b 0/1 nodes are available: 1 Insufficient cpu. false");
+    assert_eq!(
+        step(&mut core, S * 2),
+        "tell b 0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod. false"
+    );
     // Bound, seen, and gone: the room is free again.
     core.bound(S * 2, "a", true);
     let mut seen = pod("a", "1");
@@ -66,6 +76,72 @@ fn decided_pods_hold_their_room_until_given_up() {
     assert_eq!(core.snapshot().pods(), 1);
     core.apply(S * 9, Change::PodGone("a".into()));
     assert_eq!(step(&mut core, S * 9), "bind b n");
+}
+
+#[test]
+fn room_is_made_and_waited_for() {
+    let mut core = core();
+    add_node(&mut core, "n", "1");
+    let mut low = pod("low", "1");
+    low.node_name = Some("n".into());
+    add(&mut core, S, &low);
+    let mut vip = pod("vip", "1");
+    vip.priority = 10;
+    add(&mut core, S, &vip);
+    assert_eq!(step(&mut core, S), "preempt vip n low");
+    core.evicted(S, "vip", true);
+    // Its own version from before says nothing; a pod of lower priority does not slip in.
+    add(&mut core, S, &vip);
+    assert_eq!(step(&mut core, S), "-");
+    vip.nominated = Some("n".into());
+    add(&mut core, S * 2, &vip);
+    (low.deleting, low.preempted) = (true, true);
+    add(&mut core, S * 2, &low);
+    assert_eq!(step(&mut core, S * 2), "-");
+    add(&mut core, S * 3, &pod("other", "1"));
+    core.apply(S * 4, Change::PodGone("low".into()));
+    assert_eq!(step(&mut core, S * 4), "bind vip n");
+    assert!(step(&mut core, S * 4).starts_with("tell other 0/1 nodes are available: 1 Insufficient cpu."));
+    assert!(core.snapshot().nominees().is_empty());
+}
+
+#[test]
+fn a_failed_eviction_is_tried_again() {
+    let mut core = core();
+    add_node(&mut core, "n", "1");
+    let mut low = pod("low", "1");
+    low.node_name = Some("n".into());
+    add(&mut core, S, &low);
+    let mut vip = pod("vip", "1");
+    vip.priority = 10;
+    add(&mut core, S, &vip);
+    assert_eq!(step(&mut core, S), "preempt vip n low");
+    core.evicted(S, "vip", false);
+    assert_eq!((step(&mut core, S), core.snapshot().nominees().is_empty()), ("-".into(), true));
+    assert_eq!(step(&mut core, S * 2), "preempt vip n low");
+    // The pod goes away meanwhile: so does its nomination.
+    core.apply(S * 2, Change::PodGone("vip".into()));
+    core.evicted(S * 2, "vip", true);
+    assert!(core.snapshot().nominees().is_empty());
+    assert_eq!(step(&mut core, S * 60), "-");
+}
+
+#[test]
+fn only_events_that_could_help_a_pod_wake_it() {
+    let mut core = core();
+    add_node(&mut core, "n", "1");
+    add(&mut core, S, &pod("big", "4"));
+    assert!(step(&mut core, S).starts_with("tell big"));
+    // A node that is too small as well, and a pod that frees too little.
+    add_node(&mut core, "small", "2");
+    let mut some = pod("some", "1");
+    some.node_name = Some("n".into());
+    add(&mut core, S * 9, &some);
+    core.apply(S * 9, Change::PodGone("some".into()));
+    assert_eq!((step(&mut core, S * 9), core.queue().lengths()), ("-".into(), [0, 0, 1]));
+    add_node(&mut core, "large", "4");
+    core.apply(S * 9, Change::Node(Box::new(node("large", "4", json!({}), json!([])))));
+    assert_eq!(step(&mut core, S * 9), "bind big large");
 }
 
 #[test]
@@ -127,7 +203,7 @@ fn claims_are_bound_before_the_pod() {
     add(&mut core, S, &user);
     assert_eq!(
         step(&mut core, S),
-        "tell a 0/1 nodes are available: persistentvolumeclaim \"c\" not found. true"
+        "tell a 0/1 nodes are available: persistentvolumeclaim \"c\" not found. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling. true"
     );
     core.apply(S * 5, claim(json!({})));
     assert!(step(&mut core, S * 5).contains("unbound immediate"));
@@ -135,7 +211,7 @@ fn claims_are_bound_before_the_pod() {
     assert_eq!(step(&mut core, S * 9), "volumes a n 1");
     core.volumes_written(S * 9, "a", true);
     core.apply(S * 9, claim(selected.clone()));
-    assert_eq!((step(&mut core, S * 9), core.next_at()), ("-".into(), Some(S * 9 + VOLUMES_WAIT_MAX)));
+    assert_eq!((step(&mut core, S * 9), core.next_at()), ("-".into(), Some(S * 9 + (S * 600))));
     // Declined by the provisioner: placed anew after the backoff.
     core.apply(S * 10, claim(json!({})));
     assert_eq!(step(&mut core, S * 30), "volumes a n 1");
@@ -143,7 +219,7 @@ fn claims_are_bound_before_the_pod() {
     core.apply(S * 30, claim(selected));
     // Never provisioned: given up after ten minutes.
     assert_eq!(step(&mut core, S * 31), "-");
-    let late = S * 30 + VOLUMES_WAIT_MAX;
+    let late = S * 30 + (S * 600);
     assert_eq!(step(&mut core, late), "-");
     assert_eq!(step(&mut core, late + S * 10), "volumes a n 1");
     core.volumes_written(late + S * 10, "a", true);

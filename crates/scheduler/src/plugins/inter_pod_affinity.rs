@@ -2,7 +2,7 @@
 //! do not want this one.
 
 use crate::{
-    plugins::{Cycle, Filter, Normalize, Reach, Reasons, Score, Wake},
+    plugins::{Cycle, Filter, Normalize, Reach, Refused, Score, Wake},
     snapshot::Slot,
 };
 
@@ -16,25 +16,19 @@ pub(crate) const FILTER: Filter = Filter {
 pub(crate) const SCORE: Score =
     Score { name: "InterPodAffinity", weight: 2, reach: Reach::Cluster, normalize: Normalize::Range, score };
 
-fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
-    let (Some(neighbours), Some(node)) = (&cycle.neighbours, cycle.snapshot.node(slot)) else {
-        return Ok(());
-    };
-    let reason = if !neighbours.wanted_at(&node.labels) {
-        "node(s) didn't match pod affinity rules"
-    } else if neighbours.shunned_at(&node.labels) {
-        "node(s) didn't match pod anti-affinity rules"
-    } else if neighbours.shunning_at(&node.labels) {
-        "node(s) didn't satisfy existing pods anti-affinity rules"
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Refused> {
+    let Some(neighbours) = cycle.neighbours else { return Ok(()) };
+    if !neighbours.wanted_at(slot) {
+        Err(Refused::for_good("node(s) didn't match pod affinity rules"))
+    } else if neighbours.shunned_at(slot) {
+        Err(Refused::for_now("node(s) didn't match pod anti-affinity rules"))
+    } else if neighbours.shunning_at(slot) {
+        Err(Refused::for_now("node(s) didn't satisfy existing pods anti-affinity rules"))
     } else {
-        return Ok(());
-    };
-    Err(vec![reason.into()])
+        Ok(())
+    }
 }
 
 fn score(cycle: &Cycle<'_>, slot: Slot) -> i64 {
-    match (&cycle.neighbours, cycle.snapshot.node(slot)) {
-        (Some(neighbours), Some(node)) => neighbours.drawn_at(&node.labels),
-        (None, _) | (_, None) => 0,
-    }
+    cycle.neighbours.map_or(0, |neighbours| neighbours.drawn_at(slot))
 }

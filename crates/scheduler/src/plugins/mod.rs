@@ -5,8 +5,10 @@ use std::{borrow::Cow, fmt, ops::BitOr};
 
 use crate::{
     neighbours::Neighbours,
-    pod::{PodInfo, Shape},
-    snapshot::{Slot, Snapshot},
+    pod::{HostPort, PodInfo, Shape},
+    profile::{Args, Profile},
+    snapshot::{Slot, Snapshot, Used},
+    trial::Trial,
     volumes::ClaimPlan,
 };
 
@@ -18,9 +20,12 @@ mod node_name;
 mod node_ports;
 mod node_resources_fit;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 pub(crate) mod taint_toleration;
 mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 /// Filters in upstream's order; the first that refuses a node speaks for it.
 pub(crate) const FILTERS: &[Filter] = &[
@@ -30,7 +35,10 @@ pub(crate) const FILTERS: &[Filter] = &[
     node_affinity::FILTER,
     node_ports::FILTER,
     node_resources_fit::FILTER,
+    volume_restrictions::FILTER,
+    node_volume_limits::FILTER,
     volume_binding::FILTER,
+    volume_zone::FILTER,
     pod_topology_spread::FILTER,
     inter_pod_affinity::FILTER,
 ];
@@ -55,6 +63,28 @@ pub type Reason = Cow<'static, str>;
 /// All that one filter holds against one node; not empty.
 pub type Reasons = Vec<Reason>;
 
+/// What one filter holds against one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub reasons: Reasons,
+    /// Whether it could be otherwise with fewer pods (upstream `Unschedulable` rather than
+    /// `UnschedulableAndUnresolvable`).
+    pub curable: bool,
+}
+
+impl Refused {
+    /// Fewer pods could help.
+    pub(crate) fn for_now(reason: impl Into<Reason>) -> Self {
+        Self { reasons: vec![reason.into()], curable: true }
+    }
+
+    /// Pods have nothing to do with it.
+    pub(crate) fn for_good(reason: impl Into<Reason>) -> Self {
+        Self { reasons: vec![reason.into()], curable: false }
+    }
+}
+
 /// What a plugin sees: one pod and the cluster as it stands.
 #[derive(Debug)]
 pub struct Cycle<'a> {
@@ -64,15 +94,25 @@ pub struct Cycle<'a> {
     pub node_name: Option<&'a str>,
     /// The cluster.
     pub snapshot: &'a Snapshot,
+    /// What plugins were told.
+    pub args: &'a Args,
     /// The pod's claims.
     pub claims: ClaimPlan,
     /// Placed pods, when they matter to this one.
-    pub neighbours: Option<Neighbours<'a>>,
+    pub neighbours: Option<&'a Neighbours>,
+    /// One node as it would be, instead of as it is.
+    pub(crate) trial: Option<&'a Trial>,
 }
 
 impl<'a> Cycle<'a> {
-    /// Does what is the same for every node, or says why no node can do.
-    pub fn start(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Result<Self, Refusal> {
+    /// Does what is the same for every node, or says why no node can do. `neighbours` are those of
+    /// [`Neighbours::of`] for the same pod and snapshot.
+    pub fn start(
+        pod: &'a PodInfo,
+        snapshot: &'a Snapshot,
+        profile: &'a Profile,
+        neighbours: Option<&'a Neighbours>,
+    ) -> Result<Self, Refusal> {
         let shape = &*pod.shape;
         if !shape.unsupported.is_empty() {
             let fields = shape.unsupported.join(" and ");
@@ -83,8 +123,44 @@ impl<'a> Cycle<'a> {
             .volumes
             .plan(shape)
             .map_err(|reason| Refusal { reason, wake: volume_binding::FILTER.wake })?;
-        let neighbours = Neighbours::of(pod, snapshot);
-        Ok(Self { shape, node_name: pod.node_name.as_deref(), snapshot, claims, neighbours })
+        let node_name = pod.node_name.as_deref();
+        Ok(Self { shape, node_name, snapshot, args: &profile.args, claims, neighbours, trial: None })
+    }
+
+    /// The same with a node as it would be.
+    pub(crate) fn trying<'b>(&'b self, trial: &'b Trial, neighbours: Option<&'b Neighbours>) -> Cycle<'b> {
+        let Self { shape, node_name, snapshot, args, claims, neighbours: _, trial: _ } = self;
+        let (shape, node_name, snapshot, args) = (*shape, *node_name, *snapshot, *args);
+        Cycle { shape, node_name, snapshot, args, claims: claims.clone(), neighbours, trial: Some(trial) }
+    }
+
+    fn tried(&self, slot: Slot) -> Option<&'a Trial> {
+        self.trial.filter(|trial| trial.slot == slot)
+    }
+
+    /// What the node's pods use.
+    pub(crate) fn used(&self, slot: Slot) -> Used {
+        self.tried(slot).map_or_else(|| self.snapshot.used(slot), |trial| trial.used)
+    }
+
+    /// What the node's pods use of an extended resource.
+    pub(crate) fn used_extended(&self, slot: Slot, resource: &str) -> i64 {
+        match self.tried(slot) {
+            Some(trial) => trial.extended.get(resource).copied().unwrap_or_default(),
+            None => self.snapshot.used_extended(slot, resource),
+        }
+    }
+
+    /// Host ports in use on the node.
+    pub(crate) fn ports(&self, slot: Slot) -> &'a [HostPort] {
+        self.tried(slot).map_or_else(|| self.snapshot.ports(slot), |trial| &trial.ports)
+    }
+
+    /// What the node's pods are.
+    pub(crate) fn shapes_at(&self, slot: Slot) -> impl Iterator<Item = &'a Shape> {
+        let trial = self.tried(slot).map(|trial| trial.shapes.iter().map(|s| &**s));
+        let real = trial.is_none().then(|| self.snapshot.tenants_at(slot).iter().map(|t| &*t.shape));
+        trial.into_iter().flatten().chain(real.into_iter().flatten())
     }
 }
 
@@ -133,7 +209,7 @@ pub struct Filter {
     /// Events that could change a refusal.
     pub wake: Wake,
     /// The answer for one node.
-    pub check: fn(&Cycle<'_>, Slot) -> Result<(), Reasons>,
+    pub check: fn(&Cycle<'_>, Slot) -> Result<(), Refused>,
 }
 
 /// Prefers nodes.

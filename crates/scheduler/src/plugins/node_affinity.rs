@@ -3,7 +3,7 @@
 
 use crate::{
     node::NodeInfo,
-    plugins::{Cycle, Filter, Normalize, Reach, Reasons, Score, Wake},
+    plugins::{Cycle, Filter, Normalize, Reach, Refused, Score, Wake},
     pod::Shape,
     snapshot::Slot,
 };
@@ -18,11 +18,17 @@ pub(crate) const FILTER: Filter = Filter {
 pub(crate) const SCORE: Score =
     Score { name: "NodeAffinity", weight: 2, reach: Reach::Nodes, normalize: Normalize::Proportional, score };
 
-fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
-    if cycle.snapshot.node(slot).is_some_and(|node| admits(cycle.shape, node)) {
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Refused> {
+    let Some(node) = cycle.snapshot.node(slot) else { return Err(Refused::for_good("node(s) are gone")) };
+    if let Some(added) = cycle.args.added_affinity.as_ref().and_then(|a| a.required.as_ref())
+        && !added.matches(&node.name, &node.labels)
+    {
+        return Err(Refused::for_good("node(s) didn't match scheduler-enforced node affinity"));
+    }
+    if admits(cycle.shape, node) {
         Ok(())
     } else {
-        Err(vec!["node(s) didn't match Pod's node affinity/selector".into()])
+        Err(Refused::for_good("node(s) didn't match Pod's node affinity/selector"))
     }
 }
 
@@ -34,6 +40,8 @@ pub(crate) fn admits(shape: &Shape, node: &NodeInfo) -> bool {
 
 fn score(cycle: &Cycle<'_>, slot: Slot) -> i64 {
     let Some(node) = cycle.snapshot.node(slot) else { return 0 };
-    let matching = cycle.shape.preferred_nodes.iter().filter(|(_, t)| t.matches(&node.name, &node.labels));
+    let added = cycle.args.added_affinity.as_ref().map(|a| a.preferred.as_slice()).unwrap_or_default();
+    let matching =
+        cycle.shape.preferred_nodes.iter().chain(added).filter(|(_, t)| t.matches(&node.name, &node.labels));
     matching.map(|(weight, _)| weight).sum()
 }

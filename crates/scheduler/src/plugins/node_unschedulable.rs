@@ -1,7 +1,7 @@
 //! NodeUnschedulable: a cordoned node takes only pods that tolerate being there.
 
 use crate::{
-    plugins::{Cycle, Filter, Reach, Reasons, Wake},
+    plugins::{Cycle, Filter, Reach, Refused, Wake},
     snapshot::Slot,
     taint::{Effect, Taint},
 };
@@ -13,7 +13,7 @@ pub(crate) const FILTER: Filter = Filter {
     check,
 };
 
-fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Refused> {
     if !cycle.snapshot.node(slot).is_some_and(|n| n.unschedulable) {
         return Ok(());
     }
@@ -25,5 +25,5 @@ fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
     if cycle.shape.tolerations.iter().any(|t| t.tolerates(&cordon)) {
         return Ok(());
     }
-    Err(vec!["node(s) were unschedulable".into()])
+    Err(Refused::for_good("node(s) were unschedulable"))
 }

@@ -1,9 +1,9 @@
-//! PodTopologySpread: pods of a kind evenly over domains. Upstream's default constraints for pods
-//! without any (hostname and zone) are not applied: `LeastAllocated` spreads those.
+//! PodTopologySpread: pods of a kind evenly over domains. Pods without constraints that belong to a
+//! Service or a workload get the profile's default ones.
 
 use crate::{
     neighbours::Uneven,
-    plugins::{Cycle, Filter, Normalize, Reach, Reasons, Score, Wake},
+    plugins::{Cycle, Filter, Normalize, Reach, Refused, Score, Wake},
     snapshot::Slot,
 };
 
@@ -21,24 +21,18 @@ pub(crate) const FILTER: Filter = Filter {
 pub(crate) const SCORE: Score =
     Score { name: "PodTopologySpread", weight: 2, reach: Reach::Cluster, normalize: Normalize::Crowd, score };
 
-fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
-    let (Some(neighbours), Some(node)) = (&cycle.neighbours, cycle.snapshot.node(slot)) else {
-        return Ok(());
-    };
-    let reason = match neighbours.even_at(&node.labels) {
-        Ok(()) => return Ok(()),
-        Err(Uneven::Skewed) => "node(s) didn't match pod topology spread constraints",
-        Err(Uneven::Unlabelled) => {
-            "node(s) didn't match pod topology spread constraints (missing required label)"
-        }
-    };
-    Err(vec![reason.into()])
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Refused> {
+    let Some(neighbours) = cycle.neighbours else { return Ok(()) };
+    match neighbours.even_at(slot) {
+        Ok(()) => Ok(()),
+        Err(Uneven::Skewed) => Err(Refused::for_now("node(s) didn't match pod topology spread constraints")),
+        Err(Uneven::Unlabelled) => Err(Refused::for_good(
+            "node(s) didn't match pod topology spread constraints (missing required label)",
+        )),
+    }
 }
 
 /// Negative where a label is missing: such a node is the last to be taken.
 fn score(cycle: &Cycle<'_>, slot: Slot) -> i64 {
-    match (&cycle.neighbours, cycle.snapshot.node(slot)) {
-        (Some(neighbours), Some(node)) => neighbours.crowd_at(&node.labels).unwrap_or(-1),
-        (None, _) | (_, None) => 0,
-    }
+    cycle.neighbours.map_or(0, |neighbours| neighbours.crowd_at(slot).unwrap_or(-1))
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     node::NodeInfo,
-    plugins::{Cycle, Filter, Normalize, Reach, Reasons, Score, Wake},
+    plugins::{Cycle, Filter, Normalize, Reach, Refused, Score, Wake},
     pod::Shape,
     snapshot::Slot,
     taint::{Effect, Taint},
@@ -33,12 +33,10 @@ fn tolerated(cycle: &Cycle<'_>, taint: &Taint) -> bool {
     cycle.shape.tolerations.iter().any(|t| t.tolerates(taint))
 }
 
-fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Refused> {
     match taints(cycle, slot).iter().find(|t| t.repels() && !tolerated(cycle, t)) {
         None => Ok(()),
-        Some(Taint { key, value, effect: _ }) => {
-            Err(vec![format!("node(s) had untolerated taint {{{key}: {value}}}").into()])
-        }
+        Some(_) => Err(Refused::for_good("node(s) had untolerated taint(s)")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! VolumeBinding: the pod's volumes must be reachable from the node, or be made there.
 
 use crate::{
-    plugins::{Cycle, Filter, Reach, Reasons, Wake},
+    plugins::{Cycle, Filter, Reach, Refused, Wake},
     snapshot::Slot,
 };
 
@@ -12,10 +12,15 @@ pub(crate) const FILTER: Filter = Filter {
     check,
 };
 
-fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Reasons> {
+fn check(cycle: &Cycle<'_>, slot: Slot) -> Result<(), Refused> {
     if cycle.shape.claims.is_empty() {
         return Ok(());
     }
-    let Some(node) = cycle.snapshot.node(slot) else { return Err(vec!["node(s) are gone".into()]) };
-    cycle.snapshot.volumes.fit(&cycle.claims, &node.name, &node.labels).map(|_| ())
+    let Some(node) = cycle.snapshot.node(slot) else { return Err(Refused::for_good("node(s) are gone")) };
+    cycle
+        .snapshot
+        .volumes
+        .fit(&cycle.claims, &node.name, &node.labels)
+        .map(|_| ())
+        .map_err(|reasons| Refused { reasons, curable: false })
 }
