@@ -43,6 +43,8 @@ pub(crate) async fn down(options: DownOptions) -> Result<(), Failure> {
         // Containers can outlive a containerd that was killed, so that one is started to end them.
         ran |= private.origin() == Origin::Adopted;
         private.stop(GRACE).await.map_err(|error| Failure::of("stop pods", error))?;
+        let host = node::host::System::new(data.node(), data.volumes());
+        host.unmount().await.map_err(|error| Failure::of("unmount pods' volumes", error))?;
         network::remove().await.map_err(|error| Failure::of("remove network rules", error))?;
         if ran {
             term::line("pods and containerd stopped");

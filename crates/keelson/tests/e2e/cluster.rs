@@ -125,6 +125,13 @@ impl Cluster {
         process.wait().unwrap().code().unwrap_or(-1)
     }
 
+    /// `keelson down`, which must succeed.
+    pub(crate) fn down(&self) {
+        let mut command = self.command(env!("CARGO_BIN_EXE_keelson"));
+        let output = command.args(["down", "--data-dir"]).arg(self.data_dir()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Runs kubectl and returns what it printed, whether or not it succeeded.
     pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
         let mut command = self.command("kubectl");

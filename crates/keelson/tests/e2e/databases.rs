@@ -187,6 +187,10 @@ fn a_redis_asks_for_its_password_and_keeps_its_data() {
         gone(&cluster, kind, "sessions");
     }
     assert_eq!(cluster.kubectl(&["get", "pvc", "-o", "name"]).lines().count(), 1, "the policy is Retain");
+    cluster.down();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let left = mounts.lines().filter(|line| line.contains(cluster.data_dir().to_str().unwrap()));
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<&str>::new(), "nothing stays mounted");
 }
 
 #[test]

@@ -26,19 +26,31 @@ pub(super) fn bind(from: &Path, at: &Path) -> Result<()> {
 
 /// Whether something is mounted exactly there.
 pub(super) fn is_mount_point(path: &Path) -> Result<bool> {
-    Ok(mount_points()?.iter().any(|mounted| mounted == path))
+    let Some(path) = as_mounted(path)? else { return Ok(false) };
+    Ok(mount_points()?.contains(&path))
 }
 
 /// Unmounts everything at or below `dir`, the deepest first, and says whether nothing is left: only
 /// then is it safe to remove the directory.
 pub(super) fn unmount_below(dir: &Path) -> Result<()> {
-    for mounted in mount_points()?.into_iter().rev().filter(|mounted| mounted.starts_with(dir)) {
+    let Some(dir) = as_mounted(dir)? else { return Ok(()) };
+    for mounted in mount_points()?.into_iter().rev().filter(|mounted| mounted.starts_with(&dir)) {
         rustix::mount::unmount(&mounted, UnmountFlags::DETACH)
             .map_err(|error| HostError::io("unmount", &mounted, error))?;
     }
-    match mount_points()?.into_iter().find(|mounted| mounted.starts_with(dir)) {
+    match mount_points()?.into_iter().find(|mounted| mounted.starts_with(&dir)) {
         Some(left) => Err(HostError::Refused(format!("{} is still mounted", left.display()))),
         None => Ok(()),
+    }
+}
+
+/// The path as the kernel lists it, without symbolic links: the data directory may be reached by one. None
+/// where nothing is, so that nothing can be mounted there.
+fn as_mounted(path: &Path) -> Result<Option<PathBuf>> {
+    match path.canonicalize() {
+        Ok(path) => Ok(Some(path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(HostError::io("resolve", path, error)),
     }
 }
 
@@ -83,6 +95,31 @@ mod tests {
     fn blanks_in_paths() {
         assert_eq!(unescape(b"/a\\040b/c\\134d"), Path::new("/a b/c\\d"));
         assert_eq!(unescape(b"/plain").as_os_str().as_bytes(), b"/plain");
+    }
+
+    #[test]
+    fn what_is_mounted_is_found_through_a_symbolic_link() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let [real, link, volume] = ["real", "link", "volume"].map(|name| root.path().join(name));
+        for dir in [real.join("pin"), volume.clone()] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        fs::write(volume.join("precious"), "data").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        if let Err(error) = bind(&volume, &link.join("pin")) {
+            eprintln!("skipped: this machine does not let root mount: {error}");
+            return;
+        }
+        assert!(is_mount_point(&link.join("pin")).unwrap());
+        unmount_below(&link).unwrap();
+        assert!(!is_mount_point(&link.join("pin")).unwrap());
+        assert_eq!(fs::read_dir(link.join("pin")).unwrap().count(), 0);
+        assert_eq!(fs::read(volume.join("precious")).unwrap(), b"data");
+        unmount_below(&root.path().join("nowhere")).unwrap();
     }
 
     #[test]

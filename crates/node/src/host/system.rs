@@ -34,6 +34,13 @@ impl System {
         Self { root: root.into(), local_root: local_root.into() }
     }
 
+    /// Unmounts what volumes of pods have mounted, once their containers have ended: files in memory are gone
+    /// then, as after a restart of the machine; everything on disk stays.
+    pub async fn unmount(&self) -> Result<()> {
+        let pods = self.root.join("pods");
+        blocking(move || mounts::unmount_below(&pods)).await
+    }
+
     fn pod_dir(&self, uid: &str) -> Result<PathBuf> {
         // The uid comes from the API server; it becomes a path all the same.
         if uid.is_empty() || uid.contains('/') || uid.starts_with('.') {

@@ -14,7 +14,9 @@ pub(super) async fn remove(settings: &Settings, programs: &Programs) -> Result<(
     let mounts = tokio::fs::read_to_string("/proc/self/mounts")
         .await
         .map_err(|error| failed(format!("cannot read /proc/self/mounts: {error}")))?;
-    for mount in below(&mounts, &settings.directory.to_string_lossy()) {
+    // The kernel lists paths without symbolic links.
+    let directory = settings.directory.canonicalize().unwrap_or_else(|_gone| settings.directory.clone());
+    for mount in below(&mounts, &directory.to_string_lossy()) {
         unmount(&mount, UnmountFlags::DETACH)
             .map_err(|error| failed(format!("cannot unmount {}: {error}", mount.display())))?;
     }
