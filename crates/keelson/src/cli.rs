@@ -32,6 +32,8 @@ pub(crate) enum Command {
     /// Work with container images on this node
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Receive inventories from ObsykAgents: the platform's side, for tests and at home
+    ObsykPlatform(ObsykPlatformOptions),
     /// Show the version
     Version(VersionOptions),
     /// Print a completion script for a shell
@@ -126,6 +128,95 @@ pub(crate) enum ImageCommand {
         /// The archives
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+}
+
+/// What a snapshot means for objects that it does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Snapshots {
+    /// They are gone
+    Replace,
+    /// They stay
+    Merge,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ObsykPlatformOptions {
+    /// Where the inventory and the clients are kept [default: keelson-obsyk-platform beside the data
+    /// directory of `keelson up`]
+    #[arg(long, global = true, env = "KEELSON_OBSYK_PLATFORM_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where agents are answered; port 0 takes a free one
+    #[arg(long, env = "KEELSON_LISTEN", default_value = "127.0.0.1:8443", value_parser = listen)]
+    pub(crate) listen: SocketAddr,
+    /// Where the page and the JSON API are; on loopback only
+    #[arg(long, env = "KEELSON_PAGE", default_value = "127.0.0.1:8444", value_parser = listen)]
+    pub(crate) page: SocketAddr,
+    /// The URL that agents write, audience of their assertions [default: https://LISTEN]
+    #[arg(long, env = "KEELSON_URL")]
+    pub(crate) url: Option<String>,
+    /// Certificate chain in PEM [default: one of an own authority, pki/ca.crt]
+    #[arg(long, env = "KEELSON_TLS_CERT")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key in PEM
+    #[arg(long, env = "KEELSON_TLS_KEY")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// One more DNS name or address in the own certificate
+    #[arg(long, env = "KEELSON_TLS_NAME", value_delimiter = ',')]
+    pub(crate) tls_name: Vec<String>,
+    /// No TLS; on loopback only
+    #[arg(long, env = "KEELSON_PLAIN_HTTP")]
+    pub(crate) plain_http: bool,
+    /// Life of an access token
+    #[arg(long, env = "KEELSON_TOKEN_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(i64).range(1..=86_400))]
+    pub(crate) token_seconds: i64,
+    /// Speak the original contract only
+    #[arg(long, env = "KEELSON_NO_BATCH")]
+    pub(crate) no_batch: bool,
+    /// What a snapshot means for objects that it does not name
+    #[arg(long, env = "KEELSON_SNAPSHOTS", value_enum, default_value = "replace")]
+    pub(crate) snapshots: Snapshots,
+    /// Largest body in MiB
+    #[arg(long, env = "KEELSON_MAX_BODY_MIB", default_value_t = 256, value_parser = mebibytes)]
+    pub(crate) max_body_mib: usize,
+    /// Go wrong on purpose: PATH:FAULT%PERCENT, such as events:503%10; may be given several times
+    #[arg(long, env = "KEELSON_FAULT", value_delimiter = ',')]
+    pub(crate) fault: Vec<String>,
+    /// Where the chance of faults begins, for the same faults again
+    #[arg(long, env = "KEELSON_FAULT_SEED")]
+    pub(crate) fault_seed: Option<u64>,
+    #[command(subcommand)]
+    pub(crate) command: Option<ObsykPlatformCommand>,
+}
+
+fn mebibytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size @ 1..=4096) => Ok(size),
+        _ => Err("want 1 to 4096".into()),
+    }
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ObsykPlatformCommand {
+    /// Make a client, or give it another key, and print the Secret for its ObsykAgent
+    Register {
+        /// What the client calls itself
+        client_id: String,
+        /// Its public key (P-256, PEM) instead of a new pair
+        #[arg(long)]
+        public_key: Option<PathBuf>,
+        /// Namespace of the Secret
+        #[arg(long, default_value = "default")]
+        namespace: String,
+        /// Name of the Secret
+        #[arg(long, default_value = "obsyk-credentials")]
+        secret: String,
+    },
+    /// Take a client's rights away, at once
+    Revoke {
+        /// The client
+        client_id: String,
     },
 }
 

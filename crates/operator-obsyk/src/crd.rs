@@ -108,9 +108,10 @@ fn status() -> Value {
             "observedGeneration": {"type": "integer", "format": "int64"},
             "resourceCounts": {"type": "object", "properties": counts},
             "stream": {"type": "object", "properties": {
-                "queueObjects": number, "queueBytes": number, "sent": number, "merged": number,
+                "queueObjects": number, "queueBytes": number, "observed": number, "noop": number,
+                "queued": number, "sent": number, "merged": number, "withdrawn": number, "shed": number,
                 "retries": number, "annihilated": number, "quarantined": number, "snapshots": number,
-                "lastSnapshotReason": {"type": "string"},
+                "relists": number, "lastSnapshotReason": {"type": "string"},
             }},
         },
     })

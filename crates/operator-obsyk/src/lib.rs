@@ -5,10 +5,10 @@
 //! the wire is the original's to the letter (`obsyk-operator/1.0`); of Secrets, ConfigMaps and environment
 //! variables there are names, never values. Runs on any Kubernetes cluster.
 //!
-//! Not in this release: the batch mode that a platform may offer, HTTP proxies, redirects, and changes as a
-//! replacement of a snapshot that the platform refuses for its size (the condition says `SnapshotRefused`).
+//! Not in this release: the batch mode that a platform may offer, HTTP proxies, redirects.
 
 mod crd;
+mod digest;
 mod fleet;
 mod kind;
 mod project;

@@ -69,22 +69,22 @@ fn available(wanted: &Wanted, report: &Report) -> Fact {
     if let Some((reason, why)) = blocked(wanted) {
         return ("False", reason, why.clone());
     }
-    match (&report.trouble, report.last_snapshot) {
+    match (&report.trouble, begun(report)) {
         (Some(trouble), _) => ("False", refusal(trouble.refusal), trouble.message.clone()),
-        (None, None) => match wanted {
+        (None, false) => match wanted {
             Wanted::BadSecret(why) => ("False", "AuthenticationError", why.clone()),
             _ => ("False", "Starting", "the first snapshot is not acknowledged yet".to_owned()),
         },
-        (None, Some(_)) => ("True", "AgentRunning", "the platform acknowledges what is sent".to_owned()),
+        (None, true) => ("True", "AgentRunning", "the platform acknowledges what is sent".to_owned()),
     }
 }
 
 fn syncing(wanted: &Wanted, report: &Report) -> Fact {
     let (status, reason, message) = available(wanted, report);
-    match (status, &report.trouble, report.last_snapshot) {
+    match (status, &report.trouble, begun(report)) {
         ("True", _, _) => ("True", "SyncActive", "changes are sent as they happen".to_owned()),
-        (_, Some(_), None) => ("False", "SnapshotFailed", message),
-        (_, Some(_), Some(_)) => ("False", "HeartbeatFailed", message),
+        (_, Some(_), false) => ("False", "SnapshotFailed", message),
+        (_, Some(_), true) => ("False", "HeartbeatFailed", message),
         _ => ("False", reason, message),
     }
 }
@@ -99,6 +99,10 @@ fn degraded(wanted: &Wanted, report: &Report) -> Fact {
     }
     if let Some(trouble) = report.trouble.as_ref().filter(|trouble| trouble.refusal != Refusal::Transient) {
         return ("True", refusal(trouble.refusal), trouble.message.clone());
+    }
+    if let Some(words) = &report.refused {
+        let rest = "everything is sent as changes instead; what was deleted while no agent ran stays there";
+        return ("True", "SnapshotRefused", format!("{words}; {rest}"));
     }
     if !report.unread.is_empty() {
         return ("True", "KindsUnread", unread(report));
@@ -124,12 +128,17 @@ fn caches(wanted: &Wanted, report: &Report) -> Fact {
     if !report.unread.is_empty() {
         return ("False", "KindsUnread", unread(report));
     }
-    match (wanted, report.last_snapshot) {
-        (Wanted::Settings(_) | Wanted::BadSecret(_), Some(_)) => {
+    match (wanted, begun(report)) {
+        (Wanted::Settings(_) | Wanted::BadSecret(_), true) => {
             ("True", "Synced", "all kinds are watched".to_owned())
         }
         _ => ("Unknown", "Starting", "the kinds have not all been listed yet".to_owned()),
     }
+}
+
+/// Whether what there was at the start is sent, or is being sent as changes.
+fn begun(report: &Report) -> bool {
+    report.last_snapshot.is_some() || report.refused.is_some()
 }
 
 fn unread(report: &Report) -> String {
@@ -142,7 +151,7 @@ fn refusal(refusal: Refusal) -> &'static str {
         Refusal::Transient => "PlatformUnavailable",
         Refusal::Unauthorized => "AuthenticationError",
         Refusal::Forbidden => "Forbidden",
-        Refusal::Content => "SnapshotRefused",
+        Refusal::Content => "ContentRefused",
         Refusal::Endpoint => "UnexpectedAnswer",
     }
 }

@@ -95,14 +95,26 @@ pub struct StreamStatus {
     pub queue_objects: u64,
     /// Bytes that wait for them.
     pub queue_bytes: u64,
+    /// States and deletes that watches and lists showed.
+    pub observed: u64,
+    /// Of these, those that changed nothing the platform gets.
+    pub noop: u64,
+    /// Changes that were queued: each was sent, merged, withdrawn, shed or quarantined, or still waits.
+    pub queued: u64,
     /// Changes the platform acknowledged.
     pub sent: u64,
     /// Changes that a newer one of the same object replaced before they were sent.
     pub merged: u64,
     /// Requests sent again.
     pub retries: u64,
-    /// Objects that came and went before anybody could be told.
+    /// Changes taken back, since the platform has the state they would have brought or never had the object.
+    pub withdrawn: u64,
+    /// Of these, objects that came and went before anybody could be told.
     pub annihilated: u64,
+    /// Changes dropped for want of room, or because a snapshot brings them.
+    pub shed: u64,
+    /// Lists read again for what was dropped.
+    pub relists: u64,
     /// Changes that the platform refused for what they say; each comes again with the next snapshot.
     pub quarantined: u64,
     /// Snapshots the platform acknowledged.

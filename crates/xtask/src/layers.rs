@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("network", 3),
     ("operator-database", 3),
     ("operator-obsyk", 3),
+    ("obsyk-platform", 3),
     ("keelson", 4),
     ("bench", 4),
     ("xtask", 4),

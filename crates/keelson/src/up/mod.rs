@@ -14,7 +14,6 @@ mod server;
 use std::{fs, sync::Arc};
 
 use meta::{Clock, Random};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     clock::{Dice, System},
     data_dir::DataDir,
     error::Failure,
+    signals,
     term::{self, Steps},
     up::{actors::Actors, choose::Runtime, server::ApiServer},
 };
@@ -35,30 +35,8 @@ pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
 
 pub(crate) async fn up(options: UpOptions) -> Result<(), Failure> {
     let stop = CancellationToken::new();
-    let signals = signals(stop.clone())?;
-    let result = run(&options, &stop).await;
-    signals.abort();
-    result
-}
-
-/// Ends the cluster on the first SIGINT or SIGTERM, the process on the second.
-fn signals(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, Failure> {
-    let failed = |error| Failure::of("listen for signals", error);
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    Ok(tokio::spawn(async move {
-        for again in [false, true] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if again {
-                std::process::exit(1);
-            }
-            term::line("stopping");
-            stop.cancel();
-        }
-    }))
+    let _signals = signals::stop_on_signal(stop.clone())?;
+    run(&options, &stop).await
 }
 
 async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failure> {

@@ -16,11 +16,18 @@ struct Operator {
 }
 
 /// Every operator of this release.
-const OPERATORS: &[Operator] = &[Operator {
-    name: "database",
-    crds: || vec![operator_database::crd()],
-    controllers: operator_database::controllers,
-}];
+const OPERATORS: &[Operator] = &[
+    Operator {
+        name: "database",
+        crds: || vec![operator_database::crd()],
+        controllers: operator_database::controllers,
+    },
+    Operator {
+        name: "obsyk",
+        crds: || vec![operator_obsyk::crd()],
+        controllers: operator_obsyk::controllers,
+    },
+];
 
 /// Operators that were chosen, ready to run.
 pub(crate) struct Chosen {

@@ -19,18 +19,14 @@ mod rbac;
 mod tests;
 mod workload;
 
-use std::{
-    collections::BTreeMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 pub(crate) use fields::{Fields, amount, lite, sorted, texts};
 
-use crate::Kind;
+use crate::{Kind, digest};
 
 lite! {
     /// What is read of `metadata`.
@@ -80,7 +76,7 @@ pub struct Projected {
     pub version: Box<str>,
     /// The object as JSON.
     pub body: Bytes,
-    /// Hash of `body`.
+    /// Hash of `body`, as both ends reckon it.
     pub hash: u64,
 }
 
@@ -95,15 +91,13 @@ impl Projected {
         let revision = version.parse().unwrap_or(0);
         let fields = common(I::KIND, meta, &name, &namespace, &uid, own);
         let body = fields.into_json();
-        let mut hasher = DefaultHasher::new();
-        body.hash(&mut hasher);
         Self {
             id: Id { kind: I::KIND, uid: uid.into() },
             name: name.into(),
             namespace: namespace.into(),
             revision,
             version: version.into(),
-            hash: hasher.finish(),
+            hash: digest::hash(&body),
             body,
         }
     }

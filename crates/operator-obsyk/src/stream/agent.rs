@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     feed::{Observed, feeds},
     gate::{Bucket, Gate},
-    listing::{Listing, snapshot},
+    listing::{Listing, Page, Unread, page, snapshot},
     state::{BUDGET_BYTES, Change, Outgoing, State, Sync, name_key},
 };
 use crate::{
@@ -44,6 +44,8 @@ const GRACE: Duration = Duration::from_secs(4);
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 /// Two snapshots are at least so far apart.
 const SNAPSHOT_SPACING: Duration = Duration::from_secs(10);
+/// A kind that still owes something after it was listed for that is listed again so much later.
+const RELIST_SPACING: Duration = Duration::from_secs(10);
 /// A snapshot makes sure once a day that nothing was forgotten in a way nobody thought of.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(86_400);
 
@@ -60,6 +62,8 @@ pub(crate) struct Settings {
 pub(crate) struct Report {
     /// What keeps the platform from knowing everything, if something does.
     pub(crate) trouble: Option<Trouble>,
+    /// The platform does not take snapshots; its words.
+    pub(crate) refused: Option<String>,
     /// Kinds that cannot be read, and why.
     pub(crate) unread: Vec<(Kind, String)>,
     pub(crate) last_ack: Option<Timestamp>,
@@ -73,6 +77,7 @@ enum Done {
     Event(Outgoing, Result<(), Trouble>),
     Heartbeat(Result<(), Trouble>),
     Snapshot(Result<Listing, Trouble>),
+    Page(Kind, Result<Page, Unread>),
 }
 
 /// One agent, ready to run.
@@ -88,6 +93,10 @@ pub(crate) struct Agent {
     requests: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Names of changes on their way.
     busy: HashSet<(Kind, Arc<str>)>,
+    /// A page of a kind that is listed again is on its way.
+    paging: bool,
+    next_page: Option<(Kind, String)>,
+    next_relist: Instant,
     beating: bool,
     next_beat: Instant,
     next_snapshot: Instant,
@@ -130,6 +139,9 @@ impl Agent {
             bucket: Bucket::new(valid.events_per_second, valid.burst, now),
             requests: FuturesUnordered::new(),
             busy: HashSet::new(),
+            paging: false,
+            next_page: None,
+            next_relist: now,
             beating: false,
             next_beat: now + valid.sync_interval,
             next_snapshot: now,
@@ -208,7 +220,7 @@ impl Agent {
                 self.state.end_list(kind);
                 let late = self.set_ready(kind, Ok(()));
                 if late {
-                    self.state.want_snapshot("a kind can be read again");
+                    self.state.want_all("a kind can be read again");
                 }
             }
             Observed::Failed(kind, why) => {
@@ -235,9 +247,9 @@ impl Agent {
         }
         if now >= self.daily && !self.stopping {
             self.daily = now + SNAPSHOT_EVERY;
-            self.state.want_snapshot("daily");
+            self.state.want_all("daily");
         }
-        let began = self.state.stats.snapshots > 0;
+        let began = self.report.last_ack.is_some();
         if !self.beating && ((began && now >= self.next_beat) || self.gate.probes()) && !self.stopping {
             self.beat(now);
         }
@@ -255,7 +267,66 @@ impl Agent {
         if began {
             wake = wake.min(self.next_beat.max(now));
         }
+        wake = wake.min(self.read_again(now));
         wake.min(self.send_changes(now).unwrap_or(wake)).min(self.daily)
+    }
+
+    /// Lists again what is owed, a page at a time and as there is room; gives the time to look again.
+    fn read_again(&mut self, now: Instant) -> Instant {
+        if self.paging || self.stopping {
+            return self.next_report;
+        }
+        if let Some((kind, _)) = &self.next_page
+            && !self.state.is_relisting(*kind)
+        {
+            // Something else brings what it owed.
+            self.next_page = None;
+        }
+        let (kind, next) = match self.next_page.take() {
+            Some((kind, token)) if !self.state.has_room() => {
+                self.next_page = Some((kind, token));
+                return self.next_report;
+            }
+            Some((kind, token)) => (kind, Some(token)),
+            None => match self.state.relist_wanted() {
+                None => return self.next_report,
+                Some(_) if now < self.next_relist => return self.next_relist,
+                Some(kind) => {
+                    self.state.begin_relist(kind);
+                    (kind, None)
+                }
+            },
+        };
+        self.paging = true;
+        let page = page(self.client.clone(), kind, next);
+        self.requests.push(async move { Done::Page(kind, page.await) }.boxed());
+        self.next_report
+    }
+
+    fn finish_page(&mut self, kind: Kind, page: Result<Page, Unread>) {
+        self.paging = false;
+        let broken = match page {
+            Ok(Page { objects, next }) => {
+                objects.into_iter().for_each(|object| self.state.relisted(object));
+                if let Some(token) = next {
+                    self.next_page = Some((kind, token));
+                    return;
+                }
+                false
+            }
+            Err(Unread::Refused(why)) => {
+                self.set_ready(kind, Err(why));
+                false
+            }
+            Err(Unread::Failed(why)) => {
+                tracing::debug!(kind = kind.name(), why, "list failed, trying again");
+                true
+            }
+        };
+        self.state.end_relist(kind, broken);
+        if self.state.relist_wanted() == Some(kind) {
+            self.next_relist = Instant::now() + RELIST_SPACING;
+        }
     }
 
     fn beat(&mut self, now: Instant) {
@@ -340,8 +411,18 @@ impl Agent {
                 self.token_retried = false;
                 self.state.snapshot_acknowledged(listing.objects, &listing.skipped);
                 self.report.last_snapshot = Some(self.clock.now());
+                self.report.refused = None;
                 self.succeeded();
             }
+            Done::Snapshot(Err(trouble)) if trouble.refusal == Refusal::Content => {
+                tracing::warn!(why = trouble.message, "the platform refuses the snapshot, sending changes");
+                self.report.refused = Some(trouble.message);
+                self.state.go_by_changes();
+                // It answered.
+                self.gate.succeeded();
+                self.report.trouble = None;
+            }
+            Done::Page(kind, page) => self.finish_page(kind, page),
             Done::Snapshot(Err(trouble)) => {
                 self.state.snapshot_failed("the last one did not arrive");
                 let again = trouble.status == Some(401) && !self.token_retried;
@@ -403,6 +484,7 @@ impl Agent {
             let refusal = |trouble: &Option<Trouble>| trouble.as_ref().map(|t| (t.refusal, t.status));
             refusal(&public.trouble) != refusal(&self.report.trouble)
                 || public.unread != unread
+                || public.refused.is_none() != self.report.refused.is_none()
                 || public.last_snapshot.is_none() != self.report.last_snapshot.is_none()
         };
         if !(news || last || now >= self.next_report) {

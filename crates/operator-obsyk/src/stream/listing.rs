@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{feed::PAGE_SIZE, state::Listed};
 use crate::{
     Kind,
-    project::{Inventory, Visit, visit},
+    project::{Inventory, Projected, Visit, visit},
     watched::Watched,
     wire::{Aborted, Body},
 };
@@ -89,23 +89,18 @@ impl<'a> Visit for List<'a> {
 
 async fn list<I: Inventory>(list: List<'_>) -> Result<(), String> {
     let List { client, chunk, to, listing } = list;
-    let api = Api::<Watched<I>>::all(client);
-    let mut params = ListParams::default().limit(PAGE_SIZE);
+    let mut next = None;
     let mut first = true;
     loop {
-        let page = match api.list(&params).await {
+        let Page { objects, next: after } = match read_page::<I>(client.clone(), next).await {
             Ok(page) => page,
-            Err(kube::Error::Api(status)) if first && matches!(status.code, 403 | 404) => {
+            Err(Unread::Refused(_)) if first => {
                 listing.skipped.push(I::KIND);
                 return Ok(());
             }
-            Err(kube::Error::Api(status)) => {
-                return Err(format!("cannot list {}: {}", I::KIND.plural(), status.message));
-            }
-            // The cause may quote what was read.
-            Err(_) => return Err(format!("cannot list {}: no usable answer", I::KIND.plural())),
+            Err(Unread::Refused(why) | Unread::Failed(why)) => return Err(why),
         };
-        for Watched { object, .. } in page.items {
+        for object in objects {
             if !first {
                 chunk.extend_from_slice(b",");
             }
@@ -122,9 +117,60 @@ async fn list<I: Inventory>(list: List<'_>) -> Result<(), String> {
                 flush(to, chunk).await?;
             }
         }
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(()),
+        if after.is_none() {
+            return Ok(());
         }
+        next = after;
+    }
+}
+
+/// A part of a list of one kind.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) objects: Vec<Projected>,
+    /// What asks for the next part.
+    pub(crate) next: Option<String>,
+}
+
+/// Why a page could not be read; the texts are for the user.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// The kind may not be listed, or is not served.
+    Refused(String),
+    /// Anything else: it may be listed later.
+    Failed(String),
+}
+
+/// One page of a kind; without `next` the first, which is a consistent read.
+pub(crate) fn page(
+    client: kube::Client,
+    kind: Kind,
+    next: Option<String>,
+) -> futures::future::BoxFuture<'static, Result<Page, Unread>> {
+    struct Read(kube::Client, Option<String>);
+    impl Visit for Read {
+        type Output = futures::future::BoxFuture<'static, Result<Page, Unread>>;
+        fn visit<I: Inventory>(self) -> Self::Output {
+            Box::pin(read_page::<I>(self.0, self.1))
+        }
+    }
+    visit(kind, Read(client, next))
+}
+
+async fn read_page<I: Inventory>(client: kube::Client, next: Option<String>) -> Result<Page, Unread> {
+    let mut params = ListParams::default().limit(PAGE_SIZE);
+    params.continue_token = next;
+    let failed = |why: &str| format!("cannot list {}: {why}", I::KIND.plural());
+    match Api::<Watched<I>>::all(client).list(&params).await {
+        Ok(page) => Ok(Page {
+            objects: page.items.into_iter().map(|watched| watched.object).collect(),
+            next: page.metadata.continue_.filter(|token| !token.is_empty()),
+        }),
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+            Err(Unread::Refused(failed(&status.message)))
+        }
+        Err(kube::Error::Api(status)) => Err(Unread::Failed(failed(&status.message))),
+        // The cause may quote what was read.
+        Err(_) => Err(Unread::Failed(failed("no usable answer"))),
     }
 }

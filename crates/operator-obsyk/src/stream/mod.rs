@@ -1,6 +1,7 @@
 //! From the cluster to the platform, with nothing lost and a bound on what is held.
 //!
 //! - `state`: what the cluster has, what the platform has, and what has to be said. Pure.
+//! - `repair`: what was dropped or never sent, read again kind by kind. Pure.
 //! - `feed`: twenty watches, projected while they are decoded.
 //! - `listing`: a snapshot, streamed from lists into the body of a request.
 //! - `gate`: when the platform may be tried again. Pure.
@@ -12,6 +13,7 @@ mod gate;
 mod listing;
 #[cfg(test)]
 mod model;
+mod repair;
 mod state;
 #[cfg(test)]
 mod storm;

@@ -28,6 +28,10 @@ struct World {
     relist: Option<(Vec<(u64, Version)>, usize)>,
     flights: Vec<Outgoing>,
     snapshot: Option<BTreeMap<u64, Version>>,
+    /// The platform takes no snapshots.
+    refuses: bool,
+    /// What is left of a list that is read for what is owed.
+    again: Option<(Kind, Vec<(u64, Version)>)>,
     remote: BTreeMap<u64, Version>,
 }
 
@@ -63,6 +67,8 @@ impl World {
             relist: None,
             flights: Vec::new(),
             snapshot: None,
+            refuses: seed.is_multiple_of(2),
+            again: None,
             remote: BTreeMap::new(),
         };
         world.begin_relist();
@@ -163,6 +169,14 @@ impl World {
             Listed { id, name, namespace, revision, hash }
         });
         let listed = listed.collect();
+        if self.refuses {
+            if fate > 1 {
+                self.state.go_by_changes()
+            } else {
+                self.state.snapshot_failed("test")
+            }
+            return;
+        }
         if fate > 0 {
             for (uid, (revision, _)) in &snapshot {
                 assert!(self.remote.get(uid).is_none_or(|(old, _)| old <= revision), "{uid} went back");
@@ -176,6 +190,27 @@ impl World {
         }
     }
 
+    /// One page of one object, or the end, or that the list broke.
+    fn list_again(&mut self, breaks: bool) {
+        match self.again.take() {
+            Some((kind, _)) if breaks => self.state.end_relist(kind, true),
+            Some((kind, mut left)) => match left.pop() {
+                Some((uid, version)) => {
+                    self.state.relisted(projected(uid, version));
+                    self.again = Some((kind, left));
+                }
+                None => self.state.end_relist(kind, false),
+            },
+            None => {
+                if let Some(kind) = self.state.relist_wanted() {
+                    self.state.begin_relist(kind);
+                    let of = self.cluster.iter().filter(|(uid, _)| id(**uid).kind == kind);
+                    self.again = Some((kind, of.map(|(uid, version)| (*uid, *version)).collect()));
+                }
+            }
+        }
+    }
+
     fn cut(&mut self) {
         if self.flights.len() < 3
             && let Some(outgoing) = self.state.cut(&Default::default())
@@ -185,6 +220,10 @@ impl World {
     }
 
     fn step(&mut self) {
+        if self.dice.below(4) == 0 {
+            let breaks = self.dice.below(40) == 0;
+            self.list_again(breaks);
+        }
         match self.dice.below(16) {
             0..4 => self.change(),
             4..8 => self.watch(),
@@ -201,12 +240,18 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..10_000 {
             self.watch();
+            self.list_again(false);
             self.cut();
             self.land(3);
             self.begin_snapshot();
             self.end_snapshot(3);
             let heard = self.relist.is_none() && self.shown == self.log.len();
-            if heard && self.flights.is_empty() && self.state.sync() == Sync::Idle && self.state.queued() == 0
+            let listed = self.again.is_none() && self.state.relist_wanted().is_none();
+            if heard
+                && listed
+                && self.flights.is_empty()
+                && self.state.sync() == Sync::Idle
+                && self.state.queued() == 0
             {
                 break;
             }
@@ -216,6 +261,9 @@ impl World {
         };
         assert_eq!(contents(&self.remote), contents(&self.cluster));
         assert_eq!((self.state.queued(), self.state.queued_bytes()), (0, 0), "nothing is left over");
+        let stats = &self.state.stats;
+        let ended = stats.sent + stats.merged + stats.withdrawn + stats.shed + stats.quarantined;
+        assert_eq!(stats.queued, ended, "every change ended as something: {stats:?}");
         assert_eq!(self.state.len(), self.cluster.len(), "and nothing is kept of what is gone");
         let counted: i32 = self.state.counts().iter().sum();
         assert_eq!(counted, i32::try_from(self.cluster.len()).unwrap());

@@ -4,12 +4,15 @@
 //! - once changes stop and the platform answers, it has the last state of each object: a change is forgotten
 //!   only when the platform acknowledged it or when a newer one of the same object takes its place;
 //! - an object never goes back: what is older (by `resourceVersion`) than what was seen is ignored;
-//! - payloads held never exceed the budget by more than one object: above it all are dropped and a snapshot
-//!   is wanted, which reads the same states from the API server again. What is kept then is a fixed entry
-//!   for each object;
+//! - payloads held never exceed the budget by more than one object: above it all are dropped, and the same
+//!   states are read from the API server again, by a snapshot or kind by kind (`repair`). What is kept then
+//!   is a fixed entry for each object;
 //! - a delete that a watch missed is found by the next list (generations).
 //!
 //! Pure: no time, no network. Snapshots and changes exclude each other; that is what gives their order.
+//!
+//! Each change that is queued ends as one of: sent, merged, withdrawn, shed, quarantined, or it still waits;
+//! the counters of `stats` add up to that.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -49,7 +52,7 @@ impl Change {
 
 /// What of an object the platform has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Remote {
+pub(super) enum Remote {
     /// Nothing: it was never sent.
     Nothing,
     /// Perhaps something: it was sent, and not acknowledged.
@@ -58,27 +61,64 @@ enum Remote {
     Has(u64),
 }
 
-struct Pending {
-    order: u64,
-    change: Change,
+pub(super) struct Pending {
+    pub(super) order: u64,
+    pub(super) change: Change,
 }
 
-struct Entry {
-    name: Box<str>,
-    namespace: Box<str>,
-    revision: u64,
+pub(super) struct Entry {
+    pub(super) name: Box<str>,
+    pub(super) namespace: Box<str>,
+    pub(super) revision: u64,
     /// The last list of its kind that showed it.
-    generation: u32,
+    pub(super) generation: u32,
     /// Hash of the last state seen.
-    seen: u64,
+    pub(super) seen: u64,
     /// The cluster has it no more.
-    gone: bool,
-    remote: Remote,
-    pending: Option<Pending>,
-    flight: Option<Pending>,
+    pub(super) gone: bool,
+    /// The platform lacks its state, and the payload is not held: a list has to bring it.
+    pub(super) owed: bool,
+    /// Has to be sent before the sweep of its kind.
+    pub(super) unswept: bool,
+    pub(super) remote: Remote,
+    pub(super) pending: Option<Pending>,
+    pub(super) flight: Option<Pending>,
 }
 
-/// Where a snapshot stands.
+impl Entry {
+    /// An object nothing is known of.
+    fn unknown(object: &Projected, generation: u32) -> Self {
+        Self {
+            name: object.name.clone(),
+            namespace: object.namespace.clone(),
+            revision: 0,
+            generation,
+            seen: !object.hash,
+            gone: true,
+            owed: false,
+            unswept: false,
+            remote: Remote::Nothing,
+            pending: None,
+            flight: None,
+        }
+    }
+
+    /// Neither the cluster nor the platform has it, and nothing is to be said of it.
+    pub(super) fn is_settled_and_gone(&self) -> bool {
+        self.gone && self.remote == Remote::Nothing && self.pending.is_none() && self.flight.is_none()
+    }
+}
+
+/// How what was dropped or missed comes to the platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// In one document of everything.
+    Snapshot,
+    /// As changes, read again kind by kind.
+    Changes,
+}
+
+/// Where a snapshot stands, or a session of the better mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sync {
     /// None is needed.
@@ -111,20 +151,27 @@ pub(crate) struct Listed {
 
 /// See the module.
 pub(crate) struct State {
-    index: HashMap<Id, Entry>,
-    generation: [u32; Kind::ALL.len()],
-    listing: [bool; Kind::ALL.len()],
+    pub(super) index: HashMap<Id, Entry>,
+    pub(super) generation: [u32; Kind::ALL.len()],
+    pub(super) listing: [bool; Kind::ALL.len()],
     counts: [i32; Kind::ALL.len()],
     /// Order of the pending: 0 for state, 1 for Kubernetes Events.
-    lanes: [BTreeMap<u64, Id>; 2],
+    pub(super) lanes: [BTreeMap<u64, Id>; 2],
     next: u64,
     turn: u32,
-    bytes: usize,
-    flights: usize,
-    budget: usize,
+    pub(super) bytes: usize,
+    pub(super) flights: usize,
+    pub(super) budget: usize,
     /// Generations when the running snapshot began.
     begun: [u32; Kind::ALL.len()],
-    sync: Sync,
+    pub(super) sync: Sync,
+    pub(super) way: Way,
+    /// Kinds that owe something that only a list can bring.
+    pub(super) relist: [bool; Kind::ALL.len()],
+    /// The kind that is being listed for that, and its generation when that began.
+    pub(super) relisting: Option<(Kind, u32)>,
+    /// Of each kind, how many have to be sent before its sweep.
+    pub(super) unswept: [u32; Kind::ALL.len()],
     pub(crate) stats: StreamStatus,
 }
 
@@ -144,6 +191,10 @@ impl State {
             budget,
             begun: [0; 20],
             sync: Sync::Wanted("start"),
+            way: Way::Snapshot,
+            relist: [false; 20],
+            relisting: None,
+            unswept: [0; 20],
             stats: StreamStatus::default(),
         }
     }
@@ -184,7 +235,7 @@ impl State {
         self.sweep(kind);
     }
 
-    fn sweep(&mut self, kind: Kind) {
+    pub(super) fn sweep(&mut self, kind: Kind) {
         let now = read(&self.generation, kind);
         let missed: Vec<Id> = self
             .index
@@ -199,34 +250,35 @@ impl State {
 
     /// A state of an object, from a watch or its list.
     pub(crate) fn seen(&mut self, object: Projected) {
-        let Projected { id, name, namespace, revision, version: _, body, hash } = object;
-        let generation = read(&self.generation, id.kind);
-        let entry = self.index.entry(id.clone()).or_insert_with(|| Entry {
-            name,
-            namespace,
-            revision: 0,
-            generation,
-            seen: !hash,
-            gone: true,
-            remote: Remote::Nothing,
-            pending: None,
-            flight: None,
-        });
-        entry.generation = generation;
+        let generation = read(&self.generation, object.id.kind);
+        self.take(object, generation);
+    }
+
+    /// A state of an object that a list of this generation showed.
+    pub(super) fn take(&mut self, object: Projected, generation: u32) {
+        self.stats.observed += 1;
+        let entry =
+            self.index.entry(object.id.clone()).or_insert_with(|| Entry::unknown(&object, generation));
+        let Projected { id, name: _, namespace: _, revision, version: _, body, hash } = object;
+        entry.generation = entry.generation.max(generation);
         if revision != 0 && revision < entry.revision {
+            self.stats.noop += 1;
             return;
         }
         entry.revision = revision;
         if entry.gone {
             entry.gone = false;
             slot(&mut self.counts, id.kind, |count| *count += 1);
-        } else if entry.seen == hash {
+        } else if entry.seen == hash && !entry.owed {
+            self.stats.noop += 1;
             return;
         }
         entry.seen = hash;
         let settled = entry.remote == Remote::Has(hash) && entry.flight.is_none();
         if settled || matches!(self.sync, Sync::Wanted(_)) {
-            self.forget_pending(&id);
+            entry.owed = false;
+            self.stats.noop += 1;
+            self.withdraw(&id);
         } else {
             self.put(&id, Change::Upsert(body, hash));
         }
@@ -234,9 +286,17 @@ impl State {
 
     /// A watch says that an object is gone.
     pub(crate) fn deleted(&mut self, object: &Projected) {
-        if !self.index.contains_key(&object.id) && matches!(self.sync, Sync::Running(_)) {
-            // The snapshot may hold it all the same.
-            self.seen(object.clone());
+        self.stats.observed += 1;
+        if !self.index.contains_key(&object.id) {
+            if matches!(self.sync, Sync::Running(_)) {
+                // The snapshot may hold it all the same.
+                self.stats.observed -= 1;
+                self.seen(object.clone());
+            } else if self.is_relisting(object.id.kind) {
+                // A page that was read before may bring it: it is remembered as gone.
+                let generation = read(&self.generation, object.id.kind);
+                self.index.insert(object.id.clone(), Entry::unknown(object, generation));
+            }
         }
         self.gone(&object.id, object.revision);
     }
@@ -248,16 +308,29 @@ impl State {
             return;
         }
         entry.gone = true;
+        entry.owed = false;
         slot(&mut self.counts, id.kind, |count| *count -= 1);
         let untold = entry.remote == Remote::Nothing && entry.flight.is_none();
+        self.swept(id);
         if untold && !matches!(self.sync, Sync::Running(_)) {
-            if entry.pending.is_some() {
+            if self.withdraw(id) {
                 self.stats.annihilated += 1;
             }
-            self.forget_pending(id);
-            self.index.remove(id);
+            // A page of a list that was read before may show it: then it has to be known as gone.
+            if !self.is_relisting(id.kind) {
+                self.index.remove(id);
+            }
         } else {
             self.put(id, Change::Delete);
+        }
+    }
+
+    /// It need not be sent any more before the sweep of its kind.
+    pub(super) fn swept(&mut self, id: &Id) {
+        if let Some(entry) = self.index.get_mut(id)
+            && std::mem::take(&mut entry.unswept)
+        {
+            slot(&mut self.unswept, id.kind, |count| *count = count.saturating_sub(1));
         }
     }
 
@@ -265,6 +338,8 @@ impl State {
     fn put(&mut self, id: &Id, change: Change) {
         let Some(entry) = self.index.get_mut(id) else { return };
         self.bytes += change.bytes();
+        self.stats.queued += 1;
+        entry.owed = false;
         match &mut entry.pending {
             Some(pending) => {
                 self.stats.merged += 1;
@@ -279,29 +354,52 @@ impl State {
             }
         }
         if self.bytes > self.budget {
-            self.want_snapshot("queue full");
+            match (self.way, self.sync) {
+                (Way::Changes, Sync::Idle) => self.shed(true),
+                (Way::Changes | Way::Snapshot, _) => self.want_all("queue full"),
+            }
         }
     }
 
-    fn forget_pending(&mut self, id: &Id) {
-        if let Some(pending) = self.index.get_mut(id).and_then(|entry| entry.pending.take()) {
-            self.bytes -= pending.change.bytes();
-            lane(&mut self.lanes, id.kind).remove(&pending.order);
-        }
+    /// Takes back what waits to be said of an object; whether anything did.
+    pub(super) fn withdraw(&mut self, id: &Id) -> bool {
+        let pending = self.forget_pending(id);
+        self.stats.withdrawn += u64::from(pending);
+        pending
     }
 
-    /// The whole cluster has to be sent. Payloads that wait are dropped: the snapshot holds them, or newer.
-    pub(crate) fn want_snapshot(&mut self, reason: &'static str) {
+    fn forget_pending(&mut self, id: &Id) -> bool {
+        let Some(pending) = self.index.get_mut(id).and_then(|entry| entry.pending.take()) else {
+            return false;
+        };
+        self.bytes -= pending.change.bytes();
+        lane(&mut self.lanes, id.kind).remove(&pending.order);
+        true
+    }
+
+    /// The whole cluster has to be sent, or compared. Payloads that wait are dropped: that will hold them,
+    /// or newer.
+    pub(crate) fn want_all(&mut self, reason: &'static str) {
         self.sync = match self.sync {
             Sync::Running(_) => Sync::Running(Some(reason)),
             Sync::Wanted(reason) => Sync::Wanted(reason),
             Sync::Idle => Sync::Wanted(reason),
         };
+        self.forget_debts();
+        self.shed(false);
+    }
+
+    /// Drops the payloads that wait; when `owed`, they are to be listed again.
+    fn shed(&mut self, owed: bool) {
         let waiting: Vec<Id> = self.lanes.iter().flat_map(BTreeMap::values).cloned().collect();
         for id in waiting {
             let pending = self.index.get(&id).and_then(|entry| entry.pending.as_ref());
             if pending.is_some_and(|pending| pending.change != Change::Delete) {
                 self.forget_pending(&id);
+                self.stats.shed += 1;
+                if owed {
+                    self.owe(&id);
+                }
             }
         }
     }
@@ -312,13 +410,14 @@ impl State {
             self.stats.last_snapshot_reason = Some(reason.to_owned());
         }
         self.sync = Sync::Running(None);
+        self.way = Way::Snapshot;
         self.begun = self.generation;
     }
 
     /// The snapshot did not arrive, or nobody knows whether it did.
     pub(crate) fn snapshot_failed(&mut self, reason: &'static str) {
         self.sync = Sync::Wanted(reason);
-        self.want_snapshot(reason);
+        self.want_all(reason);
     }
 
     /// The platform has the snapshot, and it said this. Kinds that could not be listed were `skipped`.
@@ -355,7 +454,7 @@ impl State {
             }
         }
         for id in unheard {
-            self.forget_pending(&id);
+            self.withdraw(&id);
             self.index.remove(&id);
         }
         // What a list showed that another list of its kind overtook.
@@ -365,9 +464,9 @@ impl State {
             }
         }
         if let Some(reason) = again {
-            self.want_snapshot(reason);
+            self.want_all(reason);
         } else if stale {
-            self.want_snapshot("snapshot was not the newest state");
+            self.want_all("snapshot was not the newest state");
         }
     }
 
@@ -382,6 +481,8 @@ impl State {
             generation,
             seen: hash,
             gone: false,
+            owed: false,
+            unswept: false,
             remote: Remote::Nothing,
             pending: None,
             flight: None,
@@ -392,7 +493,7 @@ impl State {
         } else if !entry.gone && (revision >= entry.revision || revision == 0) {
             entry.revision = revision;
             entry.seen = hash;
-            self.forget_pending(&id);
+            self.withdraw(&id);
         }
     }
 
@@ -421,6 +522,9 @@ impl State {
         };
         entry.flight = Some(pending);
         self.flights += 1;
+        if outgoing.change != Change::Delete {
+            self.swept(&id);
+        }
         Some(outgoing)
     }
 
@@ -449,12 +553,12 @@ impl State {
                 entry.remote = Remote::Has(hash);
                 let same = matches!(&entry.pending, Some(Pending { change: Change::Upsert(_, waits), .. }) if *waits == hash);
                 if same {
-                    self.forget_pending(id);
+                    self.withdraw(id);
                 }
             }
             Change::Delete => {
                 entry.remote = Remote::Nothing;
-                if entry.gone && entry.pending.is_none() {
+                if entry.is_settled_and_gone() && !self.is_relisting(id.kind) {
                     self.index.remove(id);
                 }
             }
@@ -473,6 +577,10 @@ impl State {
             self.bytes += flight.change.bytes();
             lane(&mut self.lanes, id.kind).insert(flight.order, id.clone());
             entry.pending = Some(flight);
+        } else if covered {
+            self.stats.shed += 1;
+        } else {
+            self.stats.merged += 1;
         }
     }
 
@@ -499,12 +607,12 @@ fn lane(lanes: &mut [BTreeMap<u64, Id>; 2], kind: Kind) -> &mut BTreeMap<u64, Id
     if kind == Kind::Event { events } else { state }
 }
 
-fn slot<T>(of: &mut [T; Kind::ALL.len()], kind: Kind, change: impl FnOnce(&mut T)) {
+pub(super) fn slot<T>(of: &mut [T; Kind::ALL.len()], kind: Kind, change: impl FnOnce(&mut T)) {
     if let Some(slot) = of.get_mut(kind.index()) {
         change(slot);
     }
 }
 
-fn read<T: Copy + Default>(of: &[T; Kind::ALL.len()], kind: Kind) -> T {
+pub(super) fn read<T: Copy + Default>(of: &[T; Kind::ALL.len()], kind: Kind) -> T {
     of.get(kind.index()).copied().unwrap_or_default()
 }

@@ -291,6 +291,23 @@ async fn stopping_flushes_what_waits() {
     assert_eq!(storm.known(), storm.wanted());
 }
 
+/// A platform (or a proxy before it) that takes no snapshot gets everything as changes.
+#[tokio::test(start_paused = true)]
+async fn a_refused_snapshot_becomes_changes() {
+    for (seed, status) in [(9, 413), (10, 422), (11, 400)] {
+        let mut storm = Storm::new(seed);
+        storm.churn(60, Duration::ZERO).await;
+        storm.platform.fail(move |path| (path == SNAPSHOT).then_some(Fault::Status(status, None)));
+        let mut agent = storm.start([2048, MIB][usize::try_from(seed % 2).unwrap()]);
+        storm.churn(200, Duration::from_millis(20)).await;
+        storm.settle().await;
+        let report = agent.reports.borrow_and_update().clone();
+        assert!(report.refused.is_some_and(|words| words.contains(&status.to_string())));
+        assert_eq!((report.trouble, report.stream.snapshots, report.stream.quarantined), (None, 0, 0));
+        agent.stop().await;
+    }
+}
+
 /// Every fault at random, for many seeds; a failing seed is its own regression test.
 #[tokio::test(start_paused = true)]
 async fn any_fault_at_any_time_loses_nothing() {
