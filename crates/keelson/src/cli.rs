@@ -33,7 +33,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Image(ImageCommand),
     /// Receive inventories from ObsykAgents: the platform's side, for tests and at home
-    ObsykPlatform(ObsykPlatformOptions),
+    ObsykPlatform(Box<ObsykPlatformOptions>),
     /// Show the version
     Version(VersionOptions),
     /// Print a completion script for a shell

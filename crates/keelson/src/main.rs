@@ -53,7 +53,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Down(options) => down::down(options).await,
         Command::Status(options) => status::status(options).await,
         Command::Image(command) => image::image(command).await,
-        Command::ObsykPlatform(options) => obsyk_platform::obsyk_platform(options).await,
+        Command::ObsykPlatform(options) => obsyk_platform::obsyk_platform(*options).await,
         Command::Version(options) => version::version(options.output),
         Command::Completions { shell } => completions::completions(shell),
     }

@@ -3,7 +3,7 @@
 //! Guarantees: bodies, headers, connections and time are bounded; a handler may refuse to answer, and the
 //! connection is closed then. The API server has its own, which streams.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -132,27 +132,22 @@ where
     watcher.watch(served).await
 }
 
-fn one(
-    site: Site,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Body>, BoxError>> + Send {
-    async move {
-        let (parts, body) = request.into_parts();
-        let whole = timeout(BODY_TIMEOUT, Limited::new(body, site.body_bytes_max).collect()).await?;
-        let body = match whole {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                let mut response = Response::new(full(Bytes::from_static(b"the body is too large")));
-                *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-                return Ok(response);
-            }
-            Err(error) => return Err(error),
-        };
-        match (site.handler)(Request::from_parts(parts, body)).await {
-            Some(Reply { response, cut_after: None }) => Ok(response.map(full)),
-            Some(Reply { response, cut_after: Some(bytes) }) => Ok(response.map(|body| cut(body, bytes))),
-            None => Err("closed on purpose".into()),
+async fn one(site: Site, request: Request<Incoming>) -> Result<Response<Body>, BoxError> {
+    let (parts, body) = request.into_parts();
+    let whole = timeout(BODY_TIMEOUT, Limited::new(body, site.body_bytes_max).collect()).await?;
+    let body = match whole {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let mut response = Response::new(full(Bytes::from_static(b"the body is too large")));
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            return Ok(response);
         }
+        Err(error) => return Err(error),
+    };
+    match (site.handler)(Request::from_parts(parts, body)).await {
+        Some(Reply { response, cut_after: None }) => Ok(response.map(full)),
+        Some(Reply { response, cut_after: Some(bytes) }) => Ok(response.map(|body| cut(body, bytes))),
+        None => Err("closed on purpose".into()),
     }
 }
 

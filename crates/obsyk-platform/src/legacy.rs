@@ -103,7 +103,13 @@ pub(crate) async fn event(receiver: &Receiver, caller: &Caller, body: &[u8]) -> 
                 return Err(bad("the object is not the one that the event names"));
             }
             let raw = Bytes::from(raw_object(body)?);
-            let kept = Kept::new(&uid, &name, object["namespace"].as_str().unwrap_or_default(), raw, (0, 0));
+            let kept = Kept::new(
+                &uid,
+                &name,
+                object.get("namespace").and_then(Value::as_str).unwrap_or_default(),
+                raw,
+                (0, 0),
+            );
             Edit::Put { kind, uid, kept }
         }
         ("deleted", None) => Edit::Remove { kind, uid },

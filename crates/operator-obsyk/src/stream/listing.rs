@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, StreamBody};
 use kube::{Api, api::ListParams};
 use serde_json::json;
 
-use super::{feed::PAGE_SIZE, state::Listed};
+use super::{feed::PAGE_SIZE, whole::Listed};
 use crate::{
     Kind,
     project::{Inventory, Projected, Visit, visit},

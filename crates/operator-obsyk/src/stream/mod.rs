@@ -1,6 +1,7 @@
 //! From the cluster to the platform, with nothing lost and a bound on what is held.
 //!
 //! - `state`: what the cluster has, what the platform has, and what has to be said. Pure.
+//! - `whole`: what a snapshot means for it. Pure.
 //! - `repair`: what was dropped or never sent, read again kind by kind. Pure.
 //! - `feed`: twenty watches, projected while they are decoded.
 //! - `listing`: a snapshot, streamed from lists into the body of a request.
@@ -17,5 +18,6 @@ mod repair;
 mod state;
 #[cfg(test)]
 mod storm;
+mod whole;
 
 pub(crate) use agent::{Agent, Report, Settings};

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use meta::{Random, Seeded};
 
-use super::state::{Change, Listed, Outgoing, State, Sync};
+use super::{
+    state::{Change, Outgoing, State, Sync},
+    whole::Listed,
+};
 use crate::{
     Kind,
     project::{Id, Projected},
