@@ -37,6 +37,7 @@ var roots = []string{
 	"k8s.io/api/node/v1",
 	"k8s.io/api/authentication/v1",
 	"k8s.io/api/authorization/v1",
+	"k8s.io/api/admissionregistration/v1",
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
 }
 

@@ -5,7 +5,6 @@ use resource::Resource;
 
 /// Group, plural, and what does not happen.
 const INERT: &[(&str, &str, &str)] = &[
-    ("", "resourcequotas", "usage is neither counted nor limited"),
     ("autoscaling", "horizontalpodautoscalers", "nothing is scaled"),
     ("networking.k8s.io", "ingresses", "no traffic is routed"),
     ("networking.k8s.io", "networkpolicies", "no traffic is filtered"),
@@ -38,15 +37,12 @@ mod tests {
         let kind = |plural: &str| served.iter().find(|kind| *kind.plural == *plural).unwrap();
         let object =
             crate::testing::object(serde_json::json!({"metadata": {"name": "x", "namespace": "ns"}}));
-        let quotas = &kind("resourcequotas").strategy;
+        let ingresses = &kind("ingresses").strategy;
         assert_eq!(
-            quotas.warnings(&object, None),
-            [
-                "nothing in this release of Keelson acts on a ResourceQuota: it is stored, but usage is neither \
-              counted nor limited"
-            ]
+            ingresses.warnings(&object, None),
+            ["nothing in this release of Keelson acts on a Ingress: it is stored, but no traffic is routed"]
         );
-        assert!(quotas.warnings(&object, Some(&object)).is_empty());
+        assert!(ingresses.warnings(&object, Some(&object)).is_empty());
         assert!(kind("configmaps").strategy.warnings(&object, None).is_empty());
     }
 }

@@ -4,7 +4,7 @@
 //! Guarantees: everything here is data or a pure function of its arguments; nothing waits, nothing is stored.
 //! Deliberately unaware of HTTP, of storage and of CRDs, which are values of the same type made elsewhere.
 //!
-//! Not served, so that discovery is honest: `admissionregistration.k8s.io`, `flowcontrol.apiserver.k8s.io`,
+//! Not served, so that discovery is honest: `flowcontrol.apiserver.k8s.io`,
 //! `certificates.k8s.io`, `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
 //! `pods/binding` is), `pods/resize`.
 
@@ -17,6 +17,7 @@ mod entry;
 mod groups;
 mod inert;
 mod options;
+pub mod quota;
 mod schemas;
 mod strategy;
 #[cfg(test)]

@@ -33,6 +33,8 @@ impl Cx {
             name: String::new(),
             dry_run: false,
             options: Value::Null,
+            notes: std::sync::Arc::default(),
+            kind_version: meta::GroupVersion::new("", "v1"),
         };
         let clock = Fixed::new(Timestamp::UNIX_EPOCH);
         Self { attributes, objects: Vec::new(), clock, random: Seeded::new(1) }

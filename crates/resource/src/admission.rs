@@ -1,9 +1,12 @@
 //! Admission: what may be written, and what is added to it, beyond the kind's own rules.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::future::BoxFuture;
-use meta::{Entry, GroupResource, Object, Status, Value};
+use meta::{Entry, GroupResource, GroupVersion, Object, ObjectKey, Status, Value};
 
 use crate::Context;
 
@@ -30,6 +33,37 @@ pub enum Operation {
     Connect,
 }
 
+/// What admission has to say beside yes and no, collected over one request.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<(Vec<String>, BTreeMap<String, String>)>);
+
+impl Notes {
+    /// A text for a `Warning` header; one that was given before is not repeated.
+    pub fn warn(&self, text: impl Into<String>) {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = text.into();
+        if !notes.0.contains(&text) {
+            notes.0.push(text);
+        }
+    }
+
+    /// An annotation of the request's audit event. The first value of a key stays, as upstream.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.1.entry(key.into()).or_insert_with(|| value.into());
+    }
+
+    /// The warnings so far.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    /// The audit annotations so far.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+}
+
 /// One request, as authorization, admission and strategies see it.
 #[derive(Clone, Debug)]
 pub struct Attributes {
@@ -43,6 +77,8 @@ pub struct Attributes {
     pub version: String,
     /// Kind of the object.
     pub kind: String,
+    /// Group and version of `kind`: those of the path, save for bodies of subresources (`Scale`, `Eviction`).
+    pub kind_version: GroupVersion,
     /// Subresource; empty for the object itself.
     pub subresource: String,
     /// Namespace; empty for cluster scope.
@@ -53,6 +89,8 @@ pub struct Attributes {
     pub dry_run: bool,
     /// CreateOptions, UpdateOptions or DeleteOptions as the client sent them.
     pub options: Value,
+    /// Where warnings and audit annotations go.
+    pub notes: Arc<Notes>,
 }
 
 /// Committed state, read from the watch cache without waiting. What it shows may be older than the object
@@ -94,5 +132,20 @@ pub trait Admission: Send + Sync {
     ) -> BoxFuture<'a, Result<(), Status>> {
         let _ = (cx, object, old);
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Takes what the object needs from budgets that objects share (quotas): answers with the budgets as they
+    /// are then, or refuses. The engine calls it last, stores the status of each budget if it is unchanged
+    /// since it was read, asks again about those that are not, and only then stores the object. `taken` names
+    /// the budgets of this request that are stored already.
+    fn charge(
+        &self,
+        cx: &Context<'_>,
+        object: &Object,
+        old: Option<&Object>,
+        taken: &BTreeSet<ObjectKey>,
+    ) -> Result<Vec<Object>, Status> {
+        let _ = (cx, object, old, taken);
+        Ok(Vec::new())
     }
 }

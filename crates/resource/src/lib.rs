@@ -7,7 +7,7 @@ mod admission;
 mod strategy;
 mod table;
 
-pub use admission::{Admission, Attributes, Operation, User, View};
+pub use admission::{Admission, Attributes, Notes, Operation, User, View};
 pub use strategy::{Claim, Context, Plain, Strategy};
 pub use table::{
     Act, Acted, Cell, Column, ColumnType, Convert, Resource, Scale, Scope, Selectable, Subresource, Verb,

@@ -96,6 +96,8 @@ mod tests {
             name: name.into(),
             dry_run: false,
             options: json!(null),
+            notes: std::sync::Arc::default(),
+            kind_version: meta::GroupVersion::new("", "v1"),
         };
         let clock = meta::Fixed::new(deleted.parse().unwrap());
         let random = meta::Seeded::new(1);

@@ -397,8 +397,8 @@ fn caller() -> Caller {
             ..User::default()
         },
         field_manager: "kube-apiserver".to_owned(),
-        dry_run: false,
         field_validation: FieldValidation::Ignore,
+        ..Caller::default()
     }
 }
 

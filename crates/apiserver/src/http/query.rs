@@ -182,6 +182,7 @@ pub(crate) fn caller(user: &User, headers: &HeaderMap, query: &Query<'_>) -> Res
         field_manager: field_manager(headers, query)?,
         dry_run: dry_run(query.all("dryRun"))?,
         field_validation,
+        notes: std::sync::Arc::default(),
     })
 }
 

@@ -14,7 +14,7 @@ use super::{
     query::{self, Query},
     resources::Call,
 };
-use crate::rest::{Deleted, Patch, PatchKind, Written};
+use crate::rest::{Caller, Deleted, Patch, PatchKind, Written};
 
 /// POST.
 pub(crate) async fn create(
@@ -29,14 +29,15 @@ pub(crate) async fn create(
         decode::object(&input.collect().await?, media, resource, call.rest().registry())?;
     if let Some(Subresource::Act(_)) = resource.subresource(call.subresource()) {
         let answer = call.rest().act(&caller, resource, &call.target(), object).await?;
-        return Ok(encode::value(201, Wanted { form: Form::Whole, ..wanted }, &answer));
+        let response = encode::value(201, Wanted { form: Form::Whole, ..wanted }, &answer);
+        return Ok(warned(response, &caller.notes.warnings()));
     }
     if !call.subresource().is_empty() {
         return Err(Status::method_not_allowed(&resource.group_resource(), "create"));
     }
     let namespace = call.namespace().unwrap_or_default();
     let written = call.rest().create(&caller, resource, namespace, object, duplicates).await?;
-    Ok(answer(call, wanted, resource, &written))
+    Ok(answer(call, wanted, resource, &caller, &written))
 }
 
 /// PUT.
@@ -51,7 +52,7 @@ pub(crate) async fn update(
     let (object, duplicates) =
         decode::object(&input.collect().await?, media, resource, call.rest().registry())?;
     let written = call.rest().update(&caller, resource, &call.target(), object, duplicates).await?;
-    Ok(answer(call, wanted, resource, &written))
+    Ok(answer(call, wanted, resource, &caller, &written))
 }
 
 /// PATCH.
@@ -66,7 +67,7 @@ pub(crate) async fn patch(
     let decode::Decoded { value, duplicates } = decode::decode(&input.collect().await?, media)?;
     let patch = Patch { kind, body: value, duplicates };
     let written = call.rest().patch(&caller, resource, &call.target(), patch).await?;
-    Ok(answer(call, wanted, resource, &written))
+    Ok(answer(call, wanted, resource, &caller, &written))
 }
 
 fn patch_kind(call: &Call<'_>, resource: &Resource) -> Result<(PatchKind, Media), Status> {
@@ -108,7 +109,7 @@ pub(crate) async fn delete(
     let (options, dry_run) = query::delete_options(&call.query, options_body(call, resource, input).await?)?;
     caller.dry_run = dry_run;
     let deleted = call.rest().delete(&caller, resource, &call.target().key, &options).await?;
-    Ok(match deleted {
+    let response = match deleted {
         Deleted::Pending(entry) => encode::entry(200, wanted, resource, &entry, call.include()?, call.now()),
         Deleted::Gone(entry) => {
             let mut details = json!({
@@ -122,7 +123,8 @@ pub(crate) async fn delete(
             });
             encode::value(200, Wanted { form: Form::Whole, ..wanted }, &status)
         }
-    })
+    };
+    Ok(warned(response, &caller.notes.warnings()))
 }
 
 /// DELETE of all objects of a kind.
@@ -137,7 +139,8 @@ pub(crate) async fn delete_collection(
     let (options, dry_run) = query::delete_options(&call.query, options_body(call, resource, input).await?)?;
     caller.dry_run = dry_run;
     let page = call.rest().delete_collection(&caller, resource, call.namespace(), &options, &list).await?;
-    Ok(list::page(wanted, resource, page, call.include()?, call.now()))
+    let response = list::page(wanted, resource, page, call.include()?, call.now());
+    Ok(warned(response, &caller.notes.warnings()))
 }
 
 /// DeleteOptions in the body, where there is one.
@@ -161,15 +164,24 @@ async fn options_body(
     Ok(Some(object))
 }
 
-fn answer(call: &Call<'_>, wanted: Wanted, resource: &Arc<Resource>, written: &Written) -> Response<Body> {
+fn answer(
+    call: &Call<'_>,
+    wanted: Wanted,
+    resource: &Arc<Resource>,
+    caller: &Caller,
+    written: &Written,
+) -> Response<Body> {
     let Written { entry, created, warnings } = written;
     let code = if *created { 201 } else { 200 };
     let include = match call.include() {
         Ok(include) => include,
         Err(status) => return encode::status(&status),
     };
-    let mut response =
-        encode::entry(code, call.formed(wanted, resource), resource, entry, include, call.now());
+    let response = encode::entry(code, call.formed(wanted, resource), resource, entry, include, call.now());
+    warned(warned(response, warnings), &caller.notes.warnings())
+}
+
+fn warned(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
     for text in warnings {
         if let Ok(value) = HeaderValue::from_str(&warning(text)) {
             response.headers_mut().append(header::WARNING, value);

@@ -49,6 +49,7 @@ impl Rest {
         }
         let mut attributes = attributes(caller, resource, target, Operation::Create);
         kind.clone_into(&mut attributes.kind);
+        attributes.kind_version = meta::GroupVersion::new(group, version);
         let cx = self.context(&attributes);
         if target.key.name.is_empty() {
             return match act.act(&cx, None, &body)? {
@@ -119,19 +120,26 @@ impl Rest {
     /// Updates the status of other objects that an act depends on; false when one of them has changed.
     async fn act_also(&self, caller: &Caller, also: Vec<Object>) -> Result<bool, Status> {
         for object in also {
-            let version = object.group_version().unwrap_or_else(|| meta::GroupVersion::new("", "v1"));
-            let resource = self
-                .registry
-                .by_kind(&version.group, &version.version, object.kind())
-                .ok_or_else(|| Status::internal(format!("kind {} is not served", object.kind())))?;
-            let target = Target { key: object.key(), subresource: "status".to_owned() };
-            match self.update(caller, &resource, &target, object, Vec::new()).await {
-                Ok(_) => {}
-                Err(Status { code: 409, .. }) => return Ok(false),
-                Err(status) => return Err(status),
+            if !self.amend(caller, object).await? {
+                return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Updates the status of an object if it is unchanged since it was read; false when it is not.
+    pub(super) async fn amend(&self, caller: &Caller, object: Object) -> Result<bool, Status> {
+        let version = object.group_version().unwrap_or_else(|| meta::GroupVersion::new("", "v1"));
+        let resource = self
+            .registry
+            .by_kind(&version.group, &version.version, object.kind())
+            .ok_or_else(|| Status::internal(format!("kind {} is not served", object.kind())))?;
+        let target = Target { key: object.key(), subresource: "status".to_owned() };
+        match self.update(caller, &resource, &target, object, Vec::new()).await {
+            Ok(_) => Ok(true),
+            Err(Status { code: 409, .. }) => Ok(false),
+            Err(status) => Err(status),
+        }
     }
 }
 

@@ -99,11 +99,20 @@ impl Rest {
             warnings.extend(resource.strategy.warnings(&object, None));
             let name = object.name().to_owned();
             if caller.dry_run {
+                self.charge(&cx, &object, None).await?;
                 return match self.kind(resource).get(&object.key()) {
                     Some(_) => Err(Status::already_exists(&resource.group_resource(), &name)),
                     None => self.pretend(&object, None),
                 };
             }
+            if self.kind(resource).get(&object.key()).is_some() {
+                // Known before anything is taken from a quota for it.
+                if generated {
+                    continue;
+                }
+                return Err(Status::already_exists(&resource.group_resource(), &name));
+            }
+            self.charge(&cx, &object, None).await?;
             match self.store_new(resource, object).await? {
                 Stored::Done(entry) => return self.serve(resource, entry),
                 // Another object took the claim since `prepare` chose it: choose again.

@@ -5,6 +5,7 @@
 //! changed the object meanwhile makes the decision run again, unless the client named a revision.
 
 mod act;
+mod charge;
 mod create;
 mod delete;
 mod metadata;
@@ -63,6 +64,7 @@ pub struct Rest {
     cache: Arc<Cache>,
     registry: Arc<Registry>,
     admission: Arc<[Arc<dyn Admission>]>,
+    turns: Arc<charge::Turns>,
     committer: Committer,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -107,7 +109,8 @@ impl Rest {
         let Parts { store, cache, registry, admission, clock, random } = parts;
         let (committer, task) = Committer::start(store, cache.clone(), registry.clone());
         let admission = admission.into();
-        (Self { cache, registry, admission, committer, clock, random }, task)
+        let turns = Arc::default();
+        (Self { cache, registry, admission, turns, committer, clock, random }, task)
     }
 
     /// Committed state.
@@ -222,10 +225,31 @@ fn attributes(caller: &Caller, resource: &Resource, target: &Target, operation: 
         resource: resource.group_resource(),
         version: resource.version.to_string(),
         kind: resource.kind.to_string(),
+        kind_version: meta::GroupVersion::new(&*resource.group, &*resource.version),
         subresource: target.subresource.clone(),
         namespace: target.key.namespace.clone(),
         name: target.key.name.clone(),
         dry_run: caller.dry_run,
-        options: serde_json::Value::Null,
+        options: options(caller, operation),
+        notes: caller.notes.clone(),
     }
+}
+
+/// CreateOptions or UpdateOptions as the caller gave them in parameters; a delete brings its own.
+fn options(caller: &Caller, operation: Operation) -> serde_json::Value {
+    let kind = match operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete | Operation::Connect => return serde_json::Value::Null,
+    };
+    let mut options = meta::Object::default();
+    options.set(&["kind"], kind);
+    options.set(&["apiVersion"], "meta.k8s.io/v1");
+    if caller.dry_run {
+        options.set(&["dryRun"], vec![serde_json::Value::from("All")]);
+    }
+    if !caller.field_manager.is_empty() {
+        options.set(&["fieldManager"], caller.field_manager.as_str());
+    }
+    options.into_value()
 }

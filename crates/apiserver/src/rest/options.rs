@@ -1,7 +1,9 @@
 //! What a request may ask beside its object. Parsed once, by the HTTP layer, into types that are valid.
 
+use std::sync::Arc;
+
 use meta::{ObjectKey, Revision, Value};
-use resource::User;
+use resource::{Notes, User};
 
 /// Who writes, and how.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +17,8 @@ pub struct Caller {
     pub dry_run: bool,
     /// What becomes of unknown and duplicate fields.
     pub field_validation: FieldValidation,
+    /// Where admission leaves warnings and audit annotations of this request.
+    pub notes: Arc<Notes>,
 }
 
 /// The `fieldValidation` parameter.

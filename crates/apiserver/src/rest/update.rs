@@ -150,6 +150,7 @@ impl Rest {
         pipeline::validate(resource, &cx, &mut new, Some(&mut old))?;
         self.admit(&cx, Some(&new), Some(&old)).await?;
         warnings.extend(resource.strategy.warnings(&new, Some(&old)));
+        self.charge(&cx, &new, Some(&old)).await?;
         if caller.dry_run {
             return Ok(Tried::Done(self.pretend(&new, Some(entry))?));
         }

@@ -102,6 +102,8 @@ fn requests_are_checked() {
         name: "bot".into(),
         dry_run: false,
         options: json!(null),
+        notes: std::sync::Arc::default(),
+        kind_version: meta::GroupVersion::new("", "v1"),
     };
     let clock = meta::Fixed::new(NOW.parse().unwrap());
     let random = meta::Seeded::new(1);

@@ -29,8 +29,8 @@ fn caller() -> Caller {
             ..User::default()
         },
         field_manager: "keelson".to_owned(),
-        dry_run: false,
         field_validation: FieldValidation::Strict,
+        ..Caller::default()
     }
 }
 

@@ -7,10 +7,10 @@ use serde_json::{Map, json};
 
 use super::{
     Plugin, forbidden,
-    limits::{Asked, Bound, amounts, of_pod},
+    limits::{Asked, Bound, of_pod},
     list, namespace,
 };
-use crate::strategy::fill;
+use crate::{quota::amounts, strategy::fill};
 
 const ANNOTATION: [&str; 3] = ["metadata", "annotations", "kubernetes.io/limit-ranger"];
 

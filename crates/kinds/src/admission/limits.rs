@@ -1,23 +1,15 @@
 //! Amounts that a pod asks for as a whole, and the comparisons of a LimitRange with them.
 
-use std::collections::BTreeMap;
-
 use meta::{Object, Quantity, Value};
 
-use crate::validate::quantity;
-
-/// Amounts by resource name.
-pub(super) type Amounts = BTreeMap<String, Quantity>;
-
-/// The amounts in a map.
-pub(super) fn amounts(value: Option<&Value>) -> Amounts {
-    let entries = value.and_then(Value::as_object).into_iter().flatten();
-    entries.filter_map(|(name, value)| Some((name.clone(), quantity(value)?))).collect()
-}
+use crate::{
+    quota::{Amounts, amounts},
+    validate::quantity,
+};
 
 /// `requests` or `limits` of the whole pod: all containers and sidecars together, or the init container
 /// that needs most (KEP-753).
-pub(super) fn of_pod(pod: &Object, side: &str) -> Amounts {
+pub(crate) fn of_pod(pod: &Object, side: &str) -> Amounts {
     let of = |container: &Value| amounts(container.get("resources").and_then(|r| r.get(side)));
     let mut together = Amounts::new();
     for container in pod.list(&["spec", "containers"]) {

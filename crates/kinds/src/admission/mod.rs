@@ -2,23 +2,26 @@
 //! kinds' own rules. One file each, in upstream's names.
 //!
 //! They read only the view they are given, so none waits. Not here: webhooks and policies (the server's),
-//! NamespaceLifecycle and NodeRestriction (the server's), ResourceQuota and PodSecurity (not built).
+//! NamespaceLifecycle and NodeRestriction (the server's), PodSecurity (not built).
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::future::{BoxFuture, ready};
-use meta::{GroupResource, Object, Status};
+use meta::{GroupResource, Object, ObjectKey, Status};
 use resource::{Admission, Attributes, Context, Operation};
 
 mod ingress_class;
 mod limit_ranger;
 mod limits;
 mod priority;
+mod quota;
 mod runtime_class;
 mod service_account;
 mod storage;
 mod taint_nodes;
 mod tolerations;
+
+pub(crate) use limits::of_pod;
 
 /// Every plugin, in the order they run.
 pub fn admission() -> Vec<Arc<dyn Admission>> {
@@ -33,6 +36,7 @@ pub fn admission() -> Vec<Arc<dyn Admission>> {
         plugin(storage::ClaimResize),
         plugin(runtime_class::RuntimeClass),
         plugin(ingress_class::DefaultIngressClass),
+        plugin(quota::ResourceQuota),
     ]
 }
 
@@ -55,6 +59,17 @@ trait Plugin: Send + Sync {
     fn validate(&self, cx: &Context<'_>, object: &Object, old: Option<&Object>) -> Result<(), Status> {
         let _ = (cx, object, old);
         Ok(())
+    }
+
+    fn charge(
+        &self,
+        cx: &Context<'_>,
+        object: &Object,
+        old: Option<&Object>,
+        taken: &BTreeSet<ObjectKey>,
+    ) -> Result<Vec<Object>, Status> {
+        let _ = (cx, object, old, taken);
+        Ok(Vec::new())
     }
 }
 
@@ -87,6 +102,16 @@ impl<P: Plugin> Admission for Ready<P> {
     ) -> BoxFuture<'a, Result<(), Status>> {
         let done = object.map_or(Ok(()), |object| self.0.validate(cx, object, old));
         Box::pin(ready(done))
+    }
+
+    fn charge(
+        &self,
+        cx: &Context<'_>,
+        object: &Object,
+        old: Option<&Object>,
+        taken: &BTreeSet<ObjectKey>,
+    ) -> Result<Vec<Object>, Status> {
+        self.0.charge(cx, object, old, taken)
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) use namespace::Namespace;
 pub(crate) use network::{EndpointSlice, Endpoints, Ingress, IngressClass, NetworkPolicy, ServiceCidr};
 pub(crate) use node::Node;
 pub(crate) use plain::Rules;
-pub(crate) use pod::{Pod, PodTemplate};
+pub(crate) use pod::{Pod, PodTemplate, qos_class};
 pub(crate) use policy::DisruptionBudget;
 pub(crate) use quota::{LimitRange, ResourceQuota};
 pub(crate) use rbac::{Binding as RoleBinding, Role};
