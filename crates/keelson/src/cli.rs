@@ -84,6 +84,9 @@ pub(crate) struct UpOptions {
     /// Number of nodes; more than one only with the simulated runtime
     #[arg(long, env = "KEELSON_NODES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=NODES_MAX))]
     pub(crate) nodes: u32,
+    /// The scheduler's configuration: a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1
+    #[arg(long, env = "KEELSON_SCHEDULER_CONFIG", value_name = "FILE")]
+    pub(crate) scheduler_config: Option<PathBuf>,
     /// Operators to run: all, none, or a list of names
     #[arg(long, env = "KEELSON_OPERATORS", value_delimiter = ',', default_value = "all")]
     pub(crate) operators: Vec<String>,

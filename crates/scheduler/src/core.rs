@@ -23,7 +23,7 @@ use crate::{
     pod::PodInfo,
     preempt::Room,
     profile::Profile,
-    queue::Queue,
+    queue::{Backoff, Queue},
     relations::Labels,
     snapshot::{Slot, Snapshot},
     volumes::{Bindings, Claim, Progress, StorageClass, Volume},
@@ -133,10 +133,15 @@ struct Assumed {
 impl Core {
     /// A scheduler for pods whose `schedulerName` is that of one of the profiles.
     pub fn new(profiles: Vec<Profile>) -> Self {
+        Self::with_backoff(profiles, Backoff::default())
+    }
+
+    /// The same with other waits for failed pods.
+    pub fn with_backoff(profiles: Vec<Profile>, backoff: Backoff) -> Self {
         Self {
             profiles: profiles.into_iter().map(|profile| (profile, Classes::default())).collect(),
             snapshot: Snapshot::new(),
-            queue: Queue::new(),
+            queue: Queue::new(backoff),
             assumed: HashMap::new(),
             evicting: HashMap::new(),
             waiting: BTreeMap::new(),

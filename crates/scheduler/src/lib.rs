@@ -12,6 +12,7 @@
 mod bind;
 mod budgets;
 mod classes;
+mod config;
 mod core;
 mod decide;
 mod neighbours;
@@ -37,6 +38,7 @@ mod workloads;
 
 pub use crate::budgets::{Budget, Budgets};
 pub use crate::classes::Classes;
+pub use crate::config::{ConfigError, Configuration};
 pub use crate::core::{Change, Core, Step};
 pub use crate::decide::{Decision, Placement, Unfit, Verdict, decide, explain};
 pub use crate::neighbours::{Neighbours, Uneven};
@@ -46,7 +48,7 @@ pub use crate::plugins::{Cycle, Filter, Normalize, Reach, Reason, Reasons, Refus
 pub use crate::pod::{HostPort, PodInfo, ScheduledCondition, Shape};
 pub use crate::preempt::{NoRoom, Room, Victim, preempt};
 pub use crate::profile::{AddedAffinity, Args, DefaultSpread, FitScoring, PreemptionArgs, Profile, Strategy};
-pub use crate::queue::Queue;
+pub use crate::queue::{Backoff, Queue};
 pub use crate::relations::{Labels, PodTerm, Relations, Spread};
 pub use crate::resources::{Measure, Resources};
 pub use crate::run::{Options, run};

@@ -16,10 +16,28 @@ use meta::Timestamp;
 
 use crate::{decide::Unfit, plugins::Wake, pod::PodInfo};
 
-/// Wait after the first failure; doubles with each (upstream `podInitialBackoffSeconds`).
-pub(crate) const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-/// The longest wait (upstream `podMaxBackoffSeconds`).
-pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long failed pods wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure; doubles with each (upstream `podInitialBackoffSeconds`).
+    pub first: Duration,
+    /// At most (upstream `podMaxBackoffSeconds`).
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(10) }
+    }
+}
+
+impl Backoff {
+    fn after(self, attempts: u32) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(16);
+        self.first.saturating_mul(1 << doublings).min(self.longest)
+    }
+}
+
 /// How long a pod stays unschedulable without any event
 /// (upstream `DefaultPodMaxInUnschedulablePodsDuration`).
 pub(crate) const UNSCHEDULABLE_MAX: Duration = Duration::from_secs(300);
@@ -34,6 +52,7 @@ pub struct Queue {
     backoff: BTreeSet<(Duration, Uid)>,
     unschedulable: BTreeSet<(Duration, Uid)>,
     arrivals: u64,
+    backoff_times: Backoff,
     /// For each event, how many unschedulable pods it could help.
     interested: [usize; Wake::BITS],
 }
@@ -60,8 +79,8 @@ enum Place {
 
 impl Queue {
     /// No pods.
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(backoff: Backoff) -> Self {
+        Self { backoff_times: backoff, ..Self::default() }
     }
 
     /// Adds a pod, or takes its new version. A changed shape or lifted gate makes it worth another
@@ -129,7 +148,8 @@ impl Queue {
 
     /// The popped pod could not be bound; it is worth another try after its backoff.
     pub fn retry(&mut self, now: Duration, uid: &str) {
-        self.fail(now, uid, |attempts| Place::Backoff { until: now + backoff(attempts) });
+        let times = self.backoff_times;
+        self.fail(now, uid, |attempts| Place::Backoff { until: now + times.after(attempts) });
     }
 
     /// Whether it is [`UNSCHEDULABLE_MAX`] since this last said so, which is as often as a lasting
@@ -215,7 +235,7 @@ impl Queue {
     }
 
     fn after_failure(&self, now: Duration, uid: &str) -> Place {
-        let until = self.pods.get(uid).map_or(now, |w| w.failed_at + backoff(w.attempts));
+        let until = self.pods.get(uid).map_or(now, |w| w.failed_at + self.backoff_times.after(w.attempts));
         if until <= now { Place::Active } else { Place::Backoff { until } }
     }
 
@@ -270,11 +290,6 @@ fn rank(waiting: &Waiting, uid: Uid) -> (Reverse<i32>, Timestamp, u64, Uid) {
     (Reverse(waiting.pod.priority), waiting.pod.created, waiting.arrival, uid)
 }
 
-fn backoff(attempts: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(8);
-    BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,7 +313,7 @@ mod tests {
 
     #[test]
     fn by_priority_then_age_then_arrival() {
-        let mut queue = Queue::new();
+        let mut queue = Queue::new(Backoff::default());
         for (uid, priority, created) in [("young", 0, 9), ("old", 0, 1), ("vip", 5, 9), ("later", 0, 9)] {
             queue.push(S, pod(uid, priority, created));
         }
@@ -308,7 +323,7 @@ mod tests {
 
     #[test]
     fn failures_back_off_to_ten_seconds() {
-        let mut queue = Queue::new();
+        let mut queue = Queue::new(Backoff::default());
         let mut now = S;
         queue.push(now, pod("p", 0, 0));
         for seconds in [1, 2, 4, 8, 10, 10] {
@@ -325,7 +340,7 @@ mod tests {
 
     #[test]
     fn only_events_that_could_help_wake() {
-        let mut queue = Queue::new();
+        let mut queue = Queue::new(Backoff::default());
         queue.push(S, pod("p", 0, 0));
         queue.pop();
         queue.reject(S, "p", &why(Wake::POD_GONE));
@@ -345,7 +360,7 @@ mod tests {
 
     #[test]
     fn nothing_is_unschedulable_for_ever() {
-        let mut queue = Queue::new();
+        let mut queue = Queue::new(Backoff::default());
         queue.push(S, pod("p", 0, 0));
         queue.pop();
         queue.reject(S, "p", &why(Wake::NOTHING));
@@ -357,7 +372,7 @@ mod tests {
 
     #[test]
     fn gates_hold_and_changes_of_shape_wake() {
-        let mut queue = Queue::new();
+        let mut queue = Queue::new(Backoff::default());
         let mut gated = test_pod("p", serde_json::json!({"containers": []}));
         gated.gates = vec!["g".into()];
         queue.push(S, Arc::new(gated.clone()));
@@ -376,7 +391,7 @@ mod tests {
 
     #[test]
     fn removal_while_busy_ends_it() {
-        let mut queue = Queue::new();
+        let mut queue = Queue::new(Backoff::default());
         queue.push(S, pod("p", 0, 0));
         queue.pop();
         queue.remove("p");

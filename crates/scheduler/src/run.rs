@@ -22,6 +22,7 @@ use crate::{
     pod::PodInfo,
     preempt::Room,
     profile::Profile,
+    queue::Backoff,
     watches::{KINDS, Signal, all},
 };
 
@@ -36,6 +37,8 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 pub struct Options {
     /// How pods are placed, by their `spec.schedulerName`.
     pub profiles: Vec<Profile>,
+    /// How long failed pods wait.
+    pub backoff: Backoff,
     /// Who reports events: upstream uses `NAME-HOST`.
     pub instance: String,
     /// Who we are in the election of a leader; `None` runs without one (the only scheduler there is).
@@ -53,6 +56,7 @@ impl Options {
     pub fn new(instance: impl Into<String>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         Self {
             profiles: vec![Profile::new(random.next())],
+            backoff: Backoff::default(),
             leader_elect: None,
             instance: instance.into(),
             binds_max: 64,
@@ -101,7 +105,7 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
 }
 
 async fn schedule(client: Client, options: Options, shutdown: impl Future<Output = ()> + Send) {
-    let core = Core::new(options.profiles);
+    let core = Core::with_backoff(options.profiles, options.backoff);
     let clock = Arc::clone(&options.clock);
     let notes = Notes::start(Writer {
         client: client.clone(),

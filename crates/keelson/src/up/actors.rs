@@ -118,9 +118,22 @@ impl Actors {
         });
     }
 
-    pub(crate) fn scheduler(&mut self, server: &ApiServer, clock: &Arc<dyn Clock>, random: &Arc<dyn Random>) {
+    pub(crate) fn scheduler(
+        &mut self,
+        server: &ApiServer,
+        placing: scheduler::Configuration,
+        clock: &Arc<dyn Clock>,
+        random: &Arc<dyn Random>,
+    ) {
         let client = server.client("system:kube-scheduler", &[MASTERS]);
-        let options = scheduler::Options::new("default-scheduler-keelson", clock.clone(), random.clone());
+        let scheduler::Configuration { profiles, backoff, leader_elect } = placing;
+        let identity = leader_elect.then(|| format!("keelson_{:016x}", random.next()));
+        let options = scheduler::Options {
+            profiles,
+            backoff,
+            leader_elect: identity,
+            ..scheduler::Options::new("default-scheduler-keelson", clock.clone(), random.clone())
+        };
         let stopping = self.stopping();
         self.spawn(async move {
             scheduler::run(client, options, stopping).await;

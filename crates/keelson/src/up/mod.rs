@@ -9,6 +9,7 @@ mod bridge;
 mod choose;
 mod nodes;
 mod operators;
+mod scheduling;
 mod server;
 
 use std::{fs, sync::Arc};
@@ -51,6 +52,7 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     let clock: Arc<dyn Clock> = Arc::new(System);
     let random: Arc<dyn Random> = Arc::new(Dice::new());
     term::line(&format!("{} {}", term::bold("keelson"), env!("CARGO_PKG_VERSION")));
+    let placing = scheduling::configuration(options.scheduler_config.as_deref(), &*random)?;
     let mut steps = Steps::begin();
 
     let runtime = Runtime::choose(options)?;
@@ -63,7 +65,8 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
 
     let mut actors = Actors::new(stop.clone());
     let started =
-        start(options, &data, &mut server, starting, &mut actors, stop, &clock, &random, &mut steps).await;
+        start(options, &data, &mut server, placing, starting, &mut actors, stop, &clock, &random, &mut steps)
+            .await;
     if started.is_ok() && !stop.is_cancelled() {
         announce(&data, &server, &steps);
         tokio::select! {
@@ -88,6 +91,7 @@ async fn start(
     options: &UpOptions,
     data: &DataDir,
     server: &mut ApiServer,
+    placing: scheduler::Configuration,
     starting: tokio::task::JoinHandle<Result<choose::Started, Failure>>,
     actors: &mut Actors,
     stop: &CancellationToken,
@@ -120,7 +124,7 @@ async fn start(
     steps.done(if names.is_empty() { "none".to_owned() } else { names.join(", ") }.as_str());
     steps.start("controllers");
     actors.controllers(server, data, controllers, clock, random);
-    actors.scheduler(server, clock, random);
+    actors.scheduler(server, placing, clock, random);
     steps.done("controller manager and scheduler");
     actors.keep(started);
     Ok(())

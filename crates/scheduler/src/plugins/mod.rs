@@ -54,6 +54,9 @@ pub(crate) const SCORES: &[Score] = &[
     image_locality::SCORE,
 ];
 
+/// Resources that `NodeResourcesBalancedAllocation` can compare.
+pub(crate) const BALANCED_MAX: usize = balanced_allocation::RESOURCES_MAX;
+
 /// The best a score can be.
 pub(crate) const SCORE_MAX: i64 = 100;
 
