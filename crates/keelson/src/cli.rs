@@ -84,6 +84,9 @@ pub(crate) struct UpOptions {
     /// Number of nodes; more than one only with the simulated runtime
     #[arg(long, env = "KEELSON_NODES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=NODES_MAX))]
     pub(crate) nodes: u32,
+    /// What must be left of memory, disk, inodes and process ids; below it the node takes no more pods
+    #[arg(long, env = "KEELSON_EVICTION_HARD", value_name = "SIGNAL<VALUE,...", default_value = "")]
+    pub(crate) eviction_hard: node::pressure::Thresholds,
     /// The scheduler's configuration: a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1
     #[arg(long, env = "KEELSON_SCHEDULER_CONFIG", value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,

@@ -5,7 +5,7 @@
 //! adopted, not restarted. Knows nothing of how pods are placed, of Services' traffic or of DNS.
 //!
 //! Not supported, and said so where a pod asks for it: CSI, NFS, image and block volumes, SELinux
-//! options, RuntimeClasses, user namespaces, ephemeral containers. Not there yet: static pods,
+//! options, RuntimeClasses, user namespaces. Not there yet: static pods,
 //! in-place resize, eviction under pressure, removal of unused images, pod-level cgroup limits.
 
 pub mod admission;
@@ -23,6 +23,7 @@ pub mod node;
 pub mod options;
 pub mod plan;
 pub mod pod;
+pub mod pressure;
 pub mod probe;
 pub mod qos;
 pub mod resources;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::Taint;
 use meta::{Clock, Random};
 
-use crate::{Host, dns::ClusterDns, server::ServerOptions};
+use crate::{Host, dns::ClusterDns, pressure::Thresholds, server::ServerOptions};
 
 /// Most pods of a node (upstream's default).
 pub const MAX_PODS: u32 = 110;
@@ -37,6 +37,8 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// Taints to register with.
     pub taints: Vec<Taint>,
+    /// What must be left of the machine's resources.
+    pub thresholds: Thresholds,
     /// The kubelet API; `None` opens no port.
     pub server: Option<ServerOptions>,
     /// Whether containers are told about Services by environment variables.
@@ -67,6 +69,7 @@ impl Options {
             max_pods: MAX_PODS,
             labels: BTreeMap::new(),
             taints: Vec::new(),
+            thresholds: Thresholds::default(),
             server: None,
             service_env: true,
             pod_cgroups: false,

@@ -42,6 +42,7 @@ pub(crate) fn start(
             agent.dns.domain = CLUSTER_DOMAIN.to_owned();
             agent.log_dir = data.node().join("logs");
             agent.clean_local_volumes = true;
+            agent.thresholds = options.eviction_hard;
             agent.server = Some(kubelet(server, &name, &address)?);
             let client = server.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
             let (runtime, stopping) = (Arc::new(private.runtime()), actors.token());

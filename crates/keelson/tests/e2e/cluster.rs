@@ -74,6 +74,9 @@ impl Cluster {
                 "info",
                 "--runtime",
                 runtime,
+                // Whatever else fills the machine's disk.
+                "--eviction-hard",
+                "nodefs.available<64Mi,nodefs.inodesFree<1k",
                 "--data-dir",
             ])
             .arg(self.data_dir())

@@ -220,6 +220,7 @@ fn the_command_line_says_what_to_do() {
         (up(&["--nodes", "0"]), &*data, 2, "0 is not in 1..=256"),
         (up(&["--operators", "x"]), &*data, 2, "say all, none, or some of"),
         (vec!["up", "--listen", "6443"], &*data, 2, "want ADDRESS:PORT"),
+        (vec!["up", "--eviction-hard", "disk<1%"], &*data, 2, "there are memory.available"),
         (vec!["image", "load", "/nowhere.tar"], &*data, 1, "is no file"),
     ] {
         let (seen, said) = run(&arguments, directory);

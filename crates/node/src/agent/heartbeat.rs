@@ -58,6 +58,7 @@ fn identity(agent: &Agent, port: Option<u16>) -> Identity {
         max_pods: options.max_pods,
         kubelet_port: port.unwrap_or_default(),
         pod_cidr: options.pod_cidr.clone(),
+        thresholds: options.thresholds,
     }
 }
 

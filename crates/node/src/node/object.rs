@@ -19,15 +19,8 @@ use runtime::{
 };
 
 use super::Measured;
+use crate::pressure::{Threshold, Thresholds};
 
-/// Below this much available memory the node reports MemoryPressure (upstream's hard eviction default).
-const MEMORY_MIN_BYTES: u64 = 100 << 20;
-/// Percent of the file system below which the node reports DiskPressure.
-const DISK_MIN_PERCENT: u64 = 10;
-/// Percent of inodes below which the node reports DiskPressure.
-const INODES_MIN_PERCENT: u64 = 5;
-/// Percent of process ids below which the node reports PIDPressure.
-const PIDS_MIN_PERCENT: u64 = 5;
 /// Images in the status (upstream `nodeStatusMaxImages`).
 const IMAGES_MAX: usize = 50;
 /// Names of one image in the status (upstream `MaxNamesPerImageInNodeStatus`).
@@ -50,6 +43,8 @@ pub struct Identity {
     pub kubelet_port: u16,
     /// `spec.podCIDR` to register with, when nobody else gives one out.
     pub pod_cidr: Option<String>,
+    /// What must be left of the machine's resources.
+    pub thresholds: Thresholds,
 }
 
 /// What was found out.
@@ -106,13 +101,13 @@ pub fn status(
     now: Timestamp,
 ) -> NodeStatus {
     let capacity = capacity(identity, &findings.measured);
-    let allocatable = allocatable(&capacity, &findings.measured);
+    let allocatable = allocatable(&capacity, &findings.measured, &identity.thresholds);
     let port = i32::from(identity.kubelet_port);
     NodeStatus {
         addresses: Some(addresses(identity)),
         capacity: Some(quantities(&capacity)),
         allocatable: Some(quantities(&allocatable)),
-        conditions: Some(conditions(findings, old, now)),
+        conditions: Some(conditions(findings, &identity.thresholds, old, now)),
         daemon_endpoints: (port > 0)
             .then_some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port }) }),
         images: Some(images(&findings.images)),
@@ -142,21 +137,25 @@ fn capacity(identity: &Identity, measured: &Measured) -> BTreeMap<String, u64> {
 }
 
 /// Capacity less what is kept for the machine itself: the eviction thresholds and huge pages.
-fn allocatable(capacity: &BTreeMap<String, u64>, measured: &Measured) -> BTreeMap<String, u64> {
+fn allocatable(
+    capacity: &BTreeMap<String, u64>,
+    measured: &Measured,
+    thresholds: &Thresholds,
+) -> BTreeMap<String, u64> {
     let mut map = capacity.clone();
     let huge: u64 = measured.huge_pages.values().sum();
     if let Some(memory) = map.get_mut("memory") {
-        *memory = memory.saturating_sub(MEMORY_MIN_BYTES + huge);
+        *memory = memory.saturating_sub(thresholds.memory.of(*memory) + huge);
     }
     if let Some(disk) = map.get_mut("ephemeral-storage") {
-        *disk -= *disk / 100 * DISK_MIN_PERCENT;
+        *disk = disk.saturating_sub(thresholds.disk.of(*disk));
     }
     map
 }
 
 /// Allocatable as quantities, for the downward API and for admission.
 pub fn allocatable_quantities(identity: &Identity, measured: &Measured) -> BTreeMap<String, String> {
-    let map = allocatable(&capacity(identity, measured), measured);
+    let map = allocatable(&capacity(identity, measured), measured, &identity.thresholds);
     quantities(&map).into_iter().map(|(name, Quantity(text))| (name, text)).collect()
 }
 
@@ -170,13 +169,26 @@ fn quantities(map: &BTreeMap<String, u64>) -> BTreeMap<String, Quantity> {
     map.iter().map(|(name, amount)| (name.clone(), Quantity(text(name, *amount)))).collect()
 }
 
-fn conditions(findings: &Findings, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(
+    findings: &Findings,
+    thresholds: &Thresholds,
+    old: Option<&NodeStatus>,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
     let measured = &findings.measured;
-    let below = |available: u64, whole: u64, percent: u64| whole > 0 && available < whole / 100 * percent;
-    let memory = measured.memory_bytes > 0 && measured.memory_available_bytes < MEMORY_MIN_BYTES;
-    let disk = below(measured.disk_available_bytes, measured.disk_bytes, DISK_MIN_PERCENT)
-        || below(measured.inodes_free, measured.inodes, INODES_MIN_PERCENT);
-    let pids = below(measured.pids_max.saturating_sub(measured.pids), measured.pids_max, PIDS_MIN_PERCENT);
+    let Thresholds { memory, disk, inodes, pids } = thresholds;
+    let few_bytes = disk.is_passed(measured.disk_available_bytes, measured.disk_bytes);
+    let few_inodes = inodes.is_passed(measured.inodes_free, measured.inodes);
+    let few_pids = pids.is_passed(measured.pids_max.saturating_sub(measured.pids), measured.pids_max);
+    let short = |what: &str, signal: &str, threshold: &Threshold| {
+        format!(
+            "kubelet has {what}: {signal}<{threshold}; free some, or lower the threshold with --eviction-hard"
+        )
+    };
+    let disk_pressure = match few_bytes {
+        true => short("disk pressure", "nodefs.available", disk),
+        false => short("disk pressure", "nodefs.inodesFree", inodes),
+    };
     let pressure = |kind: &str, on: bool, yes: (&str, &str), no: (&str, &str)| {
         let (reason, message) = if on { yes } else { no };
         condition(kind, on, reason, message, old, now)
@@ -197,20 +209,23 @@ fn conditions(findings: &Findings, old: Option<&NodeStatus>, now: Timestamp) -> 
     vec![
         pressure(
             "MemoryPressure",
-            memory,
-            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            memory.is_passed(measured.memory_available_bytes, measured.memory_bytes),
+            (
+                "KubeletHasInsufficientMemory",
+                &short("insufficient memory available", "memory.available", memory),
+            ),
             ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ),
         pressure(
             "DiskPressure",
-            disk,
-            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            few_bytes || few_inodes,
+            ("KubeletHasDiskPressure", &disk_pressure),
             ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
         pressure(
             "PIDPressure",
-            pids,
-            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            few_pids,
+            ("KubeletHasInsufficientPID", &short("insufficient PID available", "pid.available", pids)),
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
         ready,
@@ -300,7 +315,7 @@ mod tests {
         for (findings, expected) in [
             (findings(|_| {}), "False False False True"),
             (findings(|f| f.measured.memory_available_bytes = 99 << 20), "True False False True"),
-            (findings(|f| f.measured.disk_available_bytes = 99), "False True False True"),
+            (findings(|f| f.measured.disk_available_bytes = 49), "False True False True"),
             (findings(|f| f.measured.inodes_free = 49), "False True False True"),
             (findings(|f| f.measured.pids = 951), "False False True True"),
             (findings(|f| f.runtime = not_ready()), "False False False False"),
@@ -324,7 +339,7 @@ mod tests {
         );
         let expected = [
             ("cpu", "2"),
-            ("ephemeral-storage", "900"),
+            ("ephemeral-storage", "950"),
             ("hugepages-2Mi", "1073741824"),
             ("memory", "7237632Ki"),
             ("pods", "110"),
