@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use meta::Timestamp;
 use runtime::action::Role;
 
@@ -55,14 +55,100 @@ pub fn main(pod: &Pod) -> impl Iterator<Item = Member<'_>> {
     containers.map(|container| Member { container, role: Role::Main })
 }
 
-/// Init and main containers. Ephemeral containers are not run by this agent.
+/// Init and main containers: those that count for resources, ports and quality of service.
 pub fn members(pod: &Pod) -> impl Iterator<Item = Member<'_>> {
     init(pod).chain(main(pod))
 }
 
-/// The container called `name`.
+/// The init or main container called `name`.
 pub fn member<'a>(pod: &'a Pod, name: &str) -> Option<Member<'a>> {
     members(pod).find(|member| member.container.name == name)
+}
+
+/// An ephemeral container, in the form of the others.
+#[derive(Clone, Debug)]
+pub struct Ephemeral {
+    container: Container,
+    /// `targetContainerName`: whose processes it sees.
+    pub target: Option<String>,
+}
+
+impl Ephemeral {
+    /// What the other containers of the pod are.
+    pub fn member(&self) -> Member<'_> {
+        Member { container: &self.container, role: Role::Ephemeral }
+    }
+}
+
+/// Ephemeral containers in order (KEP-277).
+pub fn ephemeral(pod: &Pod) -> impl Iterator<Item = Ephemeral> {
+    let containers = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    containers.cloned().map(as_container)
+}
+
+/// Field by field, so that a field that upstream adds is not forgotten.
+fn as_container(ephemeral: EphemeralContainer) -> Ephemeral {
+    let EphemeralContainer {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+        target_container_name: target,
+    } = ephemeral;
+    let container = Container {
+        args,
+        command,
+        env,
+        env_from,
+        image,
+        image_pull_policy,
+        lifecycle,
+        liveness_probe,
+        name,
+        ports,
+        readiness_probe,
+        resize_policy,
+        resources,
+        restart_policy,
+        restart_policy_rules,
+        security_context,
+        startup_probe,
+        stdin,
+        stdin_once,
+        termination_message_path,
+        termination_message_policy,
+        tty,
+        volume_devices,
+        volume_mounts,
+        working_dir,
+    };
+    Ephemeral { container, target: target.filter(|target| !target.is_empty()) }
+}
+
+/// Whether the pod has a container of this name, of whatever kind.
+pub fn has(pod: &Pod, name: &str) -> bool {
+    member(pod, name).is_some() || ephemeral(pod).any(|own| own.container.name == name)
 }
 
 /// `spec.restartPolicy`.
@@ -95,6 +181,9 @@ pub fn grace(pod: &Pod) -> Duration {
 
 /// Whether a member that exited with `code` runs again (KEP-753 sidecars, KEP-5307 container rules).
 pub fn restarts(pod: &Pod, member: Member<'_>, code: i32) -> bool {
+    if member.role == Role::Ephemeral {
+        return false;
+    }
     let Container { restart_policy: own, restart_policy_rules: rules, .. } = member.container;
     for rule in rules.iter().flatten() {
         let Some(codes) = &rule.exit_codes else { continue };

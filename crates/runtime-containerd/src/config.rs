@@ -66,7 +66,7 @@ pub(crate) fn sandbox(spec: &PodSandboxSpec) -> cri::PodSandboxConfig {
         options: dns.options.clone(),
     };
     let security_context = cri::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespace_options(*namespaces)),
+        namespace_options: Some(namespace_options(*namespaces, None)),
         run_as_user: int64(security.uid),
         run_as_group: int64(security.gid),
         readonly_rootfs: security.read_only_root,
@@ -133,6 +133,7 @@ pub(crate) fn container(pod: &PodSandboxSpec, spec: &ContainerSpec) -> cri::Cont
         tty,
         stdin,
         stdin_once,
+        processes_of,
         labels,
         annotations,
     } = spec;
@@ -183,7 +184,10 @@ pub(crate) fn container(pod: &PodSandboxSpec, spec: &ContainerSpec) -> cri::Cont
         tty: *tty,
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources(*limits)),
-            security_context: Some(security_context(security, pod.namespaces)),
+            security_context: Some(security_context(
+                security,
+                namespace_options(pod.namespaces, processes_of.as_deref()),
+            )),
         }),
     }
 }
@@ -203,7 +207,7 @@ pub(crate) fn resources(limits: Resources) -> cri::LinuxContainerResources {
 
 fn security_context(
     security: &SecurityContext,
-    namespaces: Namespaces,
+    namespaces: cri::NamespaceOption,
 ) -> cri::LinuxContainerSecurityContext {
     let SecurityContext {
         uid,
@@ -225,7 +229,7 @@ fn security_context(
             drop_capabilities: drop_capabilities.clone(),
         }),
         privileged: *privileged,
-        namespace_options: Some(namespace_options(namespaces)),
+        namespace_options: Some(namespaces),
         run_as_user: int64(*uid),
         run_as_group: int64(*gid),
         readonly_rootfs: *read_only_root,
@@ -238,18 +242,21 @@ fn security_context(
     }
 }
 
-fn namespace_options(namespaces: Namespaces) -> cri::NamespaceOption {
+/// `target` is the id of the container whose processes are seen, if it is one's.
+fn namespace_options(namespaces: Namespaces, target: Option<&str>) -> cri::NamespaceOption {
     let Namespaces { host_network, host_ipc, pid } = namespaces;
     let shared = |host| if host { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
-    let pid = match pid {
-        PidNamespace::Container => cri::NamespaceMode::Container,
-        PidNamespace::Pod => cri::NamespaceMode::Pod,
-        PidNamespace::Host => cri::NamespaceMode::Node,
+    let pid = match (target, pid) {
+        (Some(_), _) => cri::NamespaceMode::Target,
+        (None, PidNamespace::Container) => cri::NamespaceMode::Container,
+        (None, PidNamespace::Pod) => cri::NamespaceMode::Pod,
+        (None, PidNamespace::Host) => cri::NamespaceMode::Node,
     };
     cri::NamespaceOption {
         network: shared(host_network).into(),
         pid: pid.into(),
         ipc: shared(host_ipc).into(),
+        target_id: target.unwrap_or_default().to_owned(),
     }
 }
 

@@ -257,6 +257,9 @@ pub struct ContainerSpec {
     pub stdin: bool,
     /// Whether standard input closes when the first attached client leaves.
     pub stdin_once: bool,
+    /// Id of a running container of the same sandbox whose processes it sees, instead of what the sandbox's
+    /// [`Namespaces::pid`] says (`targetContainerName`).
+    pub processes_of: Option<String>,
     /// Labels to keep with it.
     pub labels: Map,
     /// Annotations to keep with it; see [`SPEC_HASH`].

@@ -11,3 +11,4 @@
 mod cluster;
 mod control_plane;
 mod databases;
+mod pods;

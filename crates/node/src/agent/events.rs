@@ -14,6 +14,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use meta::{Clock, Random, Timestamp};
+use runtime::action::Role;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -73,10 +74,10 @@ impl Events {
         message: String,
     ) {
         let field_path = container.map(|name| {
-            let list = if pod::init(want).any(|member| member.container.name == name) {
-                "initContainers"
-            } else {
-                "containers"
+            let list = match pod::member(want, name).map(|member| member.role) {
+                Some(Role::Init | Role::Sidecar) => "initContainers",
+                Some(Role::Main) => "containers",
+                Some(Role::Ephemeral) | None => "ephemeralContainers",
             };
             format!("spec.{list}{{{name}}}")
         });

@@ -35,6 +35,8 @@ pub(super) struct Start {
     pub(super) replaces: Option<String>,
     pub(super) pod_ips: Vec<String>,
     pub(super) volumes: BTreeMap<String, PathBuf>,
+    /// Runtime ids of the containers that run, by name.
+    pub(super) running: BTreeMap<String, String>,
 }
 
 impl Start {
@@ -54,13 +56,21 @@ impl Start {
 
     async fn steps(&self) -> Result<(), Failed> {
         let runtime = &self.agent.runtime;
+        let ephemeral = pod::ephemeral(&self.want).find(|own| own.member().container.name == self.name);
         let member = pod::member(&self.want, &self.name)
+            .or_else(|| ephemeral.as_ref().map(pod::Ephemeral::member))
             .ok_or_else(|| Failed::new(CONFIG, format!("container {} is no longer in the pod", self.name)))?;
         let image = self.image(member).await?;
         if let Some(id) = &self.replaces {
             runtime.act(&Action::RemoveContainer { id: id.clone() }).await?;
         }
-        let spec = self.spec(member, image).await?;
+        let mut spec = self.spec(member, image).await?;
+        if let Some(target) = ephemeral.as_ref().and_then(|own| own.target.as_ref()) {
+            let id = self.running.get(target).ok_or_else(|| {
+                Failed::new(CONFIG, format!("the target container {target} does not run: wait until it does"))
+            })?;
+            spec.processes_of = Some(id.clone());
+        }
         let create = Action::CreateContainer {
             sandbox: self.sandbox.clone(),
             pod: Box::new(self.sandbox_spec().await?),
@@ -133,6 +143,7 @@ impl Start {
             tty: container.tty.unwrap_or_default(),
             stdin: container.stdin.unwrap_or_default(),
             stdin_once: container.stdin_once.unwrap_or_default(),
+            processes_of: None,
             labels: BTreeMap::new(),
             annotations: [(SPEC_HASH.to_owned(), pod::spec_hash(container))].into(),
         })

@@ -34,6 +34,10 @@ pub(super) fn plan(want: &Pod, have: &Observed, sandbox: &str, now: Timestamp, p
             step.keep(member);
         }
     }
+    // At any time, whether or not the pod has come up: they are there to find out why (KEP-277).
+    for own in pod::ephemeral(want) {
+        step.keep(own.member());
+    }
     step.remove_dead();
 }
 
@@ -110,6 +114,10 @@ impl Planning<'_> {
     /// No container in this sandbox yet. A former sandbox may have had one.
     fn first(&mut self, member: Member<'_>) {
         let former = self.have.container(&member.container.name);
+        // They run once; the status remembers what the runtime has forgotten.
+        if member.role == Role::Ephemeral && (former.is_some() || has_run(self.want, member)) {
+            return;
+        }
         if let Some(code) = former.and_then(ObservedContainer::exit_code)
             && member.role == Role::Main
             && !pod::restarts(self.want, member, code)
@@ -190,6 +198,13 @@ impl Planning<'_> {
             }
         }
     }
+}
+
+/// Whether the API server was told that an ephemeral container had been made.
+fn has_run(want: &Pod, member: Member<'_>) -> bool {
+    let reported = want.status.iter().flat_map(|status| status.ephemeral_container_statuses.iter().flatten());
+    let own = reported.into_iter().find(|own| own.name == member.container.name);
+    own.and_then(|own| own.container_id.as_deref()).is_some_and(|id| !id.is_empty())
 }
 
 /// The restart count for a container that the runtime has no trace of: one more than the API server

@@ -391,3 +391,29 @@ fn a_refused_pod_gets_nothing() {
     let have = Observed { rejected: Some(rejected), ..Observed::default() };
     assert_eq!(words(&plan_pod(&pod("a", json!({})), &have, at(0))), "");
 }
+
+#[test]
+fn ephemeral_containers_run_once_whatever_the_pod_does() {
+    let debugged = json!({ "spec": { "ephemeralContainers": [{ "name": "e", "image": "app:1" }] } });
+    let want = pod("i:i a", debugged.clone());
+    check(
+        &want,
+        &[
+            ("sandbox i.0=running", 0, "start:e.0"),
+            ("sandbox i.0=exit:0@0 a.0=running", 0, "start:e.0"),
+            ("sandbox i.0=exit:0@0 a.0=running e.0=running", 0, ""),
+            ("sandbox i.0=exit:0@0 a.0=running e.0=exit:1@0", 60, ""),
+            ("sandbox i.0=exit:0@0 a.0=running e!failed:10@0", 3, "in:7s"),
+            (
+                "dead-sandbox a.0=exit:1@0 e.0=exit:0@0 sandbox i.0=exit:0@0 a.1=running",
+                60,
+                "remove-sandbox:sb0",
+            ),
+            ("sandbox i.0=exit:0@0 a.0=running e.0=running gone", 0, "stop:a.0/30s stop:e.0/30s"),
+        ],
+    );
+    let mut told = debugged;
+    let ran = json!([{ "name": "e", "containerID": "c://1", "image": "", "imageID": "", "ready": false, "restartCount": 0 }]);
+    merge(&mut told, &json!({ "status": { "ephemeralContainerStatuses": ran } }));
+    check(&pod("a", told), &[("sandbox a.0=running", 0, "")]);
+}

@@ -78,7 +78,7 @@ fn has_begun(instance: &ObservedContainer) -> bool {
 /// Upstream's words (`pkg/kubelet/kubelet_pods.go`, `validateContainerLogStatus`).
 fn none_yet(want: &Pod, container: &str, previous: bool) -> Status {
     let name = pod::name(want);
-    if pod::member(want, container).is_none() {
+    if !pod::has(want, container) {
         return Status::bad_request(format!("container {container:?} in pod {name:?} is not available"));
     }
     if previous {
@@ -88,7 +88,12 @@ fn none_yet(want: &Pod, container: &str, previous: bool) -> Status {
     }
     let status = want.status.as_ref();
     let statuses = status.iter().flat_map(|status| {
-        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
+        let lists = [
+            &status.container_statuses,
+            &status.init_container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
+        lists.into_iter().flatten().flatten()
     });
     let own = statuses.into_iter().find(|own| own.name == container);
     let reason = own.and_then(|own| own.state.as_ref()?.waiting.as_ref()?.reason.clone());

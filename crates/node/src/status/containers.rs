@@ -1,4 +1,4 @@
-//! `containerStatuses` and `initContainerStatuses`.
+//! `containerStatuses`, `initContainerStatuses` and `ephemeralContainerStatuses`.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -21,32 +21,16 @@ use crate::{
 pub(super) enum Group {
     Init,
     Main,
+    Ephemeral,
 }
 
 pub(super) fn statuses(want: &Pod, have: &Observed, node: &NodeFacts, group: Group) -> Vec<ContainerStatus> {
-    let members: Vec<Member<'_>> = match group {
-        Group::Init => pod::init(want).collect(),
-        Group::Main => pod::main(want).collect(),
-    };
-    members.into_iter().map(|member| status(want, have, node, group, member)).collect()
-}
-
-/// Ephemeral containers are not run here; whoever added one is told so.
-pub(super) fn ephemeral(want: &Pod) -> Vec<ContainerStatus> {
-    let asked = want.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
-    let refused = asked.map(|container| {
-        let waiting = ContainerStateWaiting {
-            reason: Some("NotSupported".to_owned()),
-            message: Some("ephemeral containers are not supported by this node; use kubectl exec".to_owned()),
-        };
-        ContainerStatus {
-            name: container.name.clone(),
-            image: container.image.clone().unwrap_or_default(),
-            state: Some(WireState { waiting: Some(waiting), ..WireState::default() }),
-            ..ContainerStatus::default()
-        }
-    });
-    refused.collect()
+    let of = |member: Member<'_>| status(want, have, node, group, member);
+    match group {
+        Group::Init => pod::init(want).map(of).collect(),
+        Group::Main => pod::main(want).map(of).collect(),
+        Group::Ephemeral => pod::ephemeral(want).map(|own| of(own.member())).collect(),
+    }
 }
 
 fn status(
@@ -123,7 +107,9 @@ fn without_container(
     let ended = old.and_then(|old| old.state.as_ref()).and_then(|state| state.terminated.clone());
     let ran = old.and_then(|old| old.state.as_ref()).is_some_and(|state| state.running.is_some());
     let over = pod::is_deleting(want) || have.finished || pod::is_terminal(pod::phase(want)) || have.gone;
-    if let (Some(old), Some(_), true) = (old, &ended, over || member.role == Role::Init) {
+    if let (Some(old), Some(_), true) =
+        (old, &ended, over || matches!(member.role, Role::Init | Role::Ephemeral))
+    {
         return old.clone();
     }
     let unknown = || ContainerStateTerminated {
@@ -160,6 +146,7 @@ fn reported<'a>(want: &'a Pod, group: Group, name: &str) -> Option<&'a Container
     let list = match group {
         Group::Init => status.init_container_statuses.as_ref(),
         Group::Main => status.container_statuses.as_ref(),
+        Group::Ephemeral => status.ephemeral_container_statuses.as_ref(),
     };
     list?.iter().find(|own| own.name == name)
 }

@@ -61,7 +61,7 @@ pub fn derive(want: &Pod, have: &Observed, node: &NodeFacts, now: Timestamp) -> 
     status.conditions = Some(conditions::conditions(want, have, phase, &init, &main, now));
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.container_statuses = Some(main);
-    let ephemeral = containers::ephemeral(want);
+    let ephemeral = containers::statuses(want, have, node, containers::Group::Ephemeral);
     status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
     status
 }

@@ -48,6 +48,7 @@ pub(crate) enum NamespaceMode {
     Pod = 0,
     Container = 1,
     Node = 2,
+    Target = 3,
 }
 
 /// `NamespaceOption`.
@@ -59,6 +60,8 @@ pub(crate) struct NamespaceOption {
     pub(crate) pid: i32,
     #[prost(enumeration = "NamespaceMode", tag = "3")]
     pub(crate) ipc: i32,
+    #[prost(string, tag = "4")]
+    pub(crate) target_id: String,
 }
 
 /// `SecurityProfile.ProfileType`.

@@ -1,6 +1,6 @@
 //! Carrying out the actions of a plan, each as a job, and taking in what came of them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -93,6 +93,7 @@ impl Worker {
                         replaces,
                         pod_ips: self.pod_ips(),
                         volumes: self.volumes.clone(),
+                        running: self.running(),
                     },
                     backoff,
                 );
@@ -116,6 +117,12 @@ impl Worker {
                 Outcome::Forgotten(done.map_err(|error| Failed::new("FailedCleanup", error)))
             }),
         }
+    }
+
+    /// Runtime ids of the containers that run, by name.
+    fn running(&self) -> BTreeMap<String, String> {
+        let running = self.have.containers().filter(|container| container.is_running());
+        running.map(|container| (container.name.clone(), container.id.clone())).collect()
     }
 
     fn start(&mut self, start: Start, backoff: Option<Backoff>) {

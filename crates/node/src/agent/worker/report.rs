@@ -76,7 +76,9 @@ impl Worker {
         if self.agent.options.host.is_simulated() {
             return;
         }
+        let ephemeral: Vec<_> = pod::ephemeral(&self.pod).collect();
         let ended: Vec<(String, String, u32, i32)> = pod::members(&self.pod)
+            .chain(ephemeral.iter().map(pod::Ephemeral::member))
             .filter_map(|member| {
                 let seen = self.have.container(&member.container.name)?;
                 let ContainerState::Exited { exit_code, .. } = seen.state else { return None };
