@@ -42,6 +42,10 @@ pub(crate) enum Phase {
     Update,
     List,
     Watch,
+    /// Gets while one client lists everything again and again
+    GetBesideLists,
+    /// Many watchers with a label selector, each of which wants one event of a hundred
+    WatchSelected,
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +84,9 @@ pub(crate) struct ServerOptions {
     /// Updates that the watchers are to see
     #[arg(long, default_value_t = 5000)]
     pub(crate) watch_updates: u64,
+    /// Watchers of the phase watch-selected, 200 to a connection
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) selecting_watchers: usize,
     /// After the last update, a watcher that is given nothing for so many seconds has been forgotten
     #[arg(long, default_value_t = 10)]
     pub(crate) watch_silence_seconds: u64,

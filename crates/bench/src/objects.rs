@@ -2,6 +2,9 @@
 
 use bytes::Bytes;
 
+/// The label `group` tells so many kinds of objects apart.
+pub(crate) const GROUPS: u64 = 100;
+
 /// Where ConfigMaps of a namespace are.
 pub(crate) fn collection(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/configmaps")
@@ -19,6 +22,11 @@ pub(crate) fn of_worker(worker: usize, workers: usize, turn: usize, count: usize
     worker + workers * (turn % own)
 }
 
+/// The label `group` of object number `index`.
+pub(crate) fn group(index: u64) -> u64 {
+    index % GROUPS
+}
+
 /// A ConfigMap of `bytes` bytes of JSON, or of as few as it takes. `version` is the resourceVersion
 /// to replace; 0 for none. `round` makes each version differ from the one before.
 pub(crate) fn config_map(namespace: &str, index: u64, version: u64, round: u64, bytes: usize) -> Bytes {
@@ -26,7 +34,7 @@ pub(crate) fn config_map(namespace: &str, index: u64, version: u64, round: u64, 
     let version = if version == 0 { String::new() } else { format!(r#","resourceVersion":"{version}""#) };
     let mut json = format!(
         r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}","namespace":"{namespace}","labels":{{"app":"bench","group":"{group}"}}{version}}},"data":{{"round":"{round}","text":""#,
-        group = index % 10,
+        group = group(index),
     );
     const END: &str = "\"}}";
     let mut state = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ round;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -22,6 +22,54 @@ use crate::{
     target::Target,
     watch::{self, Expected, Seen},
 };
+
+/// Watches on one connection; servers allow 250 and more at once.
+const STREAMS: usize = 200;
+
+/// How events are watched.
+struct Watching {
+    watchers: usize,
+    connections: usize,
+    /// Whether each watcher wants one group of objects.
+    selective: bool,
+}
+
+/// What all watchers saw.
+#[derive(Default)]
+struct Tally {
+    seen: Seen,
+    missed: u64,
+}
+
+impl Tally {
+    fn add(&mut self, seen: Seen, expected: u64) {
+        let Seen { events, out_of_order, wrong, last } = seen;
+        self.missed += expected.saturating_sub(events);
+        self.seen.events += events;
+        self.seen.out_of_order += out_of_order + events.saturating_sub(expected);
+        self.seen.wrong += wrong;
+        self.seen.last = self.seen.last.max(last);
+    }
+
+    fn row(self, name: &str, begin: Instant, watching: &Watching, updates: &Row) -> Row {
+        let Self { seen: Seen { events, out_of_order, wrong, last }, missed } = self;
+        let elapsed = last.map_or(Duration::ZERO, |last| last.duration_since(begin));
+        let mut row = Row::counted(name, events, elapsed);
+        row.errors = missed + out_of_order + wrong + updates.errors;
+        let mut note = format!(
+            "{} watchers of {} updates ({:.0}/s)",
+            watching.watchers, updates.done, updates.per_second
+        );
+        if row.errors > 0 {
+            note += &format!(
+                "; {missed} events missed, {out_of_order} doubled or out of order, {wrong} wrong, {} updates failed",
+                updates.errors
+            );
+        }
+        row.note = Some(note);
+        row
+    }
+}
 
 /// Everything the phases share.
 struct Run<'a> {
@@ -112,9 +160,11 @@ impl Run<'_> {
             let mut row = match phase {
                 Phase::Create => self.create().await?,
                 Phase::Get => self.get().await?,
-                Phase::Update => self.update("update", self.limit()).await?,
+                Phase::Update => self.update("update", self.limit(), Arc::default()).await?,
                 Phase::List => self.list().await?,
-                Phase::Watch => self.watch().await?,
+                Phase::Watch => self.watch("watch", &self.everything()).await?,
+                Phase::GetBesideLists => self.get_beside_lists().await?,
+                Phase::WatchSelected => self.watch("watch-selected", &self.selections()).await?,
             };
             if !pids.is_empty() && row.done > 0 {
                 row.server_us = Some((cpu_seconds(pids)? - before) * 1e6 / row.done as f64);
@@ -165,6 +215,21 @@ impl Run<'_> {
         .await
     }
 
+    /// What a reader waits for while another one lists everything, again and again.
+    async fn get_beside_lists(&self) -> Result<Row> {
+        let (client, path) = (self.client.clone(), objects::collection(&self.namespace));
+        let lists = tokio::spawn(async move {
+            loop {
+                // One that fails shows in the gets.
+                drop(client.call(usize::MAX, Method::GET, &path, Bytes::new()).await);
+            }
+        });
+        let row = self.get().await;
+        lists.abort();
+        let phase = "get-beside-lists".to_owned();
+        row.map(|row| Row { phase, ..row })
+    }
+
     async fn get(&self) -> Result<Row> {
         let (client, collection) = (self.client.clone(), objects::collection(&self.namespace));
         let count = self.options.objects as u64;
@@ -178,7 +243,8 @@ impl Run<'_> {
 
     /// Each object belongs to one worker, so that none is updated twice at a time: a worker that the machine
     /// holds up would otherwise come with a version that another has replaced meanwhile.
-    async fn update(&self, name: &str, limit: Limit) -> Result<Row> {
+    /// Successful updates of each group are counted in `groups`, as far as it goes.
+    async fn update(&self, name: &str, limit: Limit, groups: Arc<Vec<AtomicU64>>) -> Result<Row> {
         let (client, namespace, versions) =
             (self.client.clone(), self.namespace.clone(), self.versions.clone());
         let (bytes, count) = (self.options.object_bytes, self.options.objects);
@@ -190,9 +256,12 @@ impl Run<'_> {
             let version = versions.get(object as usize).map_or(0, |version| version.load(Ordering::Relaxed));
             let body = objects::config_map(&namespace, object, version, index + 1, bytes);
             let path = format!("{}/{}", objects::collection(&namespace), objects::name(object));
-            let (client, versions) = (client.clone(), versions.clone());
+            let (client, versions, groups) = (client.clone(), versions.clone(), groups.clone());
             async move {
                 let reply = client.call(worker, Method::PUT, &path, body).await?;
+                if let Some(count) = groups.get(objects::group(object) as usize) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
                 remember(&versions, object, &path, &reply)
             }
         })
@@ -215,8 +284,19 @@ impl Run<'_> {
         Ok(Row { note: row.note.or(Some(note)), ..row })
     }
 
+    /// Watchers of everything, a connection each.
+    fn everything(&self) -> Watching {
+        Watching { watchers: self.options.watchers, connections: self.options.watchers, selective: false }
+    }
+
+    /// Watchers of a group each.
+    fn selections(&self) -> Watching {
+        let watchers = self.options.selecting_watchers;
+        Watching { watchers, connections: watchers.div_ceil(STREAMS), selective: true }
+    }
+
     /// Updates objects while watchers look on; counts what the watchers are given.
-    async fn watch(&self) -> Result<Row> {
+    async fn watch(&self, name: &str, watching: &Watching) -> Result<Row> {
         let collection = objects::collection(&self.namespace);
         let list = self.client.json(Method::GET, &format!("{collection}?limit=1"), Bytes::new()).await?;
         let version =
@@ -224,45 +304,32 @@ impl Run<'_> {
                 Failure::Answer { path: collection.clone(), why: "a list without resourceVersion".into() }
             })?;
         let path = format!("{collection}?watch=true&timeoutSeconds=600&resourceVersion={version}");
-        let expected = Arc::new(Expected {
-            events: AtomicU64::new(self.options.watch_updates),
-            done: AtomicBool::new(false),
-        });
+        let expected: Vec<Arc<Expected>> = (0..objects::GROUPS).map(|_| Arc::default()).collect();
         let silence = Duration::from_secs(self.options.watch_silence_seconds);
-        let mut watchers = Vec::new();
-        for _ in 0..self.options.watchers {
-            watchers.push(watch::open(&self.target, &path, expected.clone(), silence).await?);
+        let client = Client::connect(&self.target, watching.connections).await?;
+        let mut watchers = Vec::with_capacity(watching.watchers);
+        for (watcher, expected) in (0..watching.watchers).zip(expected.iter().cycle()) {
+            let group = objects::group(watcher as u64);
+            let path = match watching.selective {
+                true => format!("{path}&labelSelector=group%3D{group}"),
+                false => path.clone(),
+            };
+            watchers.push(watch::open(&client, watcher, &path, expected.clone(), silence).await?);
         }
+        drop(client);
         let begin = Instant::now();
         let limit = Limit { requests: self.options.watch_updates, time: Duration::from_secs(600) };
-        let updates = self.update("update", limit).await?;
-        expected.events.store(updates.done, Ordering::Relaxed);
-        expected.done.store(true, Ordering::Relaxed);
-        let (mut all, mut missed) = (Seen::default(), 0);
-        for watcher in watchers {
-            let Seen { events, out_of_order, wrong, last } = watcher.await??;
-            missed += updates.done.saturating_sub(events);
-            all.events += events;
-            all.out_of_order += out_of_order + events.saturating_sub(updates.done);
-            all.wrong += wrong;
-            all.last = all.last.max(last);
+        let counts: Arc<Vec<AtomicU64>> = Arc::new((0..objects::GROUPS).map(|_| AtomicU64::new(0)).collect());
+        let updates = self.update("update", limit, counts.clone()).await?;
+        for (expected, count) in expected.iter().zip(&*counts) {
+            let of_group = count.load(Ordering::Relaxed);
+            expected.know(if watching.selective { of_group } else { updates.done });
         }
-        let elapsed = all.last.map_or(Duration::ZERO, |last| last.duration_since(begin));
-        let mut row = Row::counted("watch", all.events, elapsed);
-        row.errors = missed + all.out_of_order + all.wrong + updates.errors;
-        let mut note = format!(
-            "{} watchers of {} updates ({:.0}/s)",
-            self.options.watchers, updates.done, updates.per_second
-        );
-        if row.errors > 0 {
-            let Seen { out_of_order, wrong, .. } = all;
-            note += &format!(
-                "; {missed} events missed, {out_of_order} doubled or out of order, {wrong} wrong, {} updates failed",
-                updates.errors
-            );
+        let mut all = Tally::default();
+        for (watcher, expected) in watchers.into_iter().zip(expected.iter().cycle()) {
+            all.add(watcher.await??, expected.events());
         }
-        row.note = Some(note);
-        Ok(row)
+        Ok(all.row(name, begin, watching, &updates))
     }
 
     /// Removes what was made. A failure is told, not returned: the measurement stands.

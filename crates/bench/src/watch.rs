@@ -18,7 +18,6 @@ use tokio::task::JoinHandle;
 use crate::{
     client::{Client, resource_version},
     failure::{Failure, Result},
-    target::Target,
 };
 
 /// What one watcher saw.
@@ -37,22 +36,42 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) struct Expected {
     /// No watcher reads on beyond this.
-    pub(crate) events: AtomicU64,
+    events: AtomicU64,
     /// No further events will be caused.
-    pub(crate) done: AtomicBool,
+    done: AtomicBool,
 }
 
-/// Opens a watcher of `path` (which has its query) that ends after the expected events, or once all
-/// were caused and nothing came for as long as `silence`.
+impl Default for Expected {
+    /// Not known yet.
+    fn default() -> Self {
+        Self { events: AtomicU64::new(u64::MAX), done: AtomicBool::new(false) }
+    }
+}
+
+impl Expected {
+    /// All updates are done, and made so many events.
+    pub(crate) fn know(&self, events: u64) {
+        self.events.store(events, Ordering::Relaxed);
+        self.done.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+}
+
+/// Opens a watcher of `path` (which has its query) on connection `lane` that ends after the expected events,
+/// or once all were caused and nothing came for as long as `silence`.
 pub(crate) async fn open(
-    target: &Target,
+    client: &Client,
+    lane: usize,
     path: &str,
     expected: Arc<Expected>,
     silence: Duration,
 ) -> Result<JoinHandle<Result<Seen>>> {
-    let client = Client::connect(target, 1).await?;
-    let response = client.send(0, Method::GET, path, Bytes::new()).await?;
-    // The client is moved along: its connection ends with it.
+    let client = client.clone();
+    let response = client.send(lane, Method::GET, path, Bytes::new()).await?;
+    // The client is moved along: its connections end with the last watcher.
     Ok(tokio::spawn(async move {
         let seen = follow(response.into_body(), &expected, silence).await;
         drop(client);

@@ -111,6 +111,19 @@ fn a_kubeconfig_is_understood_and_memory_is_measured() {
 }
 
 #[test]
+fn selecting_watchers_are_given_what_they_want() {
+    let (output, _) = run(Faults::default(), |stub| {
+        let phases = ["--phases=get-beside-lists,watch-selected", "--selecting-watchers=450"];
+        [flags(stub), phases.map(Into::into).to_vec()].concat()
+    });
+    let report = report(&output);
+    assert!(output.status.success(), "{report}");
+    assert_eq!(row(&report, "get-beside-lists")["done"], 200);
+    // 50 objects are of the groups 0 to 49, each of which has 5 watchers.
+    assert_eq!(row(&report, "watch-selected")["done"], 5 * 120);
+}
+
+#[test]
 fn missed_events_are_counted() {
     // Revisions 53 to 172 are the updates (after two namespaces and 50 objects), 24 of them dropped.
     let faults = Faults { drop_event: Some(5), ..Faults::default() };

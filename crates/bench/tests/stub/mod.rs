@@ -105,7 +105,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
     let body = body.collect().await.unwrap().to_bytes();
     let mut state = state.lock().unwrap();
     if query.contains("watch=true") {
-        return Ok(state.watch());
+        return Ok(state.watch(&query));
     }
     let (status, text) = match parts.method {
         Method::GET => state.get(&path),
@@ -178,10 +178,17 @@ impl State {
         (StatusCode::OK, text)
     }
 
-    fn watch(&self) -> Response<Body> {
-        let events = stream::unfold(self.events.subscribe(), |mut events| async move {
-            let event = events.recv().await.ok()?;
-            Some((Ok(Frame::data(event)), events))
+    fn watch(&self, query: &str) -> Response<Body> {
+        let group =
+            query.split_once("labelSelector=group%3D").map(|(_, group)| format!("\"group\":\"{group}\""));
+        let events = stream::unfold((self.events.subscribe(), group), |(mut events, group)| async move {
+            loop {
+                let event = events.recv().await.ok()?;
+                if group.as_ref().is_none_or(|group| memchr::memmem::find(&event, group.as_bytes()).is_some())
+                {
+                    return Some((Ok(Frame::data(event)), (events, group)));
+                }
+            }
         });
         Response::new(StreamBody::new(events.boxed()).boxed_unsync())
     }
