@@ -52,11 +52,13 @@ async fn main() -> Result<(), Error> {
     let authenticator =
         Arc::new(Authenticator::new(cache.clone(), clock.clone()).with_tokens(tokens.clone()));
     registry.install_all(auth::reviews(&authorizer, &authenticator));
+    let webhooks = apiserver::webhook::Webhooks::new(cache.clone());
+    let admission = admission::chain(&authorizer, &registry, &webhooks, Vec::new());
     let (rest, _committer) = Rest::start(Parts {
         store,
         cache,
         registry,
-        admission: admission::plugins(&authorizer),
+        admission,
         clock,
         random: Arc::new(meta::Seeded::new(42)),
     });

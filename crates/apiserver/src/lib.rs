@@ -24,7 +24,10 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod testing_kinds;
+#[cfg(test)]
+mod testing_webhook;
 pub mod tokens;
+pub mod webhook;
 
 pub use cache::Cache;
 pub use openapi::{Describe, Texts};

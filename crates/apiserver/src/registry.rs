@@ -110,6 +110,19 @@ impl Registry {
         found
     }
 
+    /// The other versions of a kind, under whatever group, sorted by group and version.
+    pub fn others(&self, of: &Resource) -> Vec<Arc<Resource>> {
+        let table = self.table.load();
+        let plurals = table.served.values().flat_map(HashMap::values);
+        let same = |other: &&Arc<Resource>| {
+            other.stored_as == of.stored_as && (&other.group, &other.version) != (&of.group, &of.version)
+        };
+        let mut others: Vec<_> =
+            plurals.filter_map(|plurals| plurals.get(&*of.plural)).filter(same).cloned().collect();
+        others.sort_by(|a, b| (&a.group, &a.version).cmp(&(&b.group, &b.version)));
+        others
+    }
+
     /// Every kind, sorted by group, version and plural.
     pub fn all(&self) -> Vec<Arc<Resource>> {
         let table = self.table.load();

@@ -22,6 +22,10 @@ impl Objects {
             key: object.key(),
             uid: object.uid().to_owned(),
             deleting: object.is_deleting(),
+            labels: serde_json::from_value(
+                object.get(&["metadata", "labels"]).cloned().unwrap_or_else(|| serde_json::json!({})),
+            )
+            .unwrap(),
             ..Header::default()
         };
         let mut objects = self.0.lock().unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meta::{GroupResource, Object, ObjectKey, Status, Value};
-use resource::{Resource, View as _};
+use resource::{Resource, View};
 
 use super::Call;
 
@@ -131,10 +131,27 @@ pub(super) async fn of_service(call: &Call<'_>, resource: &Arc<Resource>) -> Res
     // 404 when the service is not there, before looking for its endpoints.
     let service = call.rest().get(resource, &ObjectKey::new(namespace, name), None).await?;
     let service = service.object().map_err(Status::internal)?;
-    let ports = service.list(&["spec", "ports"]);
+    let found = service_endpoints(call.rest().cache().as_ref(), &service, asked)?;
+    let (host, port) = found.into_iter().next().ok_or_else(|| no_endpoints(name))?;
+    Ok(Endpoint { host, port, kubelet: false })
+}
+
+fn no_endpoints(service: &str) -> Status {
+    let why = format!("no endpoints available for service {service:?}");
+    Status::new(503, meta::Reason::ServiceUnavailable, why)
+}
+
+/// Addresses of the ready endpoints of a service, for a port by name or number; its first port when none is
+/// asked for. 503 when there is none.
+pub(crate) fn service_endpoints(
+    view: &dyn View,
+    service: &Object,
+    asked: &str,
+) -> Result<Vec<(String, u16)>, Status> {
+    let name = service.name();
     let text =
         |port: &'_ Value, key: &str| port.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let wanted = ports.iter().find(|port| {
+    let wanted = service.list(&["spec", "ports"]).iter().find(|port| {
         asked.is_empty()
             || text(port, "name") == asked
             || port_of(port.get("port")).is_some_and(|p| p.to_string() == asked)
@@ -143,22 +160,21 @@ pub(super) async fn of_service(call: &Call<'_>, resource: &Arc<Resource>) -> Res
         .map(|port| text(port, "name"))
         .ok_or_else(|| Status::bad_request(format!("service {name} has no port {asked:?}")))?;
     let slices =
-        call.rest().cache().list(&GroupResource::new("discovery.k8s.io", "endpointslices"), Some(namespace));
+        view.list(&GroupResource::new("discovery.k8s.io", "endpointslices"), Some(service.namespace()));
+    let mut found = Vec::new();
     for slice in slices
         .iter()
         .filter(|slice| slice.header.labels.get("kubernetes.io/service-name").is_some_and(|of| of == name))
     {
         let slice = slice.object().map_err(Status::internal)?;
         let port = slice.list(&["ports"]).iter().find(|port| text(port, "name") == port_name);
-        let ready = slice
-            .list(&["endpoints"])
-            .iter()
-            .find(|endpoint| endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true));
-        let address = ready.and_then(|endpoint| endpoint.pointer("/addresses/0")).and_then(Value::as_str);
-        if let (Some(port), Some(host)) = (port_of(port.and_then(|p| p.get("port"))), address) {
-            return Ok(Endpoint { host: host.to_owned(), port, kubelet: false });
-        }
+        let Some(port) = port_of(port.and_then(|p| p.get("port"))) else { continue };
+        let ready = slice.list(&["endpoints"]).iter().filter(|endpoint| {
+            endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true)
+        });
+        let addresses =
+            ready.filter_map(|endpoint| endpoint.pointer("/addresses/0")).filter_map(Value::as_str);
+        found.extend(addresses.map(|host| (host.to_owned(), port)));
     }
-    let why = format!("no endpoints available for service {name:?}");
-    Err(Status::new(503, meta::Reason::ServiceUnavailable, why))
+    if found.is_empty() { Err(no_endpoints(name)) } else { Ok(found) }
 }

@@ -10,7 +10,7 @@ mod forward;
 use std::{sync::Arc, time::Duration};
 
 use http::{Method, Response};
-use meta::{Object, ObjectKey, Reason, Status};
+use meta::{Object, ObjectKey, Reason, Status, Value};
 use resource::Resource;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -21,9 +21,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     http::{Body, Call, Input, TlsError},
     pki::Pki,
+    rest::Caller,
 };
 
 use endpoint::Endpoint;
+pub(crate) use endpoint::service_endpoints;
 use forward::Forward;
 
 /// How long streams may take to end when the server stops.
@@ -75,6 +77,11 @@ impl Kubelets {
         input: Input,
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Result<Response<Body>, Status> {
+        // Logs are read, not connected to.
+        if call.subresource() != "log" {
+            let caller = Caller { user: call.user.clone(), ..Caller::default() };
+            call.rest().admit_connect(&caller, resource, &call.target(), options(call, resource)).await?;
+        }
         let (endpoint, path) = match (&*resource.plural, call.subresource()) {
             ("pods", "log" | "exec" | "attach" | "portforward") => {
                 let pod = object(call, resource, &call.named.name).await?;
@@ -102,6 +109,41 @@ impl Kubelets {
         let forward = Forward { endpoint, method, path, headers: call.headers, input, upgrade, running };
         self.forward(forward).await
     }
+}
+
+/// The options of a stream as an object, which is what admission sees of it.
+fn options(call: &Call<'_>, resource: &Resource) -> Object {
+    let mut options = Object::default();
+    let kind = match call.subresource() {
+        "exec" => "PodExecOptions".to_owned(),
+        "attach" => "PodAttachOptions".to_owned(),
+        "portforward" => "PodPortForwardOptions".to_owned(),
+        _ => format!("{}ProxyOptions", resource.kind),
+    };
+    options.set(&["kind"], kind);
+    options.set(&["apiVersion"], "v1");
+    match call.subresource() {
+        "portforward" => {
+            let ports = call.query.all("ports").flat_map(|ports| ports.split(','));
+            let ports: Vec<Value> =
+                ports.filter_map(|port| port.parse::<u16>().ok()).map(Value::from).collect();
+            options.set(&["ports"], ports);
+        }
+        "exec" | "attach" => {
+            for flag in ["stdin", "stdout", "stderr", "tty"] {
+                options.set(&[flag], call.query.flag(flag));
+            }
+            if let Some(container) = call.query.get("container") {
+                options.set(&["container"], container);
+            }
+            let command: Vec<Value> = call.query.all("command").map(Value::from).collect();
+            if !command.is_empty() {
+                options.set(&["command"], command);
+            }
+        }
+        _ => options.set(&["path"], call.named.tail),
+    }
+    options
 }
 
 /// The kubelet takes GET for logs and POST or GET (WebSocket) for the rest.

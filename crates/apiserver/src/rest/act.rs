@@ -87,6 +87,27 @@ impl Rest {
         Err(super::update::modified(resource, &target.key.name))
     }
 
+    /// Asks admission about a stream. `options` is its body as upstream has it (`PodExecOptions`).
+    pub async fn admit_connect(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        options: Object,
+    ) -> Result<(), Status> {
+        let mut attributes = attributes(caller, resource, target, Operation::Connect);
+        options.kind().clone_into(&mut attributes.kind);
+        attributes.kind_version = meta::GroupVersion::new("", "v1");
+        let cx = self.context(&attributes);
+        let mut changed = options.clone();
+        self.mutate(&cx, Some(&mut changed), None).await?;
+        if changed != options {
+            let why = "admission changed the options of a stream, which is not supported";
+            return Err(Status::internal(why));
+        }
+        self.admit(&cx, Some(&options), None).await
+    }
+
     /// Stores what an act decided; false when the object has changed since.
     async fn act_update(
         &self,

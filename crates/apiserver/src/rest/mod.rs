@@ -194,7 +194,7 @@ fn is_stored_version(resource: &Resource) -> bool {
     *resource.group == *resource.stored_version.group && *resource.version == *resource.stored_version.version
 }
 
-fn to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+pub(crate) fn to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
     if is_stored_version(resource) {
         return Ok(());
     }
@@ -206,7 +206,7 @@ fn to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
     Ok(())
 }
 
-fn to_stored(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+pub(crate) fn to_stored(resource: &Resource, object: &mut Object) -> Result<(), Status> {
     if is_stored_version(resource) {
         return Ok(());
     }

@@ -96,8 +96,8 @@ impl ApiServer {
         steps.done(&format!("{objects} objects at revision {}", cache.head()));
 
         steps.start("api server");
-        let mut admission = apiserver::admission::plugins(&authorizer);
-        admission.extend(kinds::admission());
+        let webhooks = apiserver::webhook::Webhooks::new(cache.clone());
+        let admission = apiserver::admission::chain(&authorizer, &registry, &webhooks, kinds::admission());
         let stop = tokio_util::sync::CancellationToken::new();
         let compactor = tokio::spawn(compactor::run(store.clone(), cache.clone(), stop.clone()));
         let (rest, committer) = Rest::start(Parts {

@@ -6,6 +6,7 @@ use std::{borrow::Cow, sync::Arc};
 use meta::{Object, Timestamp, Value};
 use resource::{Column, ColumnType};
 
+mod admission;
 mod age;
 mod cluster;
 mod network;
@@ -14,6 +15,7 @@ mod pods;
 mod storage;
 mod workloads;
 
+pub(crate) use admission::*;
 pub(crate) use age::{age, since};
 pub(crate) use cluster::*;
 pub(crate) use network::*;

@@ -13,6 +13,7 @@ use crate::{
     strategy::NODE_PORTS,
 };
 
+mod admissionregistration;
 mod apiextensions;
 mod apps;
 mod authentication;
@@ -50,6 +51,11 @@ pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, a
             "apiextensions.k8s.io",
             "v1",
             "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1",
+        )),
+        admissionregistration::kinds(&group(
+            "admissionregistration.k8s.io",
+            "v1",
+            "io.k8s.api.admissionregistration.v1",
         )),
         scheduling::kinds(&group("scheduling.k8s.io", "v1", "io.k8s.api.scheduling.v1")),
         coordination::kinds(&group("coordination.k8s.io", "v1", "io.k8s.api.coordination.v1")),

@@ -154,10 +154,7 @@ fn resources(list: &At<'_>, errors: &mut Errors) {
         list.invalid(errors, "if '*/*' is present, must not specify other resources");
     }
     if all.contains(&"*") && all.iter().any(|name| *name != "*" && !name.contains('/')) {
-        list.invalid(
-            errors,
-            "if '*' is present, must not specify other resources without subresources",
-        );
+        list.invalid(errors, "if '*' is present, must not specify other resources without subresources");
     }
     for item in list.items() {
         let (resource, sub) = item.text().split_once('/').unwrap_or((item.text(), ""));

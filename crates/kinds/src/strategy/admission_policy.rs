@@ -156,7 +156,8 @@ fn validations(spec: &At<'_>, names: &[&str], before: &[&str], errors: &mut Erro
         }
         let computed = validation.get("messageExpression");
         if computed.is_set() && !computed.text().is_empty() {
-            let names: Vec<&str> = names.iter().copied().filter(|name| !name.starts_with("authorizer.")).collect();
+            let names: Vec<&str> =
+                names.iter().copied().filter(|name| !name.starts_with("authorizer.")).collect();
             expression(&computed, &names, before, errors);
         }
         if validation.get("reason").is_set() {
@@ -174,7 +175,12 @@ fn validations(spec: &At<'_>, names: &[&str], before: &[&str], errors: &mut Erro
         seen.push(key.text());
         if value.text().len() > EXPRESSION_MAX {
             let detail = format!("must not exceed {EXPRESSION_MAX} bytes in length");
-            errors.push(FieldError { kind: FieldErrorKind::TooLong, field: value.path().to_owned(), value: None, detail });
+            errors.push(FieldError {
+                kind: FieldErrorKind::TooLong,
+                field: value.path().to_owned(),
+                value: None,
+                detail,
+            });
         } else if value.text().trim().is_empty() {
             value.required(errors, "valueExpression is not specified");
         } else {
@@ -206,10 +212,14 @@ fn mutations(spec: &At<'_>, names: &[&str], before: &[&str], errors: &mut Errors
             }
         };
         if mutation.get(other).is_set() {
-            mutation.get(other).forbidden(errors, format!("must not be set when patchType is {}", kind.text()));
+            mutation
+                .get(other)
+                .forbidden(errors, format!("must not be set when patchType is {}", kind.text()));
         }
         if !mutation.get(wanted).is_set() {
-            mutation.get(wanted).required(errors, &format!("must be specified when patchType is {}", kind.text()));
+            mutation
+                .get(wanted)
+                .required(errors, &format!("must be specified when patchType is {}", kind.text()));
             continue;
         }
         let names: Vec<&str> = names.iter().copied().chain([made]).collect();

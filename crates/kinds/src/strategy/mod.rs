@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use meta::{Object, Value, names};
 use serde_json::Map;
 
+mod admission;
+mod admission_policy;
 mod autoscaling;
 mod binding;
 mod claims;
@@ -33,6 +35,8 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use admission::Webhooks;
+pub(crate) use admission_policy::{Policy, PolicyBinding};
 pub(crate) use autoscaling::Autoscaler;
 pub(crate) use binding::Binding;
 pub(crate) use claims::{Address, NODE_PORTS};

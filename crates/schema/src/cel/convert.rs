@@ -121,6 +121,36 @@ pub(super) fn plain(value: &Value) -> Cel {
     }
 }
 
+/// A value as JSON: what has no form of its own there (times, bytes) is written as upstream writes it.
+pub(super) fn json(value: &Cel) -> Result<Value, String> {
+    Ok(match value {
+        Cel::Null => Value::Null,
+        Cel::Bool(truth) => Value::Bool(*truth),
+        Cel::Int(number) => Value::from(*number),
+        Cel::UInt(number) => Value::from(*number),
+        Cel::Float(number) => Value::from(*number),
+        Cel::String(text) => Value::String(text.to_string()),
+        Cel::Bytes(bytes) => {
+            Value::String(base64::engine::general_purpose::STANDARD.encode(bytes.as_slice()))
+        }
+        Cel::List(list) => Value::Array(list.iter().map(json).collect::<Result<_, _>>()?),
+        Cel::Map(map) => {
+            let mut fields = serde_json::Map::new();
+            for (key, value) in map.map.iter() {
+                let Key::String(key) = key else { return Err("keys of a map must be strings".to_owned()) };
+                fields.insert(key.to_string(), json(value)?);
+            }
+            Value::Object(fields)
+        }
+        Cel::Timestamp(time) => Value::String(time.to_rfc3339()),
+        Cel::Opaque(opaque) => match opaque.downcast_ref::<OptionalValue>() {
+            Some(optional) => optional.value().map_or(Ok(Value::Null), json)?,
+            None => return Err("cannot be written as JSON".to_owned()),
+        },
+        Cel::Duration(_) | Cel::Function(..) => return Err("cannot be written as JSON".to_owned()),
+    })
+}
+
 /// A value of a type. Of the `metadata` of a root (or embedded) object only the names are visible.
 pub(super) fn convert(set: &TypeSet, of: TypeId, value: &Value, root: bool) -> Cel {
     let node = set.node(of);

@@ -10,14 +10,17 @@
 //! when it runs, not when the CRD is created; unknown names and fields are refused there), and the
 //! order-blind equality of lists of type set.
 
+mod authorizer;
 mod convert;
 mod cost;
 mod expression;
 mod program;
+mod rewrite;
 mod rules;
 
 #[cfg(test)]
 mod tests;
 
-pub use expression::{Answer, Expression, ExpressionError};
+pub use authorizer::{Asked, Authorize};
+pub use expression::{Expression, ExpressionError, MATCH_BUDGET, POLICY_BUDGET, Scope};
 pub use rules::Rules;

@@ -10,15 +10,13 @@ use kube_cel::{
     KubeCelExt,
     cel::{
         Context, Value as Cel,
-        common::ast::{
-            ComprehensionExpr, EntryExpr, Expr, IdedExpr, MapExpr, StructExpr,
-            operators::{OPT_INDEX, OPT_SELECT},
-        },
+        common::ast::{EntryExpr, Expr, IdedExpr},
+        context::VariableResolver,
         parser::Parser,
     },
 };
 
-use super::convert::unescape;
+use super::{authorizer, convert::unescape, rewrite::rewrite};
 use crate::{Shape, TypeId, TypeSet};
 
 /// Longest expression, in bytes; upstream bounds the cost of parsing, we its length.
@@ -36,6 +34,7 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
     for name in TYPES {
         context.add_variable_from_value(*name, (*name).to_owned());
     }
+    authorizer::register(&mut context);
     context
 });
 
@@ -90,7 +89,7 @@ impl Program {
         let mut expression = catch_unwind(parse)
             .map_err(|_| "compilation failed: expression cannot be parsed".to_owned())?
             .map_err(|error| format!("compilation failed: {error}"))?;
-        select_optionally(&mut expression.expr);
+        rewrite(&mut expression.expr, variables).map_err(|why| format!("compilation failed: {why}"))?;
         let mut free = BTreeSet::new();
         free_names(&expression.expr, &mut Vec::new(), &mut free);
         let known = |name: &str| [variables, TYPES, NAMESPACES].iter().any(|names| names.contains(&name));
@@ -119,41 +118,22 @@ impl Program {
         }
     }
 
+    /// Evaluates with the names that a resolver knows.
+    pub(super) fn run_in(&self, names: &dyn VariableResolver) -> Result<Cel, String> {
+        let mut context = FUNCTIONS.new_inner_scope();
+        context.set_variable_resolver(names);
+        let run = || Cel::resolve(&self.expression, &context);
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("internal error".to_owned()),
+        }
+    }
+
     /// A field of `self` or `oldSelf` that the type does not have, if the expression selects one.
     pub(super) fn unknown_field(&self, set: &TypeSet, of: TypeId) -> Option<String> {
         let mut fields = Fields { set, root: of, scopes: Vec::new(), unknown: None };
         fields.visit(&self.expression.expr);
         fields.unknown
-    }
-}
-
-/// `a.?b` fails in the crate where `a` has no `b`, instead of giving none; `a[?'b']` does what both should.
-fn select_optionally(expr: &mut Expr) {
-    let mut each = |part: &mut IdedExpr| select_optionally(&mut part.expr);
-    match expr {
-        Expr::Call(call) => {
-            if call.func_name == OPT_SELECT {
-                OPT_INDEX.clone_into(&mut call.func_name);
-            }
-            call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(each);
-        }
-        Expr::Select(select) => each(&mut select.operand),
-        Expr::List(list) => list.elements.iter_mut().for_each(each),
-        Expr::Comprehension(inner) => {
-            let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } = &mut **inner;
-            [iter_range, accu_init, loop_cond, loop_step, result].into_iter().for_each(each);
-        }
-        Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
-            for entry in entries {
-                match &mut entry.expr {
-                    EntryExpr::StructField(field) => each(&mut field.value),
-                    EntryExpr::MapEntry(entry) => {
-                        [&mut entry.key, &mut entry.value].into_iter().for_each(&mut each)
-                    }
-                }
-            }
-        }
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
     }
 }
 

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, Expression, ExpressionError, Rules};
+use std::sync::Arc;
+
+use super::{Asked, Authorize, Expression, ExpressionError, POLICY_BUDGET, Rules, Scope};
 use crate::{Schema, openapi::from_crd};
 
 fn schema(spec: Value) -> Schema {
@@ -174,30 +176,106 @@ fn costly_rules_are_stopped() {
     );
 }
 
+/// An expression over `object` and two variables, one of which fails when it is reached.
+fn evaluate(source: &str) -> Result<Value, String> {
+    let compile =
+        |source: &str, names: &[&str]| Expression::compile(source, names).map_err(|e| e.to_string());
+    let double = compile("object.size * 2", &["object"])?;
+    let broken = compile("object.none", &["object"])?;
+    let names = ["object", "params", "variables.double", "variables.broken", "Object", "JSONPatch"];
+    let expression = compile(source, &names)?;
+    let mut scope = Scope::new(POLICY_BUDGET);
+    scope.set("object", &json!({"size": 2, "name": "x", "tags": ["a", "b"]}));
+    scope.set("params", &Value::Null);
+    scope.define("variables.double", &double);
+    scope.define("variables.broken", &broken);
+    expression.value(&scope).map_err(|error| error.to_string())
+}
+
 #[test]
 fn expressions_answer() {
-    let expression =
-        Expression::compile("object.spec.replicas <= params.max", &["object", "params"]).unwrap();
-    let ask = |replicas: i64| {
-        expression
-            .evaluate(&[("object", &json!({"spec": {"replicas": replicas}})), ("params", &json!({"max": 3}))])
+    for (source, expected) in [
+        ("object.size <= 2 && params == null", Ok(json!(true))),
+        ("variables.double + variables.double", Ok(json!(8))),
+        ("has(variables.double)", Ok(json!(true))),
+        ("true || variables.broken == 1", Ok(json!(true))),
+        ("variables.broken == 1", Err("expression 'object.none' resulted in error: no such key: none")),
+        ("variables.other == 1", Err("compilation failed: undefined field 'other'")),
+        ("unheard == 1", Err("compilation failed: undeclared reference to 'unheard'")),
+        ("object.tags.map(variables, variables + '!')", Ok(json!(["a!", "b!"]))),
+        (
+            "Object{spec: Object.spec{list: [Object.spec.list{name: object.name}]}, ?gone: optional.none()}",
+            Ok(json!({"spec": {"list": [{"name": "x"}]}})),
+        ),
+        (
+            "Object{spec: Object.other{}}",
+            Err(
+                "compilation failed: unexpected type name \"Object.other\", expected \"Object.spec\", which matches \
+                 field name path from root Object type",
+            ),
+        ),
+        (
+            "[JSONPatch{op: 'add', path: '/a', value: {'b': 1}}]",
+            Ok(json!([{"op": "add", "path": "/a", "value": {"b": 1}}])),
+        ),
+        ("JSONPatch{ap: 'add'}", Err("compilation failed: undefined field 'ap'")),
+        ("Pod{}", Err("compilation failed: undeclared reference to 'Pod'")),
+        ("timestamp('2026-01-01T00:00:00Z')", Ok(json!("2026-01-01T00:00:00+00:00"))),
+    ] {
+        assert_eq!(evaluate(source), expected.map_err(str::to_owned), "{source}");
+    }
+    let deep = "object.tags.all(a, object.tags.all(b, object.tags.all(c, a + b + c != '')))";
+    let expression = Expression::compile(deep, &["object"]).unwrap();
+    let tags = |count: usize| json!({"tags": vec!["x"; count]});
+    let mut scope = Scope::new(POLICY_BUDGET);
+    scope.set("object", &tags(3000));
+    let error = expression.truth(&scope).unwrap_err().to_string();
+    assert!(error.ends_with("resulted in error: operation cancelled: actual cost limit exceeded"), "{error}");
+    let mut scope = Scope::new(10);
+    scope.set("object", &tags(2));
+    assert_eq!(expression.truth(&scope), Err(ExpressionError::Budget));
+}
+
+#[test]
+fn authorizers_answer() {
+    struct Only;
+    impl Authorize for Only {
+        fn check(&self, asked: &Asked) -> (bool, String) {
+            let Asked { service_account, path, group, resource, subresource, namespace, name, verb } = asked;
+            let place =
+                path.clone().unwrap_or(format!("{group}/{resource}/{subresource}/{namespace}/{name}"));
+            (verb == "get", format!("{verb} {place} {service_account:?}"))
+        }
+    }
+    let authorize: Arc<dyn Authorize> = Arc::new(Only);
+    let check = |source: &str| {
+        let names = ["authorizer", "authorizer.requestResource"];
+        let expression = Expression::compile(source, &names).unwrap();
+        let mut scope = Scope::new(POLICY_BUDGET);
+        let resource = Asked { resource: "pods".to_owned(), ..Asked::default() };
+        scope.set_authorizer(&authorize, Some(&resource));
+        expression.value(&scope).map_err(|error| error.to_string())
     };
-    assert_eq!((ask(3), ask(4)), (Ok(Answer::Bool(true)), Ok(Answer::Bool(false))));
-    assert!(matches!(expression.evaluate(&[]), Err(ExpressionError::Evaluate { .. })));
-    assert!(matches!(Expression::compile("x +", &["x"]), Err(ExpressionError::Compile(_))));
+    let long = "authorizer.serviceAccount('ns', 'sa').group('apps').resource('deployments').subresource('scale')\
+                .namespace('n').name('x').check('get')";
+    assert_eq!(check(&format!("{long}.allowed()")), Ok(json!(true)));
     assert_eq!(
-        Expression::compile("'a' + 'b'", &[]).unwrap().evaluate(&[]),
-        Ok(Answer::Text("ab".to_owned()))
+        check(&format!("{long}.reason()")),
+        Ok(json!("get apps/deployments/scale/n/x Some((\"ns\", \"sa\"))"))
     );
+    assert_eq!(check("authorizer.path('/healthz').check('put').allowed()"), Ok(json!(false)));
+    assert_eq!(check("authorizer.requestResource.check('get').reason()"), Ok(json!("get /pods/// None")));
+    assert!(check("'x'.check('get').allowed()").is_err());
 }
 
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
     fn no_source_panics(source in "\\PC{0,30}|[a-z().\\[\\]{}?:+<>='\" 0-9&|!]{0,30}") {
-        if let Ok(expression) = Expression::compile(&source, &["self"]) {
-            let _: Result<Answer, ExpressionError> =
-                expression.evaluate(&[("self", &json!({"a": [1, "x"]}))]);
+        if let Ok(expression) = Expression::compile(&source, &["self", "Object"]) {
+            let mut scope = Scope::new(POLICY_BUDGET);
+            scope.set("self", &json!({"a": [1, "x"]}));
+            drop(expression.value(&scope));
         }
     }
 }

@@ -241,6 +241,20 @@ pub(crate) fn check(set: &TypeSet, of: TypeId, value: &Value, path: &Path<'_>, e
     }
 }
 
+/// The first list or map in a configuration that its schema takes as one value.
+pub(crate) fn atomic(set: &TypeSet, of: TypeId, value: &Value, path: &Path<'_>) -> Option<String> {
+    match (View::of(set, of, value), value) {
+        (View::Leaf, Value::Array(_) | Value::Object(_)) => Some(path.to_string()),
+        (view @ View::Map { .. }, Value::Object(map)) => map
+            .iter()
+            .find_map(|(name, value)| atomic(set, view.field(name).0?, value, &Path::Field(path, name))),
+        (View::List { items, .. }, Value::Array(list)) => {
+            list.iter().enumerate().find_map(|(at, item)| atomic(set, items, item, &Path::Index(path, at)))
+        }
+        _ => None,
+    }
+}
+
 fn shown(element: &str) -> String {
     let mut set = FieldSet::default();
     set.insert(&[element]);

@@ -16,11 +16,28 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use meta::Timestamp;
+use meta::{Timestamp, Value};
+
+use crate::{Schema, path::Path};
 
 pub use apply::{Applied, ApplyError, Conflict, apply};
 pub use fieldset::{FieldSet, FieldSetError};
 pub use update::update;
+
+/// `live` with everything that `config` sets, without any ownership (mutating admission policies). What does
+/// not fit the schema is refused, and so is a change of a part that is one value to its schema.
+pub fn merge(schema: &Schema, live: &Value, config: &Value) -> Result<Value, String> {
+    let (set, root) = (schema.set(), schema.root());
+    let mut errors = Vec::new();
+    merge::check(set, root, config, &Path::Root, &mut errors);
+    if let Some(first) = errors.into_iter().next() {
+        return Err(first);
+    }
+    if let Some(atomic) = merge::atomic(set, root, config, &Path::Root) {
+        return Err(format!("may not mutate atomic arrays, maps or structs: .{atomic}"));
+    }
+    Ok(merge::merge(set, root, Some(live), Some(config)).unwrap_or_else(|| live.clone()))
+}
 
 /// Who writes, and how.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,224 @@
+//! One POST of JSON, answered by JSON.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use meta::Value;
+use resource::View;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+use tokio_util::{sync::CancellationToken, sync::DropGuard, task::TaskTracker};
+
+use super::Target;
+
+/// What is read of an answer: as much as of a request, since an answer may carry a whole object.
+const ANSWER_BYTES_MAX: usize = 3 << 20;
+/// Connections kept for one target; more calls at once open more, which are closed after.
+const IDLE_MAX: usize = 8;
+/// Targets with kept connections; beyond it all of them are let go.
+const TARGETS_MAX: usize = 256;
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// The client of all webhooks of a server. Cheap to clone; its connections end with the last clone.
+#[derive(Clone)]
+pub struct Webhooks(Arc<Inner>);
+
+struct Inner {
+    view: Arc<dyn View>,
+    targets: Mutex<HashMap<Target, Kept>>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+    _guard: DropGuard,
+}
+
+/// What is kept of a target between calls.
+struct Kept {
+    tls: Arc<ClientConfig>,
+    idle: Vec<Sender>,
+}
+
+impl Webhooks {
+    /// A client that finds Services in `view`.
+    pub fn new(view: Arc<dyn View>) -> Self {
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let connections = TaskTracker::new();
+        Self(Arc::new(Inner { view, targets: Mutex::default(), connections, stop, _guard: guard }))
+    }
+
+    /// Sends `body` and gives the answer; what went wrong otherwise, as upstream's client words it.
+    pub(crate) async fn post(
+        &self,
+        target: &Target,
+        body: &Value,
+        within: Duration,
+    ) -> Result<Value, String> {
+        let url = format!("{}?timeout={}s", target.url(), within.as_secs());
+        let failed = |why: String| format!("Post \"{url}\": {why}");
+        let bytes = serde_json::to_vec(body).map_err(|error| failed(error.to_string()))?;
+        match timeout(within, self.exchange(target, bytes.into(), within)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Failure::Transport(why))) => Err(failed(why)),
+            Ok(Err(Failure::Answer(why))) => Err(why),
+            Err(_) => Err(failed("context deadline exceeded".to_owned())),
+        }
+    }
+
+    async fn exchange(&self, target: &Target, body: Bytes, within: Duration) -> Result<Value, Failure> {
+        // A kept connection may have been closed meanwhile; only a new one tells that the target is gone.
+        while let Some(sender) = self.kept(target) {
+            if let Ok(answer) = self.ask(sender, target, body.clone(), within).await {
+                return answer;
+            }
+        }
+        let sender = self.connect(target).await.map_err(Failure::Transport)?;
+        self.ask(sender, target, body, within).await.map_err(|error| Failure::Transport(error.to_string()))?
+    }
+
+    fn kept(&self, target: &Target) -> Option<Sender> {
+        let mut targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = &mut targets.get_mut(target)?.idle;
+        while let Some(sender) = idle.pop() {
+            if !sender.is_closed() && sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, target: &Target, sender: Sender) {
+        let mut targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = targets.get_mut(target).filter(|kept| kept.idle.len() < IDLE_MAX) {
+            kept.idle.push(sender);
+        }
+    }
+
+    fn tls(&self, target: &Target) -> Result<Arc<ClientConfig>, String> {
+        let mut targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = targets.get(target) {
+            return Ok(kept.tls.clone());
+        }
+        let tls = Arc::new(client_config(&target.ca)?);
+        if targets.len() >= TARGETS_MAX {
+            targets.clear();
+        }
+        targets.insert(target.clone(), Kept { tls: tls.clone(), idle: Vec::new() });
+        Ok(tls)
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Sender, String> {
+        let tls = TlsConnector::from(self.tls(target)?);
+        let name = ServerName::try_from(target.server_name()).map_err(|error| error.to_string())?;
+        let mut last = "no address".to_owned();
+        for (host, port) in target.addresses(&*self.0.view)? {
+            let shown =
+                if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+            let stream = match TcpStream::connect((host.as_str(), port)).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    last = format!("dial tcp {shown}: {error}");
+                    continue;
+                }
+            };
+            let stream = tls.connect(name.clone(), stream).await.map_err(|error| format!("tls: {error}"))?;
+            let (sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+            let stop = self.0.stop.clone();
+            self.0.connections.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    ended = connection => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%error, "connection to webhook ended");
+                        }
+                    }
+                }
+            });
+            return Ok(sender);
+        }
+        Err(last)
+    }
+
+    /// Fails where the connection did; an answer that is no good is the inner error.
+    async fn ask(
+        &self,
+        mut sender: Sender,
+        target: &Target,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Result<Value, Failure>, hyper::Error> {
+        let request = match request(target, body, within) {
+            Ok(request) => request,
+            Err(why) => return Ok(Err(Failure::Transport(why))),
+        };
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let read = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let bytes = match read {
+            Ok(read) => read.to_bytes(),
+            Err(error) => return Ok(Err(Failure::Answer(format!("read the answer: {error}")))),
+        };
+        self.keep(target, sender);
+        if !status.is_success() {
+            return Ok(Err(Failure::Answer(format!("the server responded with the status code {status}"))));
+        }
+        Ok(serde_json::from_slice(&bytes)
+            .map_err(|error| Failure::Answer(format!("couldn't decode the answer: {error}"))))
+    }
+}
+
+enum Failure {
+    /// It did not come to an answer.
+    Transport(String),
+    /// The answer is no good.
+    Answer(String),
+}
+
+fn request(target: &Target, body: Bytes, within: Duration) -> Result<Request<Full<Bytes>>, String> {
+    let uri = format!("{}?timeout={}s", target.path, within.as_secs());
+    let host = HeaderValue::from_str(&target.authority()).map_err(|error| error.to_string())?;
+    Request::post(uri)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, "kube-apiserver-admission")
+        .body(Full::new(body))
+        .map_err(|error| error.to_string())
+}
+
+fn client_config(ca: &[u8]) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    if ca.is_empty() {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    } else {
+        let mut found = 0;
+        for certificate in CertificateDer::pem_slice_iter(ca) {
+            let bad = |why: String| format!("unable to load root certificates: {why}");
+            let certificate = certificate.map_err(|error| bad(format!("{error:?}")))?;
+            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+            found += 1;
+        }
+        if found == 0 {
+            return Err("unable to load root certificates: no certificate in caBundle".to_owned());
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
