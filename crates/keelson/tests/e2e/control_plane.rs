@@ -149,8 +149,11 @@ fn what_a_cluster_cannot_do_it_says_in_words() {
         let output = cluster.try_kubectl(arguments);
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let quota = said(&["create", "quota", "q", "--hard=pods=1"]);
-    assert!(quota.contains("Warning:") && quota.contains("neither counted nor limited"), "{quota}");
+    let path = cluster.data_dir().join("policy.yaml");
+    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: n}, spec: {podSelector: {}}}";
+    std::fs::write(&path, policy).unwrap();
+    let policy = said(&["create", "-f", path.to_str().unwrap()]);
+    assert!(policy.contains("Warning:") && policy.contains("no traffic is filtered"), "{policy}");
     cluster.kubectl(&["run", "p", "--image=busybox", "--restart=Never"]);
     cluster.kubectl(&["wait", "pod/p", "--for=condition=PodScheduled", "--timeout=60s"]);
     for arguments in [&["logs", "p"][..], &["exec", "p", "--", "ls"], &["port-forward", "p", "18080:80"]] {
