@@ -150,7 +150,12 @@ fn what_a_cluster_cannot_do_it_says_in_words() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let path = cluster.data_dir().join("policy.yaml");
-    let policy = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: n}, spec: {podSelector: {}}}";
+    let policy = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: n}
+spec: {podSelector: {}}
+";
     std::fs::write(&path, policy).unwrap();
     let policy = said(&["create", "-f", path.to_str().unwrap()]);
     assert!(policy.contains("Warning:") && policy.contains("no traffic is filtered"), "{policy}");
