@@ -153,7 +153,7 @@ fn what_a_cluster_cannot_do_it_says_in_words() {
     let policy = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: n}
+metadata: {name: deny}
 spec: {podSelector: {}}
 ";
     std::fs::write(&path, policy).unwrap();
