@@ -44,7 +44,7 @@ var roots = []string{
 // Types that requests carry although no kind refers to them.
 var extras = map[string][]string{
 	"k8s.io/apimachinery/pkg/apis/meta/v1": {
-		"DeleteOptions", "Status", "ListMeta", "APIResourceList", "APIGroupList", "APIGroup", "APIVersions", "WatchEvent",
+		"DeleteOptions", "PartialObjectMetadata", "PartialObjectMetadataList", "Status", "ListMeta", "APIResourceList", "APIGroupList", "APIGroup", "APIVersions", "WatchEvent",
 	},
 }
 

@@ -109,7 +109,7 @@ func (t *table) named(path, name string) (string, error) {
 		}
 		b := &block{head: head, fields: map[string]string{}}
 		t.blocks[ref] = b
-		return ref, t.addFields(b, pkg, d, body, 0)
+		return ref, t.addFields(b, pkg, d, body, "")
 	}
 	if d.markers.has("enum") {
 		b := &block{head: "enum " + ref}
@@ -160,8 +160,8 @@ func (t *table) expr(path string, d *decl, e ast.Expr) (string, error) {
 }
 
 // addFields adds the fields of a struct; those of inlined structs join them. An inlined struct that protobuf
-// keeps as a message of its own gives its number as `outer`.
-func (t *table) addFields(b *block, pkg *source, d *decl, body *ast.StructType, outer int) error {
+// keeps as a message of its own gives its number as `outer`, with a dot; one inside another gives both.
+func (t *table) addFields(b *block, pkg *source, d *decl, body *ast.StructType, outer string) error {
 	for _, field := range body.Fields.List {
 		tag := reflect.StructTag("")
 		if field.Tag != nil {
@@ -173,7 +173,11 @@ func (t *table) addFields(b *block, pkg *source, d *decl, body *ast.StructType, 
 			continue
 		}
 		if name == "" && strings.Contains(options, "inline") {
-			if err := t.inline(b, pkg, d, field, number(tag)); err != nil {
+			inside := outer
+			if n := number(tag); n > 0 {
+				inside += strconv.Itoa(n) + "."
+			}
+			if err := t.inline(b, pkg, d, field, inside); err != nil {
 				return err
 			}
 			continue
@@ -190,7 +194,7 @@ func (t *table) addFields(b *block, pkg *source, d *decl, body *ast.StructType, 
 	return nil
 }
 
-func (t *table) inline(b *block, pkg *source, d *decl, field *ast.Field, outer int) error {
+func (t *table) inline(b *block, pkg *source, d *decl, field *ast.Field, outer string) error {
 	path, name := pkg.path, ""
 	switch e := field.Type.(type) {
 	case *ast.Ident:
@@ -208,7 +212,7 @@ func (t *table) inline(b *block, pkg *source, d *decl, field *ast.Field, outer i
 	return t.addFields(b, inner, target, target.expr.(*ast.StructType), outer)
 }
 
-func (t *table) field(pkg *source, d *decl, field *ast.Field, tag reflect.StructTag, name, options string, outer int) (string, error) {
+func (t *table) field(pkg *source, d *decl, field *ast.Field, tag reflect.StructTag, name, options string, outer string) (string, error) {
 	form, err := t.expr(pkg.path, d, field.Type)
 	if err != nil {
 		return "", err
@@ -223,8 +227,8 @@ func (t *table) field(pkg *source, d *decl, field *ast.Field, tag reflect.Struct
 	at := strconv.Itoa(number(tag))
 	if d.name == "TypeMeta" {
 		at = "0" // protobuf keeps apiVersion and kind in the envelope
-	} else if outer > 0 {
-		at = strconv.Itoa(outer) + "." + at
+	} else {
+		at = outer + at
 	}
 	line := fmt.Sprintf("%s%s %s %s", name, required, at, form)
 	if kind := marks.first("listType"); kind != "" {

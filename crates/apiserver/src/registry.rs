@@ -9,6 +9,7 @@ use std::{
 use arc_swap::ArcSwap;
 use meta::{GroupResource, GroupVersionResource};
 use resource::Resource;
+use schema::{TypeId, TypeSet};
 use tokio::sync::watch;
 
 type Plurals = HashMap<String, Arc<Resource>>;
@@ -132,6 +133,16 @@ impl Registry {
             sorted.insert(key, resource.clone());
         }
         sorted.into_values().collect()
+    }
+
+    /// A type that built-in kinds are made of, by its definition name.
+    pub(crate) fn builtin_type(&self, name: &str) -> Option<(Arc<TypeSet>, TypeId)> {
+        let table = self.table.load();
+        let mut all = table.served.values().flat_map(HashMap::values).flat_map(HashMap::values);
+        all.find_map(|resource| {
+            let set = resource.schema.set();
+            (!resource.custom).then(|| set.find(name)).flatten().map(|of| (set.clone(), of))
+        })
     }
 
     /// Changes whenever what is served changes; documents derived from the registry are cached under it.

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! name (`!` when required, `~` when `""`, 0, false, `[]` and `{}` mean the same as absent), protobuf number, type, attributes. `[]` and `{}` are list and map of what
-//! follows. A number `2.3` is field 3 of the message that is field 2: JSON inlines a struct that protobuf
-//! keeps; [`schema::Property::protobuf`] holds it as `2 << 16 | 3`.
+//! follows. A number `2.3` is field 3 of the message that is field 2, and `2.2.1` lies one deeper: JSON
+//! inlines structs that protobuf keeps; [`schema::Property::protobuf`] says how it holds them.
 //!
 //! A damaged line is skipped: the table is generated, and a test reads every line of it.
 
@@ -234,10 +234,12 @@ fn enumeration(values: &str) -> Node {
 }
 
 fn protobuf(number: &str) -> Option<u32> {
-    match number.split_once('.') {
-        Some((outer, inner)) => Some(outer.parse::<u32>().ok()? << 16 | inner.parse::<u32>().ok()?),
-        None => number.parse().ok(),
+    let mut numbers = number.rsplit('.').map(str::parse::<u32>);
+    let mut place = numbers.next()?.ok()?;
+    for (outer, shift) in numbers.zip([16, 24]) {
+        place |= outer.ok()? << shift;
     }
+    Some(place)
 }
 
 fn patch_strategy(directive: &str) -> PatchStrategy {

@@ -114,7 +114,9 @@ pub struct Property {
     pub default: Option<Arc<Value>>,
     /// How strategic merge patch treats it; `None` for maps and scalars that have no directive.
     pub patch: Option<PatchStrategy>,
-    /// Protobuf field number; 0 where the kind has no protobuf form.
+    /// Protobuf field number in the low 16 bits; 0 where the kind has no protobuf form. JSON inlines structs
+    /// that protobuf keeps as messages: the number of such a message is in the next 8 bits, and that of the
+    /// one around it, if there is one, in the last 8.
     pub protobuf: u32,
 }
 

@@ -49,6 +49,24 @@ impl Body {
         Self(Content::Pieces { pieces: Box::new(pieces), left: length })
     }
 
+    /// Its length, when that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match &self.0 {
+            Content::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Pieces { left, .. } => Some(*left),
+            Content::Stream(_) => None,
+        }
+    }
+
+    /// Its content as pieces; nothing of a stream, which has no end.
+    pub(crate) fn into_pieces(self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        match self.0 {
+            Content::Whole(bytes) => Box::new(bytes.into_iter()),
+            Content::Pieces { pieces, .. } => pieces,
+            Content::Stream(_) => Box::new(std::iter::empty()),
+        }
+    }
+
     /// Chunks as they come.
     pub(crate) fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
         Self(Content::Stream(Gather { stream: stream.boxed(), end: None }))

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     body::{Body, Input},
-    encode,
+    encode, gzip,
     health::Health,
     impersonate::impersonate,
     metrics::{Class, Labels, Metrics},
+    negotiate::{self, Binary, Wanted},
     paths,
     query::Query,
     resources::{self, Call},
@@ -76,9 +77,15 @@ impl Shared {
                 Err(Status::internal("the handler of this request failed; see the server's log"))
             }
         };
-        let mut response = answer.unwrap_or_else(|status| encode::status(&status));
+        let mut response = answer.unwrap_or_else(|status| {
+            let wanted = negotiate::accept(&parts.headers, None, Binary::Whole).unwrap_or(Wanted::PLAIN);
+            encode::status_as(wanted, self.rest.registry(), &status)
+        });
         let stream = matches!(labels.verb, "WATCH" | "CONNECT");
-        self.metrics.answered(&labels, response.status().as_u16(), (!stream).then(|| began.elapsed()));
+        let took = (!stream).then(|| began.elapsed());
+        let size = if stream { None } else { response.body().length() };
+        self.metrics.answered(&labels, response.status().as_u16(), took, size);
+        gzip::compress(&parts.headers, &mut response);
         let headers = response.headers_mut();
         headers.insert(AUDIT_ID, audit_id);
         if !headers.contains_key(header::CACHE_CONTROL) {

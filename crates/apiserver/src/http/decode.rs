@@ -1,11 +1,11 @@
 //! From the bytes of a body to a tree. Keys given twice are reported as upstream's strict decoder does; the
 //! last one counts.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use meta::{Object, Status, Value};
 use resource::Resource;
-use schema::{Shape, TypeSet};
+use schema::Shape;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Map;
 
@@ -81,9 +81,9 @@ fn message(bytes: &[u8], resource: &Resource, registry: &Registry) -> Result<Val
         return envelope.object(resource.schema.set(), resource.schema.root()).map_err(failed);
     }
     let name = envelope.definition();
-    let known = |set: &Arc<TypeSet>| set.find(&name).map(|of| (set.clone(), of));
-    let found = known(resource.schema.set())
-        .or_else(|| registry.all().iter().find_map(|resource| known(resource.schema.set())));
+    let set = resource.schema.set();
+    let own = set.find(&name).map(|of| (set.clone(), of));
+    let found = own.or_else(|| registry.builtin_type(&name));
     let (set, of) = found.ok_or_else(|| {
         let why = format!(
             "{} {} has no protobuf form here; send application/json",

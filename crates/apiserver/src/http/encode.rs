@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use meta::{Entry, Status, Value};
+use meta::{Entry, Reason, Status, Value};
 use resource::Resource;
 use serde_json::value::RawValue;
 
 use super::{
     body::Body,
     negotiate::{Form, Media, Wanted},
+    protobuf,
 };
-use crate::table;
+use crate::{Registry, table};
 
 /// A response with a body and its type.
 pub(crate) fn response(code: u16, content_type: HeaderValue, body: Body) -> Response<Body> {
@@ -21,28 +22,25 @@ pub(crate) fn response(code: u16, content_type: HeaderValue, body: Body) -> Resp
 }
 
 /// A tree as the client wants it encoded.
-pub(crate) fn value(code: u16, wanted: Wanted, value: &Value) -> Response<Body> {
-    match bytes_of(wanted, value) {
+pub(crate) fn value(code: u16, wanted: Wanted, registry: &Registry, value: &Value) -> Response<Body> {
+    match bytes_of(wanted, registry, value) {
         Ok(bytes) => response(code, wanted.content_type(), Body::whole(bytes)),
         Err(failed) => status(&failed),
     }
 }
 
-fn bytes_of(wanted: Wanted, value: &Value) -> Result<Bytes, Status> {
+fn bytes_of(wanted: Wanted, registry: &Registry, value: &Value) -> Result<Bytes, Status> {
     match (wanted.media, wanted.pretty) {
+        (Media::Protobuf, _) => protobuf::value(registry, value).map(Bytes::from),
         (Media::Yaml, _) => serde_saphyr::to_string(value).map(Bytes::from).map_err(Status::internal),
-        (Media::Json | Media::Protobuf, false) => {
-            serde_json::to_vec(value).map(Bytes::from).map_err(Status::internal)
-        }
-        (Media::Json | Media::Protobuf, true) => {
-            serde_json::to_vec_pretty(value).map(Bytes::from).map_err(Status::internal)
-        }
+        (Media::Json, false) => serde_json::to_vec(value).map(Bytes::from).map_err(Status::internal),
+        (Media::Json, true) => serde_json::to_vec_pretty(value).map(Bytes::from).map_err(Status::internal),
     }
 }
 
 /// JSON, whatever the client wants: for documents that have no other form.
 pub(crate) fn json(code: u16, value: &Value) -> Response<Body> {
-    self::value(code, Wanted::PLAIN, value)
+    response(code, Wanted::PLAIN.content_type(), Body::whole(value.to_string().into()))
 }
 
 /// Text for people.
@@ -50,10 +48,23 @@ pub(crate) fn text(code: u16, text: impl Into<Bytes>) -> Response<Body> {
     response(code, HeaderValue::from_static("text/plain; charset=utf-8"), Body::whole(text.into()))
 }
 
-/// An error. JSON always, so that every client can read it.
+/// An error as JSON, which every client can read.
 pub(crate) fn status(status: &Status) -> Response<Body> {
-    let body = Bytes::from(status.to_json().to_string());
-    let mut response = response(status.code, HeaderValue::from_static("application/json"), Body::whole(body));
+    refusal(status, json(status.code, &status.to_json()))
+}
+
+/// An error for a client that reads protobuf; as JSON where there is no such form.
+pub(crate) fn status_as(wanted: Wanted, registry: &Registry, status: &Status) -> Response<Body> {
+    if wanted.media != Media::Protobuf || status.reason == Some(Reason::NotAcceptable) {
+        return self::status(status);
+    }
+    match protobuf::value(registry, &status.to_json()) {
+        Ok(bytes) => refusal(status, response(status.code, wanted.content_type(), Body::whole(bytes.into()))),
+        Err(_) => self::status(status),
+    }
+}
+
+fn refusal(status: &Status, mut response: Response<Body>) -> Response<Body> {
     let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if retry > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
@@ -65,11 +76,20 @@ pub(crate) fn status(status: &Status) -> Response<Body> {
 pub(crate) fn entry(
     code: u16,
     wanted: Wanted,
+    registry: &Registry,
     resource: &Resource,
     entry: &Entry,
     include: table::Include,
     now: meta::Timestamp,
 ) -> Response<Body> {
+    if wanted.media == Media::Protobuf {
+        let written = protobuf::Writer::new(wanted.form, resource, registry)
+            .and_then(|writer| writer.object(&entry.bytes));
+        return match written {
+            Ok(bytes) => response(code, wanted.content_type(), Body::whole(bytes.into())),
+            Err(failed) => status(&failed),
+        };
+    }
     let made = match wanted.form {
         Form::Whole if wanted == Wanted::PLAIN => {
             return response(code, wanted.content_type(), Body::whole(entry.bytes.clone()));
@@ -79,7 +99,7 @@ pub(crate) fn entry(
         Form::Table => table::of_one(resource, entry, include, now),
     };
     match made {
-        Ok(made) => value(code, wanted, &made),
+        Ok(made) => value(code, wanted, registry, &made),
         Err(failed) => status(&failed),
     }
 }

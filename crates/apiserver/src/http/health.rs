@@ -57,22 +57,38 @@ impl Health {
                 return Some(encode::status(&meta::Status::no_such_path()));
             }
         }
-        results.retain(|(name, _)| !excluded.contains(name));
-        Some(report(endpoint, &results, query.all("verbose").next().is_some()))
+        let unknown: Vec<&str> =
+            excluded.iter().copied().filter(|name| results.iter().all(|(known, _)| known != name)).collect();
+        let results: Vec<_> = results
+            .into_iter()
+            .map(|(name, result)| (name, (!excluded.contains(&name)).then_some(result)))
+            .collect();
+        Some(report(endpoint, &results, &unknown, query.all("verbose").next().is_some()))
     }
 }
 
-fn report(endpoint: &str, results: &[(&str, Result<(), String>)], verbose: bool) -> Response<Body> {
-    let failed = results.iter().any(|(_, result)| result.is_err());
+/// The text of upstream's `handleRootHealth`; a check without a result was excluded.
+fn report(
+    endpoint: &str,
+    results: &[(&str, Option<Result<(), String>>)],
+    unknown: &[&str],
+    verbose: bool,
+) -> Response<Body> {
+    let failed = results.iter().any(|(_, result)| matches!(result, Some(Err(_))));
     if !failed && !verbose {
         return encode::text(200, "ok");
     }
     let mut text = String::new();
     for (name, result) in results {
         match result {
-            Ok(()) => text.push_str(&format!("[+]{name} ok\n")),
-            Err(why) => text.push_str(&format!("[-]{name} failed: {why}\n")),
+            None => text.push_str(&format!("[+]{name} excluded: ok\n")),
+            Some(Ok(())) => text.push_str(&format!("[+]{name} ok\n")),
+            Some(Err(why)) => text.push_str(&format!("[-]{name} failed: {why}\n")),
         }
+    }
+    if !unknown.is_empty() {
+        let names = unknown.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
+        text.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
     }
     let verdict = if failed { "failed" } else { "passed" };
     text.push_str(&format!("{endpoint} check {verdict}\n"));
@@ -99,6 +115,14 @@ mod tests {
         ] {
             assert_eq!(code(path, query), expected, "{path} {query:?}");
         }
+        let excluded =
+            health.answer("/readyz", &Query::parse(Some("verbose&exclude=informers&exclude=x"))).unwrap();
+        let said = excluded.into_body().into_pieces().map(|piece| String::from_utf8(piece.to_vec()).unwrap());
+        assert_eq!(
+            said.collect::<String>(),
+            "[+]ping ok\n[+]informers excluded: ok\n[+]shutdown ok\n\
+             warn: some health checks cannot be excluded: no matches for \"x\"\nreadyz check passed\n"
+        );
         health.stop();
         assert_eq!(code("/readyz", Some("exclude=informers")), Some(500));
     }

@@ -11,17 +11,22 @@ use serde_json::json;
 use super::{
     body::Body,
     encode,
-    negotiate::{Form, Wanted},
+    negotiate::{Form, Media, Wanted},
+    protobuf,
 };
-use crate::{rest::Page, table};
+use crate::{Registry, rest::Page, table};
 
 /// Objects are joined into pieces of about this size while they are sent, so that a list costs the memory
 /// of one piece and not of the whole.
 const PIECE_BYTES: usize = 128 << 10;
 
+/// Objects that are written as protobuf before others get their turn.
+const TURN_OBJECTS: usize = 64;
+
 /// A page in the form the client wants.
-pub(crate) fn page(
+pub(crate) async fn page(
     wanted: Wanted,
+    registry: &Registry,
     resource: &Resource,
     page: Page,
     include: table::Include,
@@ -40,10 +45,51 @@ pub(crate) fn page(
             Err(failed) => encode::status(&failed),
         };
     }
+    if wanted.media == Media::Protobuf {
+        let written = binary(wanted, registry, resource, &page).await;
+        return written.unwrap_or_else(|failed| encode::status(&failed));
+    }
     match tree(wanted, resource, &page, include, now) {
-        Ok(tree) => encode::value(200, wanted, &tree),
+        Ok(tree) => encode::value(200, wanted, registry, &tree),
         Err(failed) => encode::status(&failed),
     }
+}
+
+/// The lengths of all items stand before the first, so all are written before anything is sent.
+async fn binary(
+    wanted: Wanted,
+    registry: &Registry,
+    resource: &Resource,
+    page: &Page,
+) -> Result<Response<Body>, Status> {
+    let writer = protobuf::Writer::new(wanted.form, resource, registry)?;
+    let mut items = Vec::with_capacity(page.entries.len());
+    for some in page.entries.chunks(TURN_OBJECTS) {
+        for entry in some {
+            items.push(Bytes::from(writer.item(&entry.bytes)?));
+        }
+        tokio::task::yield_now().await;
+    }
+    let length: usize = items.iter().map(Bytes::len).sum();
+    let (head, tail) = writer.list(&metadata(page), length)?;
+    let length = (head.len() + length + tail.len()) as u64;
+    let mut pieces = std::iter::once(Bytes::from(head))
+        .chain(items)
+        .chain(std::iter::once(Bytes::from_static(tail)))
+        .peekable();
+    let gathered = std::iter::from_fn(move || {
+        let first = pieces.next()?;
+        if pieces.peek().is_none() {
+            return Some(first);
+        }
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        piece.put_slice(&first);
+        while let Some(next) = pieces.next_if(|_| piece.len() < PIECE_BYTES) {
+            piece.put_slice(&next);
+        }
+        Some(piece.freeze())
+    });
+    Ok(encode::response(200, wanted.content_type(), Body::pieces(gathered, length)))
 }
 
 fn metadata(page: &Page) -> Value {

@@ -19,6 +19,9 @@ const BUCKETS_US: [u64; 23] = [
     30_000_000, 45_000_000, 60_000_000,
 ];
 
+/// Upper bounds of `apiserver_response_sizes`, upstream's.
+const SIZES: [u64; 7] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+
 /// What a request was, for its counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Labels {
@@ -38,6 +41,9 @@ struct Series {
     buckets: [AtomicU64; BUCKETS_US.len()],
     count: AtomicU64,
     sum_us: AtomicU64,
+    sizes: [AtomicU64; SIZES.len()],
+    sized: AtomicU64,
+    size_sum: AtomicU64,
 }
 
 /// What the server counts.
@@ -86,9 +92,17 @@ impl Metrics {
         self.watches.load(Ordering::Relaxed)
     }
 
-    /// Counts an answered request. Watches and streams have no duration worth a histogram.
-    pub(crate) fn answered(&self, labels: &Labels, code: u16, took: Option<Duration>) {
+    /// Counts an answered request. Watches and streams have no duration worth a histogram, and no size.
+    pub(crate) fn answered(&self, labels: &Labels, code: u16, took: Option<Duration>, size: Option<u64>) {
         let series = self.series(labels);
+        if let Some(size) = size {
+            let at = SIZES.partition_point(|bound| *bound < size);
+            if let Some(bucket) = series.sizes.get(at) {
+                bucket.fetch_add(1, Ordering::Relaxed);
+            }
+            series.sized.fetch_add(1, Ordering::Relaxed);
+            series.size_sum.fetch_add(size, Ordering::Relaxed);
+        }
         *series.codes.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
         let Some(took) = took else { return };
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -108,9 +122,9 @@ impl Metrics {
         requests.entry(labels.clone()).or_default().clone()
     }
 
-    /// The text that `/metrics` answers.
-    pub(crate) fn text(&self, cache: &Cache) -> String {
-        let mut out = String::new();
+    /// The text that `/metrics` answers. `version` is what `/version` says.
+    pub(crate) fn text(&self, cache: &Cache, version: &serde_json::Value) -> String {
+        let mut out = build_info(version);
         let series: BTreeMap<Labels, Arc<Series>> = {
             let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
             requests.iter().map(|(labels, series)| (labels.clone(), series.clone())).collect()
@@ -138,6 +152,17 @@ impl Metrics {
         for (labels, series) in series {
             series.write(out, name, labels)?;
         }
+        // Upstream takes the time of webhooks off; here that is part of a request like the rest.
+        let name = "apiserver_request_sli_duration_seconds";
+        heading(out, name, "histogram", "Time to the answer, without watches and streams.")?;
+        for (labels, series) in series {
+            series.write(out, name, labels)?;
+        }
+        let name = "apiserver_response_sizes";
+        heading(out, name, "histogram", "Bytes of answers before compression, without watches and streams.")?;
+        for (labels, series) in series {
+            series.write_sizes(out, name, labels)?;
+        }
         let name = "apiserver_current_inflight_requests";
         heading(out, name, "gauge", "Requests being answered now.")?;
         writeln!(out, "{name}{{request_kind=\"readOnly\"}} {}", self.reading.load(Ordering::Relaxed))?;
@@ -150,6 +175,11 @@ impl Metrics {
         heading(out, name, "gauge", "Stored objects by kind.")?;
         for (resource, kind) in cache.kinds() {
             writeln!(out, "{name}{{resource=\"{resource}\"}} {}", kind.snapshot().len())?;
+        }
+        let name = "apiserver_registered_watchers";
+        heading(out, name, "gauge", "Watches that run now by stored kind.")?;
+        for (resource, kind) in cache.kinds() {
+            writeln!(out, "{name}{{resource=\"{resource}\"}} {}", kind.watchers())?;
         }
         Ok(())
     }
@@ -172,8 +202,50 @@ impl Series {
     }
 }
 
+/// `kubernetes_build_info`, by which dashboards tell versions apart.
+fn build_info(version: &serde_json::Value) -> String {
+    let labels: Vec<String> = [
+        ("build_date", "buildDate"),
+        ("compiler", "compiler"),
+        ("git_commit", "gitCommit"),
+        ("git_tree_state", "gitTreeState"),
+        ("git_version", "gitVersion"),
+        ("go_version", "goVersion"),
+        ("major", "major"),
+        ("minor", "minor"),
+        ("platform", "platform"),
+    ]
+    .iter()
+    .map(|(label, member)| {
+        format!("{label}={}", version.get(*member).unwrap_or(&serde_json::Value::String(String::new())))
+    })
+    .collect();
+    format!(
+        "# HELP kubernetes_build_info What is running.\n# TYPE kubernetes_build_info gauge\n\
+         kubernetes_build_info{{{}}} 1\n",
+        labels.join(",")
+    )
+}
+
 fn seconds(us: u64) -> f64 {
     Duration::from_micros(us).as_secs_f64()
+}
+
+impl Series {
+    fn write_sizes(&self, out: &mut String, name: &str, labels: &Labels) -> std::fmt::Result {
+        let count = self.sized.load(Ordering::Relaxed);
+        if count == 0 {
+            return Ok(());
+        }
+        let mut below = 0;
+        for (bound, bucket) in SIZES.iter().zip(&self.sizes) {
+            below += bucket.load(Ordering::Relaxed);
+            writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}")?;
+        }
+        writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}")?;
+        writeln!(out, "{name}_sum{{{labels}}} {}", self.size_sum.load(Ordering::Relaxed))?;
+        writeln!(out, "{name}_count{{{labels}}} {count}")
+    }
 }
 
 fn heading(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
@@ -200,20 +272,28 @@ mod tests {
         let metrics = Metrics::default();
         let labels =
             Labels { verb: "GET", version: "v1".into(), resource: "pods".into(), ..Labels::default() };
-        metrics.answered(&labels, 200, Some(Duration::from_millis(30)));
-        metrics.answered(&labels, 404, Some(Duration::from_millis(1)));
+        metrics.answered(&labels, 200, Some(Duration::from_millis(30)), Some(1_001));
+        metrics.answered(&labels, 404, Some(Duration::from_millis(1)), None);
         let running = metrics.begin(Class::Watch);
-        let text = metrics.text(&Cache::empty());
+        let version = serde_json::json!({"gitVersion": "v1.36.0+test", "minor": "36"});
+        let text = metrics.text(&Cache::empty(), &version);
         for line in [
             "apiserver_request_total{code=\"200\",component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"\",subresource=\"\",verb=\"GET\",version=\"v1\"} 1",
             "version=\"v1\",le=\"0.005\"} 1",
             "version=\"v1\",le=\"0.05\"} 2",
             "version=\"v1\",le=\"+Inf\"} 2",
+            "apiserver_response_sizes_bucket{component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"\",subresource=\"\",verb=\"GET\",version=\"v1\",le=\"10000\"} 1",
+            "apiserver_request_sli_duration_seconds_count{component",
+            "git_version=\"v1.36.0+test\",go_version=\"\",major=\"\",minor=\"36\"",
             "apiserver_longrunning_requests{verb=\"WATCH\"} 1",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
         drop(running);
-        assert!(metrics.text(&Cache::empty()).contains("apiserver_longrunning_requests{verb=\"WATCH\"} 0"));
+        assert!(
+            metrics
+                .text(&Cache::empty(), &version)
+                .contains("apiserver_longrunning_requests{verb=\"WATCH\"} 0")
+        );
     }
 }

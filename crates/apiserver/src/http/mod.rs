@@ -8,6 +8,7 @@ mod body;
 mod chain;
 mod decode;
 mod encode;
+mod gzip;
 mod health;
 mod impersonate;
 mod list;

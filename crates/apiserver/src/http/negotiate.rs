@@ -2,14 +2,37 @@
 
 use http::{HeaderMap, HeaderValue, header};
 use meta::{Reason, Status};
+use resource::Resource;
+
+use super::protobuf;
+
+/// The media type of protobuf.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// An encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Media {
     Json,
     Yaml,
-    /// Read, never written.
     Protobuf,
+}
+
+/// What of an answer can be written as protobuf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binary {
+    /// Nothing: the document has no such form.
+    Nothing,
+    /// Only metadata: a custom resource.
+    Metadata,
+    /// All of it.
+    Whole,
+}
+
+impl Binary {
+    /// Of the objects of a kind.
+    pub(crate) fn of(resource: &Resource) -> Self {
+        if !resource.custom && protobuf::has_form(&resource.schema) { Self::Whole } else { Self::Metadata }
+    }
 }
 
 /// What is to be made of an object.
@@ -39,14 +62,15 @@ impl Wanted {
     /// The `Content-Type` of the answer.
     pub(crate) fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self.media {
-            Media::Json | Media::Protobuf => "application/json",
+            Media::Json => "application/json",
             Media::Yaml => "application/yaml",
+            Media::Protobuf => PROTOBUF,
         })
     }
 }
 
 /// Chooses from the `Accept` header; 406 when nothing in it is served. `pretty` is the query parameter.
-pub(crate) fn accept(headers: &HeaderMap, pretty: Option<&str>) -> Result<Wanted, Status> {
+pub(crate) fn accept(headers: &HeaderMap, pretty: Option<&str>, binary: Binary) -> Result<Wanted, Status> {
     let indented = || match pretty {
         Some(value) => !matches!(value, "0" | "false"),
         None => person(headers),
@@ -58,11 +82,17 @@ pub(crate) fn accept(headers: &HeaderMap, pretty: Option<&str>) -> Result<Wanted
     let mut best: Option<(u16, Wanted)> = None;
     for range in text.split(',') {
         let Some((quality, media, form)) = read(range) else { continue };
-        if quality > 0 && best.is_none_or(|(found, _)| quality > found) {
+        let served = match (media, form) {
+            (Media::Protobuf, Form::Table) => false,
+            (Media::Protobuf, Form::Partial) => binary != Binary::Nothing,
+            (Media::Protobuf, Form::Whole) => binary == Binary::Whole,
+            (Media::Json | Media::Yaml, _) => true,
+        };
+        if served && quality > 0 && best.is_none_or(|(found, _)| quality > found) {
             best = Some((quality, Wanted { media, form, pretty: false }));
         }
     }
-    let (_, mut wanted) = best.ok_or_else(not_acceptable)?;
+    let (_, mut wanted) = best.ok_or_else(|| not_acceptable(binary))?;
     wanted.pretty = indented();
     Ok(wanted)
 }
@@ -73,6 +103,7 @@ fn read(range: &str) -> Option<(u16, Media, Form)> {
     let media = match parts.next()? {
         "application/json" | "*/*" | "application/*" => Media::Json,
         "application/yaml" => Media::Yaml,
+        PROTOBUF => Media::Protobuf,
         _ => return None,
     };
     let (mut quality, mut kind, mut version, mut group) = (1000, "", "", "");
@@ -107,12 +138,12 @@ fn person(headers: &HeaderMap) -> bool {
     [&b"curl"[..], b"Wget", b"Mozilla/5.0"].iter().any(|tool| agent.starts_with(tool))
 }
 
-fn not_acceptable() -> Status {
-    Status::new(
-        406,
-        Reason::NotAcceptable,
-        "only the following media types are accepted: application/json, application/yaml",
-    )
+/// 406.
+pub(crate) fn not_acceptable(binary: Binary) -> Status {
+    let more = if binary == Binary::Nothing { "" } else { ", application/vnd.kubernetes.protobuf" };
+    let text =
+        format!("only the following media types are accepted: application/json, application/yaml{more}");
+    Status::new(406, Reason::NotAcceptable, text)
 }
 
 /// The encoding of a request body by its `Content-Type`; 415 when it is not read here.
@@ -120,7 +151,7 @@ pub(crate) fn content(headers: &HeaderMap) -> Result<Media, Status> {
     match media_type(headers)? {
         "" | "application/json" | "*/*" => Ok(Media::Json),
         "application/yaml" => Ok(Media::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Media::Protobuf),
+        PROTOBUF => Ok(Media::Protobuf),
         _ => Err(unsupported(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json, application/yaml, application/vnd.kubernetes.protobuf",
@@ -155,7 +186,9 @@ mod tests {
         if let Some(accepted) = accepted {
             headers.insert(header::ACCEPT, HeaderValue::from_str(accepted).unwrap());
         }
-        let got = accept(&headers, pretty).map(|w| (w.media, w.form, w.pretty)).map_err(|s| s.code);
+        let got = accept(&headers, pretty, Binary::Metadata)
+            .map(|w| (w.media, w.form, w.pretty))
+            .map_err(|s| s.code);
         assert_eq!(got, expected, "{accepted:?}");
     }
 
@@ -186,9 +219,30 @@ mod tests {
             Ok((Json, Whole, false)),
         );
         check(Some("application/vnd.kubernetes.protobuf"), "x", None, Err(406));
+        check(
+            Some("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"),
+            "x",
+            None,
+            Ok((Media::Protobuf, Partial, false)),
+        );
+        check(Some("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1"), "x", None, Err(406));
         check(Some("text/html"), "x", None, Err(406));
         check(Some("application/json;q=0.5, application/yaml"), "x", None, Ok((Yaml, Whole, false)));
         check(Some("application/json;q=0"), "x", None, Err(406));
+    }
+
+    #[test]
+    fn protobuf_is_for_what_has_it() {
+        let mut headers = HeaderMap::new();
+        let text = "application/vnd.kubernetes.protobuf,application/json;q=0.9";
+        headers.insert(header::ACCEPT, HeaderValue::from_static(text));
+        for (binary, expected) in [
+            (Binary::Whole, Media::Protobuf),
+            (Binary::Metadata, Media::Json),
+            (Binary::Nothing, Media::Json),
+        ] {
+            assert_eq!(accept(&headers, None, binary).unwrap().media, expected, "{binary:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     body::Body,
     chain::Shared,
     encode,
-    negotiate::{self, Form, Wanted},
+    negotiate::{self, Binary, Form, Wanted},
     query::Query,
 };
 use crate::{discovery::Aggregated, openapi::Document};
@@ -33,16 +33,17 @@ pub(crate) async fn answer(
             "the server does not allow this method on the requested resource",
         ));
     }
-    let wanted = || negotiate::accept(&parts.headers, query.get("pretty"));
+    let wanted = || negotiate::accept(&parts.headers, query.get("pretty"), Binary::Nothing);
     match path.trim_end_matches('/') {
         "" => Ok(encode::value(
             200,
             wanted()?,
+            server.rest.registry(),
             &json!({ "paths": server.discovery.paths(server.rest.registry()) }),
         )),
-        "/version" => Ok(encode::value(200, wanted()?, &server.version)),
+        "/version" => Ok(encode::value(200, wanted()?, server.rest.registry(), &server.version)),
         "/metrics" => {
-            let text = server.metrics.text(server.rest.cache());
+            let text = server.metrics.text(server.rest.cache(), &server.version);
             let of = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             Ok(encode::response(200, of, Body::whole(text.into())))
         }
@@ -52,6 +53,7 @@ pub(crate) async fn answer(
             self::openapi(server, parts, openapi, query)
         }
         api if api == "/api" || api == "/apis" || api.starts_with("/api/") || api.starts_with("/apis/") => {
+            let wanted = || negotiate::accept(&parts.headers, query.get("pretty"), Binary::Whole);
             discovery(server, parts, api, wanted)
         }
         _ => Err(Status::no_such_path()),
@@ -80,7 +82,7 @@ fn discovery(
     }
     let wanted = Wanted { form: Form::Whole, ..wanted()? };
     let document = crate::discovery::legacy(registry, path).ok_or_else(Status::no_such_path)?;
-    Ok(encode::value(200, wanted, &document))
+    Ok(encode::value(200, wanted, registry, &document))
 }
 
 fn openapi(server: &Shared, parts: &Parts, path: &str, query: &Query<'_>) -> Result<Response<Body>, Status> {

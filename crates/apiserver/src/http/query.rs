@@ -78,7 +78,9 @@ pub(crate) fn list_options(query: &Query<'_>, watch: bool) -> Result<ListOptions
     let continue_token = query.get("continue").map(str::to_owned);
     let send_initial_events = query.flag("sendInitialEvents");
     if watch {
-        check_watch(query, matching)?;
+        check_watch(query, matching)?
+    } else {
+        check_list(query, matching)?
     }
     let limit: Option<i64> = query.number("limit")?;
     let limit = limit.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
@@ -91,77 +93,91 @@ pub(crate) fn list_options(query: &Query<'_>, watch: bool) -> Result<ListOptions
         continue_token,
         watch_from: if watch { asked } else { None },
         send_initial_events,
+        skip_initial_events: query.all("sendInitialEvents").next().is_some() && !send_initial_events,
         bookmarks: query.flag("allowWatchBookmarks"),
         timeout_seconds: timeout.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0),
     })
 }
 
-fn refused(field: &str, why: &str) -> Status {
-    Status::invalid("meta.k8s.io", "ListOptions", "", &[FieldError::forbidden(field, why)])
+const MATCH: &str = "resourceVersionMatch";
+
+fn refused(errors: &[FieldError]) -> Result<(), Status> {
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", errors)) }
 }
 
+/// Upstream's `validateWatchOptions`: every error, in its words.
 fn check_watch(query: &Query<'_>, matching: Option<&str>) -> Result<(), Status> {
     let initial = query.all("sendInitialEvents").next().is_some();
-    match (initial, matching) {
-        (true, None) => Err(refused(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-        (true, Some("NotOlderThan"))
-            if query.flag("sendInitialEvents") && !query.flag("allowWatchBookmarks") =>
-        {
-            Err(refused("sendInitialEvents", "sendInitialEvents requires allowWatchBookmarks"))
+    let mut errors = Vec::new();
+    if initial && matching != Some("NotOlderThan") {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        errors.push(FieldError::forbidden(MATCH, why));
+    }
+    if let Some(matching) = matching {
+        if !initial {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            errors.push(FieldError::forbidden(MATCH, why));
         }
-        (true, Some("NotOlderThan")) | (false, None) => Ok(()),
-        (true, Some(_)) => Err(refused(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-        (false, Some(_)) => {
-            Err(refused("resourceVersionMatch", "resourceVersionMatch is forbidden for watch"))
+        if matching != "NotOlderThan" {
+            errors.push(FieldError::not_supported(MATCH, &json!(matching), &["NotOlderThan"]));
+        }
+        if query.get("continue").is_some() {
+            errors.push(FieldError::forbidden(
+                MATCH,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
     }
+    refused(&errors)
 }
 
-/// Which state a list means (KEP-1904 and the legacy rules of `resourceVersion` with `limit`).
+/// Upstream's `ValidateListOptions`: every error, in its words.
+fn check_list(query: &Query<'_>, matching: Option<&str>) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    if let Some(matching) = matching {
+        let asked = query.get("resourceVersion");
+        if asked.is_none() {
+            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            errors.push(FieldError::forbidden(MATCH, why));
+        }
+        if query.get("continue").is_some() {
+            errors.push(FieldError::forbidden(
+                MATCH,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
+        }
+        if !matches!(matching, "Exact" | "NotOlderThan") {
+            errors.push(FieldError::not_supported(MATCH, &json!(matching), &["Exact", "NotOlderThan", ""]));
+        }
+        if matching == "Exact" && asked == Some("0") {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            errors.push(FieldError::forbidden(MATCH, why));
+        }
+    }
+    if query.all("sendInitialEvents").next().is_some() {
+        errors.push(FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+    }
+    refused(&errors)
+}
+
+/// Which state a list means (KEP-1904 and the legacy rules of `resourceVersion` with `limit`), of options
+/// that [`check_list`] let through.
 fn list_at(
     asked: Option<Revision>,
     matching: Option<&str>,
     limit: Option<usize>,
     continued: bool,
 ) -> Result<At, Status> {
-    if continued {
-        return match (asked, matching) {
-            (_, Some(_)) => Err(refused(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden when continue is provided",
-            )),
-            (Some(Revision(1..)), None) => {
-                Err(Status::bad_request("specifying resource version is not allowed when using continue"))
-            }
-            _ => Ok(At::Newest),
-        };
-    }
     match (asked, matching) {
-        (None, None) => Ok(At::Newest),
-        (None, Some(_)) => Err(refused(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden unless resourceVersion is provided",
-        )),
-        (Some(Revision(0)), Some("Exact")) => Err(refused(
-            "resourceVersionMatch",
-            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-        )),
-        (Some(Revision(0)), None | Some("NotOlderThan")) => Ok(At::Any),
-        (Some(at), Some("NotOlderThan")) => Ok(At::NotOlderThan(at)),
+        (Some(Revision(1..)), _) if continued => {
+            Err(Status::bad_request("specifying resource version is not allowed when using continue"))
+        }
+        (None, _) => Ok(At::Newest),
+        _ if continued => Ok(At::Newest),
+        (Some(Revision(0)), _) => Ok(At::Any),
         (Some(at), Some("Exact")) => Ok(At::Exact(at)),
         (Some(at), None) if limit.is_some() => Ok(At::Exact(at)),
-        (Some(at), None) => Ok(At::NotOlderThan(at)),
-        (Some(_), Some(other)) => {
-            let error =
-                FieldError::not_supported("resourceVersionMatch", &json!(other), &["Exact", "NotOlderThan"]);
-            Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]))
-        }
+        (Some(at), _) => Ok(At::NotOlderThan(at)),
     }
 }
 
@@ -287,6 +303,8 @@ mod tests {
             ("resourceVersion=0&resourceVersionMatch=Exact", Err(422)),
             ("resourceVersionMatch=Exact", Err(422)),
             ("resourceVersion=7&resourceVersionMatch=Newer", Err(422)),
+            ("resourceVersion=7&resourceVersionMatch=Exact&continue=a", Err(422)),
+            ("sendInitialEvents=false", Err(422)),
             ("resourceVersion=x", Err(422)),
             ("continue=a&resourceVersion=7", Err(400)),
             ("continue=a&resourceVersion=0", Ok(At::Newest)),
@@ -298,18 +316,38 @@ mod tests {
     }
 
     #[test]
+    fn every_error_is_named() {
+        let query = "resourceVersionMatch=Newer&continue=a&sendInitialEvents=true";
+        let refused = list_options(&Query::parse(Some(query)), false).unwrap_err();
+        let causes: Vec<_> = refused.details.unwrap().causes.into_iter().map(|c| c.message).collect();
+        assert_eq!(
+            causes,
+            [
+                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+                "Forbidden: resourceVersionMatch is forbidden when continue is provided",
+                "Unsupported value: \"Newer\": supported values: \"Exact\", \"NotOlderThan\", \"\"",
+                "Forbidden: sendInitialEvents is forbidden for list",
+            ]
+        );
+    }
+
+    #[test]
     fn watch_options() {
         let options = |text| list_options(&Query::parse(Some(text)), true);
         let list =
             options("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")
                 .unwrap();
         assert!(list.send_initial_events && list.bookmarks && list.watch_from.is_none());
+        let none = options("sendInitialEvents=false&resourceVersionMatch=NotOlderThan").unwrap();
+        assert!(none.skip_initial_events && !none.send_initial_events);
         assert_eq!(options("resourceVersion=5&timeoutSeconds=9").unwrap().watch_from, Some(Revision(5)));
         assert_eq!(options("timeoutSeconds=9").unwrap().timeout_seconds, Some(9));
         for bad in [
             "sendInitialEvents=true",
+            "sendInitialEvents=false",
             "resourceVersionMatch=NotOlderThan",
-            "sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+            "sendInitialEvents=true&resourceVersionMatch=Exact",
+            "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=a",
         ] {
             assert_eq!(options(bad).unwrap_err().code, 422, "{bad}");
         }

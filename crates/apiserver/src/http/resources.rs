@@ -54,7 +54,33 @@ impl Call<'_> {
     }
 
     pub(crate) fn wanted(&self) -> Result<Wanted, Status> {
-        negotiate::accept(self.headers, self.query.get("pretty"))
+        self.wanted_as(negotiate::Binary::Whole)
+    }
+
+    /// The form of answers that are objects of the kind.
+    pub(crate) fn wanted_of(&self, resource: &Resource) -> Result<Wanted, Status> {
+        self.wanted_as(negotiate::Binary::of(resource))
+    }
+
+    fn wanted_as(&self, binary: negotiate::Binary) -> Result<Wanted, Status> {
+        negotiate::accept(self.headers, self.query.get("pretty"), binary)
+    }
+
+    /// One object, or its Scale, as the client wants it.
+    pub(crate) fn entry(
+        &self,
+        code: u16,
+        wanted: Wanted,
+        resource: &Resource,
+        entry: &meta::Entry,
+    ) -> Result<Response<Body>, Status> {
+        let registry = self.rest().registry();
+        // A Scale is shown as it is: the columns are those of its parent.
+        if let Some(Subresource::Scale(_)) = resource.subresource(self.named.subresource) {
+            let scale = serde_json::from_slice(&entry.bytes).map_err(Status::internal)?;
+            return Ok(encode::value(code, Wanted { form: Form::Whole, ..wanted }, registry, &scale));
+        }
+        Ok(encode::entry(code, wanted, registry, resource, entry, self.include()?, self.now()))
     }
 
     pub(crate) fn include(&self) -> Result<Include, Status> {
@@ -63,14 +89,6 @@ impl Call<'_> {
 
     pub(crate) fn now(&self) -> meta::Timestamp {
         self.rest().clock().now()
-    }
-
-    /// A Scale is shown as it is: the columns are those of its parent.
-    pub(crate) fn formed(&self, wanted: Wanted, resource: &Resource) -> Wanted {
-        match resource.subresource(self.named.subresource) {
-            Some(Subresource::Scale(_)) => Wanted { form: Form::Whole, ..wanted },
-            _ => wanted,
-        }
     }
 
     pub(crate) fn labels(&self, resource: &Resource) -> Labels {
@@ -146,10 +164,11 @@ pub(crate) async fn answer(
     match call.verb {
         "get" => get(call, resource).await,
         "list" => {
-            let wanted = call.wanted()?;
+            let wanted = call.wanted_of(resource)?;
             let options = query::list_options(&call.query, false)?;
             let page = call.rest().list(resource, call.namespace(), &options).await?;
-            Ok(list::page(wanted, resource, page, call.include()?, call.now()))
+            let registry = call.rest().registry();
+            Ok(list::page(wanted, registry, resource, page, call.include()?, call.now()).await)
         }
         "create" => write::create(call, resource, input).await,
         "update" => write::update(call, resource, input).await,
@@ -161,7 +180,7 @@ pub(crate) async fn answer(
 }
 
 async fn get(call: &Call<'_>, resource: &Arc<Resource>) -> Result<Response<Body>, Status> {
-    let wanted = call.wanted()?;
+    let wanted = call.wanted_of(resource)?;
     let key = ObjectKey::new(&*call.named.namespace, &*call.named.name);
     let entry = match resource.subresource(call.subresource()) {
         None if !resource.verbs.contains(&resource::Verb::Get) => {
@@ -175,12 +194,12 @@ async fn get(call: &Call<'_>, resource: &Arc<Resource>) -> Result<Response<Body>
             return Err(Status::method_not_allowed(&resource.group_resource(), "get"));
         }
     };
-    Ok(encode::entry(200, call.formed(wanted, resource), resource, &entry, call.include()?, call.now()))
+    call.entry(200, wanted, resource, &entry)
 }
 
 /// Answers a watch.
 pub(crate) async fn watch(call: &Call<'_>, resource: &Arc<Resource>) -> Result<Response<Body>, Status> {
-    let wanted = call.wanted()?;
+    let wanted = call.wanted_of(resource)?;
     let mut options = query::list_options(&call.query, true)?;
     if call.named.watch && !call.named.name.is_empty() {
         options.fields = Some(meta::FieldSelector::equals("metadata.name", &*call.named.name));
@@ -188,6 +207,7 @@ pub(crate) async fn watch(call: &Call<'_>, resource: &Arc<Resource>) -> Result<R
     let writing = watch::Writing {
         wanted,
         include: call.include()?,
+        registry: call.rest().registry().clone(),
         clock: call.rest().clock().clone(),
         stop: call.server.stop.clone(),
         _running: call.server.metrics.begin(Class::Watch),

@@ -1,8 +1,8 @@
-//! A watch as a stream of JSON lines.
+//! A watch as a stream of JSON lines, or of protobuf frames.
 
 use bytes::Bytes;
 use futures::stream;
-use http::Response;
+use http::{HeaderValue, Response};
 use meta::Status;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -11,9 +11,11 @@ use super::{
     body::{Body, BoxError},
     encode,
     metrics::InFlight,
-    negotiate::{Form, Media, Wanted},
+    negotiate::{self, Binary, Form, Media, Wanted},
+    protobuf,
 };
 use crate::{
+    Registry,
     cache::{Happened, line_of},
     rest::{Watch, WatchEvent},
     table,
@@ -23,6 +25,7 @@ use crate::{
 pub(crate) struct Writing {
     pub(crate) wanted: Wanted,
     pub(crate) include: table::Include,
+    pub(crate) registry: std::sync::Arc<Registry>,
     pub(crate) clock: std::sync::Arc<dyn meta::Clock>,
     /// Ends the watch when the server stops.
     pub(crate) stop: CancellationToken,
@@ -33,14 +36,17 @@ pub(crate) struct Writing {
 /// Streams the watch until it ends, the client leaves or the server stops.
 pub(crate) fn response(watch: Watch, writing: Writing) -> Response<Body> {
     if writing.wanted.media == Media::Yaml {
-        return encode::status(&Status::new(
-            406,
-            meta::Reason::NotAcceptable,
-            "a watch is only served as application/json",
-        ));
+        return encode::status(&negotiate::not_acceptable(Binary::of(watch.resource())));
     }
-    let content_type = writing.wanted.content_type();
-    let state = State { watch, writing, columns_sent: false, ended: false };
+    let (mut content_type, mut frames) = (writing.wanted.content_type(), None);
+    if writing.wanted.media == Media::Protobuf {
+        match protobuf::Writer::new(writing.wanted.form, watch.resource(), &writing.registry) {
+            Ok(writer) => frames = Some(writer),
+            Err(refused) => return encode::status(&refused),
+        }
+        content_type = HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
+    }
+    let state = State { watch, writing, frames, columns_sent: false, ended: false };
     let lines = stream::unfold(state, |mut state| async move {
         let line = state.next().await?;
         Some((Ok::<_, BoxError>(line), state))
@@ -51,6 +57,8 @@ pub(crate) fn response(watch: Watch, writing: Writing) -> Response<Body> {
 struct State {
     watch: Watch,
     writing: Writing,
+    /// Writes protobuf, where the client wants it.
+    frames: Option<protobuf::Writer>,
     columns_sent: bool,
     ended: bool,
 }
@@ -68,11 +76,22 @@ impl State {
         };
         Some(line.unwrap_or_else(|failed| {
             self.ended = true;
+            if self.frames.is_some()
+                && let Ok(frame) = protobuf::error_event(&self.writing.registry, &failed)
+            {
+                return frame.into();
+            }
             Bytes::from(format!("{}\n", json!({ "type": "ERROR", "object": failed.to_json() })))
         }))
     }
 
     async fn line(&mut self) -> Option<Result<Bytes, Status>> {
+        if let Some(writer) = &self.frames {
+            let event = self.watch.next().await?;
+            return Some(event.and_then(|WatchEvent { happened, entry, line: _ }| {
+                writer.event(happened, &entry.bytes).map(Bytes::from)
+            }));
+        }
         if self.writing.wanted.form == Form::Whole {
             return self.watch.next_chunk().await;
         }

@@ -23,13 +23,14 @@ pub(crate) async fn create(
     input: Input,
 ) -> Result<Response<Body>, Status> {
     let caller = query::caller(call.user, call.headers, &call.query)?;
-    let wanted = call.wanted()?;
+    let wanted = call.wanted_of(resource)?;
     let media = negotiate::content(call.headers)?;
     let (object, duplicates) =
         decode::object(&input.collect().await?, media, resource, call.rest().registry())?;
     if let Some(Subresource::Act(_)) = resource.subresource(call.subresource()) {
         let answer = call.rest().act(&caller, resource, &call.target(), object).await?;
-        let response = encode::value(201, Wanted { form: Form::Whole, ..wanted }, &answer);
+        let whole = Wanted { form: Form::Whole, ..wanted };
+        let response = encode::value(201, whole, call.rest().registry(), &answer);
         return Ok(warned(response, &caller.notes.warnings()));
     }
     if !call.subresource().is_empty() {
@@ -37,7 +38,7 @@ pub(crate) async fn create(
     }
     let namespace = call.namespace().unwrap_or_default();
     let written = call.rest().create(&caller, resource, namespace, object, duplicates).await?;
-    Ok(answer(call, wanted, resource, &caller, &written))
+    answer(call, wanted, resource, &caller, &written)
 }
 
 /// PUT.
@@ -47,12 +48,12 @@ pub(crate) async fn update(
     input: Input,
 ) -> Result<Response<Body>, Status> {
     let caller = query::caller(call.user, call.headers, &call.query)?;
-    let wanted = call.wanted()?;
+    let wanted = call.wanted_of(resource)?;
     let media = negotiate::content(call.headers)?;
     let (object, duplicates) =
         decode::object(&input.collect().await?, media, resource, call.rest().registry())?;
     let written = call.rest().update(&caller, resource, &call.target(), object, duplicates).await?;
-    Ok(answer(call, wanted, resource, &caller, &written))
+    answer(call, wanted, resource, &caller, &written)
 }
 
 /// PATCH.
@@ -62,12 +63,12 @@ pub(crate) async fn patch(
     input: Input,
 ) -> Result<Response<Body>, Status> {
     let caller = query::caller(call.user, call.headers, &call.query)?;
-    let wanted = call.wanted()?;
+    let wanted = call.wanted_of(resource)?;
     let (kind, media) = patch_kind(call, resource)?;
     let decode::Decoded { value, duplicates } = decode::decode(&input.collect().await?, media)?;
     let patch = Patch { kind, body: value, duplicates };
     let written = call.rest().patch(&caller, resource, &call.target(), patch).await?;
-    Ok(answer(call, wanted, resource, &caller, &written))
+    answer(call, wanted, resource, &caller, &written)
 }
 
 fn patch_kind(call: &Call<'_>, resource: &Resource) -> Result<(PatchKind, Media), Status> {
@@ -105,12 +106,12 @@ pub(crate) async fn delete(
     input: Input,
 ) -> Result<Response<Body>, Status> {
     let mut caller = query::caller(call.user, call.headers, &Query::default())?;
-    let wanted = call.wanted()?;
+    let wanted = call.wanted_of(resource)?;
     let (options, dry_run) = query::delete_options(&call.query, options_body(call, resource, input).await?)?;
     caller.dry_run = dry_run;
     let deleted = call.rest().delete(&caller, resource, &call.target().key, &options).await?;
     let response = match deleted {
-        Deleted::Pending(entry) => encode::entry(200, wanted, resource, &entry, call.include()?, call.now()),
+        Deleted::Pending(entry) => call.entry(200, wanted, resource, &entry)?,
         Deleted::Gone(entry) => {
             let mut details = json!({
                 "name": entry.header.key.name, "kind": &*resource.plural, "uid": entry.header.uid,
@@ -121,7 +122,12 @@ pub(crate) async fn delete(
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
             });
-            encode::value(200, Wanted { form: Form::Whole, ..wanted }, &status)
+            encode::value(
+                200,
+                Wanted { form: Form::Whole, ..call.wanted()? },
+                call.rest().registry(),
+                &status,
+            )
         }
     };
     Ok(warned(response, &caller.notes.warnings()))
@@ -134,12 +140,13 @@ pub(crate) async fn delete_collection(
     input: Input,
 ) -> Result<Response<Body>, Status> {
     let mut caller = query::caller(call.user, call.headers, &Query::default())?;
-    let wanted = call.wanted()?;
+    let wanted = call.wanted_of(resource)?;
     let list = query::list_options(&call.query, false)?;
     let (options, dry_run) = query::delete_options(&call.query, options_body(call, resource, input).await?)?;
     caller.dry_run = dry_run;
     let page = call.rest().delete_collection(&caller, resource, call.namespace(), &options, &list).await?;
-    let response = list::page(wanted, resource, page, call.include()?, call.now());
+    let registry = call.rest().registry();
+    let response = list::page(wanted, registry, resource, page, call.include()?, call.now()).await;
     Ok(warned(response, &caller.notes.warnings()))
 }
 
@@ -170,15 +177,11 @@ fn answer(
     resource: &Arc<Resource>,
     caller: &Caller,
     written: &Written,
-) -> Response<Body> {
+) -> Result<Response<Body>, Status> {
     let Written { entry, created, warnings } = written;
     let code = if *created { 201 } else { 200 };
-    let include = match call.include() {
-        Ok(include) => include,
-        Err(status) => return encode::status(&status),
-    };
-    let response = encode::entry(code, call.formed(wanted, resource), resource, entry, include, call.now());
-    warned(warned(response, warnings), &caller.notes.warnings())
+    let response = call.entry(code, wanted, resource, entry)?;
+    Ok(warned(warned(response, warnings), &caller.notes.warnings()))
 }
 
 fn warned(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {

@@ -64,6 +64,8 @@ pub struct ListOptions {
     pub watch_from: Option<Revision>,
     /// Watch: begin with the present objects and mark their end with a bookmark.
     pub send_initial_events: bool,
+    /// Watch: begin with what happens from now on, although no revision is given.
+    pub skip_initial_events: bool,
     /// Watch: send bookmarks.
     pub bookmarks: bool,
     /// End a watch after so many seconds; `None` for a time between 30 and 60 minutes.

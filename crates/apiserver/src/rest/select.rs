@@ -99,17 +99,27 @@ fn terms(resource: &Resource, selector: &FieldSelector) -> Result<Vec<Term>, Sta
         .iter()
         .map(|requirement| {
             let name = requirement.field.as_str();
-            let field =
-                match name {
-                    "metadata.name" => Field::Name,
-                    "metadata.namespace" => Field::Namespace,
-                    _ => Field::At(
-                        resource.selectable.iter().position(|field| field.name == name).ok_or_else(|| {
-                            Status::bad_request(format!("field label not supported: {name}"))
-                        })?,
-                    ),
-                };
+            let field = match name {
+                "metadata.name" => Field::Name,
+                "metadata.namespace" => Field::Namespace,
+                _ => Field::At(
+                    resource
+                        .selectable
+                        .iter()
+                        .position(|field| field.name == name)
+                        .ok_or_else(|| unknown(resource, name))?,
+                ),
+            };
             Ok(Term { field, value: requirement.value.clone(), equal: !requirement.negated })
         })
         .collect()
+}
+
+/// Upstream words it in one way for kinds with fields of their own and in another for the rest.
+fn unknown(resource: &Resource, name: &str) -> Status {
+    Status::bad_request(if resource.custom || !resource.selectable.is_empty() {
+        format!("field label not supported: {name}")
+    } else {
+        format!("\"{name}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    })
 }

@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::*;
 
+mod reading;
+
 /// A kind with a grace period, like a Pod, that claims the name in `spec.claim`.
 struct Toy;
 
@@ -376,6 +378,8 @@ async fn initial_events_end_with_a_marked_bookmark_and_bookmarks_follow() {
     assert_eq!((line["type"].as_str(), line["object"]["kind"].as_str()), (Some("BOOKMARK"), Some("Toy")));
     let idle = watch.next().await.unwrap().unwrap();
     assert_eq!((idle.happened, idle.entry.revision), (crate::cache::Happened::Bookmark, Revision(1)));
+    let last = watch.next().await.unwrap().unwrap();
+    assert_eq!(last.happened, crate::cache::Happened::Bookmark, "shortly before the end");
     assert!(watch.next().await.is_none(), "the time is up");
 }
 

@@ -12,6 +12,8 @@ use crate::cache::{Backlog, Batch, Event, Happened, Item, Subscription, Taken, l
 
 /// Between two bookmarks, as upstream.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// The last bookmark comes so long before the end, as upstream.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// A watch without `timeoutSeconds` ends after this time or up to twice as long (upstream
 /// `minRequestTimeout`).
 const TIMEOUT_MIN: Duration = Duration::from_secs(1_800);
@@ -75,15 +77,20 @@ impl Rest {
             return Err(Status::method_not_allowed(&resource.group_resource(), "watch"));
         }
         let selection = Selection::new(resource, namespace, options)?;
-        let present = options.send_initial_events || options.watch_from.is_none_or(|from| from.0 == 0);
+        let unset = options.watch_from.is_none_or(|from| from.0 == 0);
+        let present = options.send_initial_events || (unset && !options.skip_initial_events);
         match options.watch_from {
             Some(from) => self.cache.reach(from).await?,
             None => self.committer.newest().await?,
         }
         let kind = self.kind(resource);
-        let after = if present { None } else { options.watch_from };
         // Read before registering: what is committed up to here is in the backlog.
         let head = self.cache.head();
+        let after = match present {
+            true => None,
+            false if unset => Some(head),
+            false => options.watch_from,
+        };
         let (subscription, backlog) = kind.subscribe(selection.interest(resource), after);
         if resource.custom && !self.still_served(resource) {
             // Its definition changed before the watch was registered, too early to end it.
@@ -110,6 +117,7 @@ impl Rest {
             ready.push_back(Pending::Bookmark { initial_end: true });
         }
         let now = Instant::now();
+        let deadline = now + self.watch_timeout(options);
         Ok(Watch {
             rest: self.clone(),
             resource: resource.clone(),
@@ -118,8 +126,8 @@ impl Rest {
             seen,
             ready,
             bookmarks: options.bookmarks,
-            next_bookmark: now + BOOKMARK_EVERY,
-            deadline: now + self.watch_timeout(options),
+            next_bookmark: next_bookmark(now, deadline),
+            deadline,
             ended: false,
         })
     }
@@ -135,6 +143,12 @@ impl Rest {
             None => TIMEOUT_MIN + Duration::from_secs(self.random.below(TIMEOUT_MIN.as_secs())),
         }
     }
+}
+
+/// A minute from now, and shortly before the watch ends, so that the client goes on where it was.
+fn next_bookmark(now: Instant, deadline: Instant) -> Instant {
+    let last = deadline.checked_sub(BOOKMARK_BEFORE_END).filter(|last| *last > now).unwrap_or(deadline);
+    last.min(now + BOOKMARK_EVERY)
 }
 
 impl Watch {
@@ -283,7 +297,7 @@ impl Watch {
             () = self.subscription.queue.ready() => {}
             () = sleep_until(self.deadline) => return Err(None),
             () = sleep_until(bookmark) => {
-                self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                self.next_bookmark = next_bookmark(Instant::now(), self.deadline);
                 if self.caught_up() {
                     self.ready.push_back(Pending::Bookmark { initial_end: false });
                 }
