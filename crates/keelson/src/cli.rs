@@ -32,6 +32,10 @@ pub(crate) enum Command {
     /// Work with container images on this node
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Run operators alone, against any cluster
+    Operator(OperatorOptions),
+    /// Print the manifests with which operators run on any cluster
+    Install(InstallOptions),
     /// Receive inventories from ObsykAgents: the platform's side, for tests and at home
     ObsykPlatform(Box<ObsykPlatformOptions>),
     /// Show the version
@@ -135,6 +139,41 @@ pub(crate) enum ImageCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OperatorOptions {
+    /// all, or a list of names
+    #[arg(required = true, value_delimiter = ',')]
+    pub(crate) names: Vec<String>,
+    /// The cluster [default: the one that this runs in]
+    #[arg(long, env = "KEELSON_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Namespace of the Lease by which one replica leads
+    #[arg(long, env = "KEELSON_NAMESPACE", default_value = "keelson-system")]
+    pub(crate) namespace: String,
+    /// Name of this replica in the Lease [default: one by chance]
+    #[arg(long, env = "KEELSON_IDENTITY")]
+    pub(crate) identity: Option<String>,
+    /// Where health and metrics are; port 0 takes a free one
+    #[arg(long, env = "KEELSON_HEALTH", default_value = "127.0.0.1:8081", value_parser = listen)]
+    pub(crate) health: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InstallOptions {
+    /// all, or a list of names
+    #[arg(long, env = "KEELSON_OPERATOR", required = true, value_delimiter = ',', num_args = 1..)]
+    pub(crate) operator: Vec<String>,
+    /// Namespace to run in
+    #[arg(long, env = "KEELSON_NAMESPACE", default_value = "keelson-system")]
+    pub(crate) namespace: String,
+    /// Image with keelson as its entry point
+    #[arg(long, env = "KEELSON_IMAGE", default_value = concat!("keelson:", env!("CARGO_PKG_VERSION")))]
+    pub(crate) image: String,
+    /// Replicas; one leads
+    #[arg(long, env = "KEELSON_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
+    pub(crate) replicas: u32,
 }
 
 /// What a snapshot means for objects that it does not name.

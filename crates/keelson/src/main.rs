@@ -8,8 +8,11 @@ mod data_dir;
 mod down;
 mod error;
 mod image;
+mod install;
 mod logging;
 mod obsyk_platform;
+mod operator;
+mod operators;
 mod serve;
 mod signals;
 mod status;
@@ -53,6 +56,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Down(options) => down::down(options).await,
         Command::Status(options) => status::status(options).await,
         Command::Image(command) => image::image(command).await,
+        Command::Operator(options) => operator::operator(options).await,
+        Command::Install(options) => install::install(&options),
         Command::ObsykPlatform(options) => obsyk_platform::obsyk_platform(*options).await,
         Command::Version(options) => version::version(options.output),
         Command::Completions { shell } => completions::completions(shell),

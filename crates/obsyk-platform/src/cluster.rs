@@ -22,6 +22,8 @@ pub(crate) struct Record {
     pub(crate) last_snapshot: Option<i64>,
     /// The session of the batch mode: 0 when there never was one.
     pub(crate) epoch: u64,
+    /// That session goes on; whoever speaks the original contract ends it.
+    pub(crate) open: bool,
     /// Largest fencing number that opened a session.
     pub(crate) fence: u64,
     /// Last record applied in this epoch.

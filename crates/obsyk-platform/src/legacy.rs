@@ -92,7 +92,8 @@ pub(crate) async fn event(receiver: &Receiver, caller: &Caller, body: &[u8]) -> 
     }
     let object = fields.remove("object");
     no_more(&fields)?;
-    let record = receiver.admit(caller, &cluster)?;
+    let mut record = receiver.admit(caller, &cluster)?;
+    record.open = false;
     let edit = match (change.as_str(), object) {
         ("added" | "modified", Some(object)) => {
             let identity = contract::object(kind, &object).map_err(bad)?;
@@ -145,6 +146,7 @@ pub(crate) async fn snapshot(receiver: &Receiver, caller: &Caller, body: &[u8]) 
         text(name)?;
     }
     let mut record = receiver.admit(caller, &cluster)?;
+    record.open = false;
     let mut edits = Vec::new();
     let mut said = std::collections::BTreeSet::new();
     for kind in &KINDS {

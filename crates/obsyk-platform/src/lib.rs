@@ -17,6 +17,8 @@ mod faults;
 mod keep;
 mod kinds;
 mod legacy;
+#[cfg(feature = "oracle")]
+pub mod oracle;
 mod page;
 mod query;
 mod receiver;

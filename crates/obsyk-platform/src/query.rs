@@ -78,7 +78,7 @@ impl Receiver {
         json!({
             "uid": uid, "name": of.record.name, "client_id": of.record.client_id,
             "agent_version": of.record.agent_version,
-            "mode": if of.record.epoch > 0 { "batch" } else { "original" },
+            "mode": if of.record.open { "batch" } else { "original" },
             "objects": counts.values().sum::<usize>(), "counts": counts,
             "epoch": of.record.epoch, "acked_seq": of.record.applied,
             "batches": of.batches, "changes": of.changes, "drifted": of.drifted,

@@ -2,7 +2,7 @@
 //! and once, digests that show what differs, sweeps that delete what was not said.
 //!
 //! A session is opened by `sync/state`, which tells what there is; opening one ends the one before, so that
-//! two agents cannot interleave. A batch is newline-delimited JSON: a header, then its records.
+//! two agents cannot interleave, and so does whoever speaks the original contract, which has no numbers. A batch is newline-delimited JSON: a header, then its records.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -57,6 +57,7 @@ pub(crate) async fn open(receiver: &Receiver, caller: &Caller, body: &[u8]) -> R
     record.agent_version = agent_version;
     record.fence = fence;
     record.epoch += 1;
+    record.open = true;
     record.applied = 0;
     record.last_batch = None;
     record.syncs.clear();
@@ -139,7 +140,7 @@ pub(crate) async fn stream(
     let body = unpack(headers, body)?;
     let (head, records) = split(&body)?;
     let mut record = receiver.admit(caller, &head.cluster_uid)?;
-    if record.epoch == 0 || head.epoch != record.epoch {
+    if !record.open || head.epoch != record.epoch {
         let why = "the session has ended: another was opened";
         return Err(Refused::new(409, "stale_epoch", why).with("epoch", record.epoch));
     }

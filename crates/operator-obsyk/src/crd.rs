@@ -77,6 +77,11 @@ fn spec() -> Value {
                     "burstSize": rate("Changes at once.", BURST_DEFAULT),
                 },
             },
+            "transport": {
+                "type": "object", "description": "How the inventory is sent.",
+                "properties": {"mode": {"type": "string", "enum": ["auto", "original"], "default": "auto",
+                    "description": "auto: batches to a platform that understands them. original: never."}},
+            },
         },
     })
 }
@@ -111,7 +116,8 @@ fn status() -> Value {
                 "queueObjects": number, "queueBytes": number, "observed": number, "noop": number,
                 "queued": number, "sent": number, "merged": number, "withdrawn": number, "shed": number,
                 "retries": number, "annihilated": number, "quarantined": number, "snapshots": number,
-                "relists": number, "lastSnapshotReason": {"type": "string"},
+                "relists": number, "sessions": number, "epoch": number, "ackedSeq": number,
+                "batches": number, "sentBytes": number, "driftRepaired": number, "lastSnapshotReason": {"type": "string"},
             }},
         },
     })

@@ -21,6 +21,8 @@ use crate::{
 /// All agents of the process.
 pub(crate) struct Fleet {
     http: OnceLock<Result<Arc<dyn Http>, String>>,
+    /// Told to platforms, so that a deposed leader's sessions are refused.
+    pub(crate) fence: u64,
     members: Mutex<Members>,
 }
 
@@ -40,14 +42,14 @@ struct Member {
 
 impl Fleet {
     /// No agents; the network is opened by the first.
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { http: OnceLock::new(), members: Mutex::default() })
+    pub(crate) fn new(fence: u64) -> Arc<Self> {
+        Arc::new(Self { http: OnceLock::new(), fence, members: Mutex::default() })
     }
 
     /// The same with another network.
     #[cfg(test)]
     pub(crate) fn over(http: Arc<dyn Http>) -> Arc<Self> {
-        let fleet = Self::new();
+        let fleet = Self::new(0);
         drop(fleet.http.set(Ok(http)));
         fleet
     }
@@ -57,6 +59,18 @@ impl Fleet {
         self.members.lock().enqueue = Some(enqueue);
     }
 
+    /// How it goes with each.
+    pub(crate) fn all(&self) -> Vec<(ObjectKey, Report)> {
+        let members = self.members.lock();
+        let mut all: Vec<_> = members
+            .by_key
+            .iter()
+            .map(|(key, member)| (key.clone(), member.reports.borrow().clone()))
+            .collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
+
     /// What the agent of a key runs with, and how it goes.
     pub(crate) fn find(&self, key: &ObjectKey) -> Option<(Settings, Report)> {
         let members = self.members.lock();
@@ -64,9 +78,15 @@ impl Fleet {
         Some((member.settings.clone(), member.reports.borrow().clone()))
     }
 
-    fn http(&self) -> Result<Arc<dyn Http>, String> {
-        let open = || Https::new().map(|https| Arc::new(https) as Arc<dyn Http>).map_err(|e| e.to_string());
-        self.http.get_or_init(open).clone()
+    /// The network: one for all, and one of its own for who trusts an authority of its own.
+    fn http(&self, authorities: Option<&[u8]>) -> Result<Arc<dyn Http>, String> {
+        let open = |authorities| {
+            Https::new(authorities).map(|https| Arc::new(https) as Arc<dyn Http>).map_err(|e| e.to_string())
+        };
+        match authorities {
+            Some(authorities) => open(Some(authorities)),
+            None => self.http.get_or_init(|| open(None)).clone(),
+        }
     }
 
     /// Ends the agent of a key, after its flush: what comes after it must not be overtaken by it.
@@ -78,7 +98,7 @@ impl Fleet {
     }
 
     fn start(self: &Arc<Self>, key: &ObjectKey, settings: Settings, cx: &Context) -> Result<(), String> {
-        let http = self.http()?;
+        let http = self.http(settings.authorities.as_deref())?;
         let (to, reports) = watch::channel(Report::default());
         let (clock, random) = (Arc::clone(&cx.clock), Arc::clone(&cx.random));
         let agent = Agent::new(cx.client.clone(), http, clock, random, settings.clone(), to);

@@ -81,7 +81,7 @@ impl Reconciler for Agents {
             None => Wanted::Gone,
             Some(agent) => match validate(&agent.spec) {
                 Err(why) => Wanted::BadSpec(why),
-                Ok(valid) => wanted(cx, key, valid).await?,
+                Ok(valid) => wanted(cx, key, valid, self.fleet.fence).await?,
             },
         };
         let running = self.fleet.find(key);
@@ -113,7 +113,7 @@ impl Reconciler for Agents {
 }
 
 /// Reads the Secret and the cluster's identity, uncached: no other Secret is read for it.
-async fn wanted(cx: &Context, key: &ObjectKey, valid: Valid) -> Result<Wanted> {
+async fn wanted(cx: &Context, key: &ObjectKey, valid: Valid, fence: u64) -> Result<Wanted> {
     let name = &valid.secret;
     let secrets = Api::<Secret>::namespaced(cx.client.clone(), &key.namespace);
     let secret =
@@ -130,8 +130,12 @@ async fn wanted(cx: &Context, key: &ObjectKey, valid: Valid) -> Result<Wanted> {
         Ok(credentials) => credentials,
         Err(why) => return Ok(Wanted::BadSecret(format!("Secret {name}: {why}"))),
     };
+    let authorities = value("ca.crt").map(<[u8]>::to_vec);
+    if authorities.as_deref().is_some_and(|pem| crate::wire::authorities(pem).is_none()) {
+        return Ok(Wanted::BadSecret(format!("Secret {name}: {}", crate::wire::KeyError::Authority)));
+    }
     let namespaces = Api::<Namespace>::all(cx.client.clone());
     let system = namespaces.get("kube-system").await.map_err(Error::read("namespace kube-system"))?;
     let cluster_uid = system.metadata.uid.unwrap_or_default();
-    Ok(Wanted::Settings(Box::new(Settings { valid, credentials, cluster_uid })))
+    Ok(Wanted::Settings(Box::new(Settings { valid, credentials, cluster_uid, authorities, fence })))
 }

@@ -138,7 +138,7 @@ fn caches(wanted: &Wanted, report: &Report) -> Fact {
 
 /// Whether what there was at the start is sent, or is being sent as changes.
 fn begun(report: &Report) -> bool {
-    report.last_snapshot.is_some() || report.refused.is_some()
+    report.began || report.last_snapshot.is_some() || report.refused.is_some()
 }
 
 fn unread(report: &Report) -> String {
@@ -151,6 +151,7 @@ fn refusal(refusal: Refusal) -> &'static str {
         Refusal::Transient => "PlatformUnavailable",
         Refusal::Unauthorized => "AuthenticationError",
         Refusal::Forbidden => "Forbidden",
+        Refusal::Superseded => "SessionTakenOver",
         Refusal::Content => "ContentRefused",
         Refusal::Endpoint => "UnexpectedAnswer",
     }

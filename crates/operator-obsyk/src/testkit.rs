@@ -127,6 +127,11 @@ impl FakePlatform {
         *self.faults.lock() = Box::new(faults);
     }
 
+    /// The platform's own clock.
+    pub(crate) fn clock(&self) -> Arc<Fixed> {
+        self.clock.clone()
+    }
+
     pub(crate) fn requests(&self, path: &str) -> u32 {
         self.known.lock().requests.get(path).copied().unwrap_or(0)
     }
@@ -161,7 +166,7 @@ impl FakePlatform {
         if answer.0 == 400 {
             known.violations.push(format!("{path}: {}", answer.1));
         }
-        Reply { status: answer.0, retry_after: None, date, body: answer.1.into() }
+        Reply { status: answer.0, date, body: answer.1.into(), ..Reply::default() }
     }
 
     /// RFC 7523 as section 4.1 of the specification checks it.
@@ -339,7 +344,7 @@ impl Known {
 }
 
 impl Http for FakePlatform {
-    fn send(&self, request: http::Request<Body>) -> crate::wire::Replying<'_> {
+    fn send(&self, request: http::Request<Body>, _: usize) -> crate::wire::Replying<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let path = parts.uri.path().to_owned();
@@ -355,7 +360,7 @@ impl Http for FakePlatform {
             let body = body.collect().await.map_err(|error| HttpError(error.to_string()))?.to_bytes();
             if let Some(Fault::Status(status, after)) = fault {
                 let retry_after = after.map(str::to_owned);
-                return Ok(Reply { status, retry_after, date: Some(self.clock.now()), body: Bytes::new() });
+                return Ok(Reply { status, retry_after, date: Some(self.clock.now()), ..Reply::default() });
             }
             let reply = self.serve(&path, &parts.headers, &body);
             if matches!(fault, Some(Fault::Swallow)) { Err(broken()) } else { Ok(reply) }

@@ -206,3 +206,75 @@ async fn several_agents_and_a_bad_one_do_not_meet() {
     assert!(rig.condition("bad", "Degraded").2.contains("syncInterval"));
     assert_eq!(rig.platform.known.lock().snapshots, 2);
 }
+
+/// Whatever a platform answers is a condition that says so, and nothing ends by it.
+#[tokio::test(start_paused = true)]
+async fn every_answer_is_a_condition() {
+    let status = |status| Fault::Status(status, None);
+    for (fault, kind, value, reason, part) in [
+        (status(500), "Available", "False", "PlatformUnavailable", "500"),
+        (status(502), "Available", "False", "PlatformUnavailable", "502"),
+        (Fault::Status(503, Some("7")), "Available", "False", "PlatformUnavailable", "503"),
+        (
+            Fault::Status(429, Some("Sun, 06 Nov 2094 08:49:37 GMT")),
+            "Available",
+            "False",
+            "PlatformUnavailable",
+            "429",
+        ),
+        (status(408), "Available", "False", "PlatformUnavailable", "408"),
+        (status(401), "CredentialsValid", "False", "AuthenticationError", "401"),
+        (status(403), "Available", "False", "AuthenticationError", "403"),
+        (status(302), "Available", "False", "UnexpectedAnswer", "redirects are not followed"),
+        (status(307), "Available", "False", "UnexpectedAnswer", "redirects are not followed"),
+        (status(404), "Available", "False", "UnexpectedAnswer", "platformURL"),
+        (Fault::Disconnect, "Available", "False", "PlatformUnavailable", "no answer"),
+        (Fault::Swallow, "Available", "False", "PlatformUnavailable", "connection closed"),
+        (Fault::Hang, "Available", "False", "PlatformUnavailable", "none within 30 s"),
+        (
+            Fault::Slow(Duration::from_secs(40)),
+            "Available",
+            "False",
+            "PlatformUnavailable",
+            "none within 30 s",
+        ),
+    ] {
+        let (rig, _) = Rig::new();
+        let chosen = fault.clone();
+        rig.platform.fail(move |_| Some(chosen.clone()));
+        rig.bench.api.put(&agent("a", "c"));
+        rig.live("a", 60).await;
+        let (is, why, message) = rig.condition("a", kind);
+        assert_eq!((&*is, &*why), (value, reason), "{fault:?}: {message}");
+        assert!(message.contains(part), "{fault:?}: {message}");
+        rig.platform.fail(|_| None);
+        rig.live("a", 700).await;
+        rig.check("Available", "True", "AgentRunning");
+        rig.check("Degraded", "False", "AgentHealthy");
+    }
+    // What only a snapshot is refused for does not keep the rest from going on.
+    for refused in [400, 413, 415, 422] {
+        let (rig, _) = Rig::new();
+        rig.platform.fail(move |path| (path == SNAPSHOT).then_some(Fault::Status(refused, None)));
+        rig.bench.api.put(&agent("a", "c"));
+        rig.live("a", 60).await;
+        rig.check("Available", "True", "AgentRunning");
+        rig.check("Degraded", "True", "SnapshotRefused");
+        assert!(!rig.platform.known.lock().objects.is_empty(), "{refused}: sent as changes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_off_by_ten_minutes_is_said() {
+    use meta::Clock;
+    for (seconds, side) in [(600, "behind"), (-600, "ahead of")] {
+        let (rig, _) = Rig::new();
+        let platform = rig.platform.clock();
+        platform.set(meta::Timestamp::from_second(platform.now().as_second() + seconds).unwrap());
+        rig.bench.api.put(&agent("a", "c"));
+        rig.live("a", 60).await;
+        rig.check("CredentialsValid", "False", "AuthenticationError");
+        let message = rig.condition("a", "Degraded").2;
+        assert!(message.contains(&format!("600 s {side} the platform's")), "{message}");
+    }
+}

@@ -36,6 +36,17 @@ pub struct ObsykAgentSpec {
     /// How fast changes may be sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// How it is sent; an addition to the original's spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+}
+
+/// How the inventory is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Transport {
+    /// `auto`: batches to a platform that says it understands them; `original`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
 }
 
 /// Names a Secret in the same namespace.
@@ -113,6 +124,20 @@ pub struct StreamStatus {
     pub annihilated: u64,
     /// Changes dropped for want of room, or because a snapshot brings them.
     pub shed: u64,
+    /// Sessions of the batch mode that were opened.
+    pub sessions: u64,
+    /// The session that is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Last record that the platform acknowledged in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acked_seq: Option<u64>,
+    /// Batches that were acknowledged.
+    pub batches: u64,
+    /// Bytes of batches as sent, again when sent again.
+    pub sent_bytes: u64,
+    /// Kinds in which the platform was found to differ, and that were compared and repaired.
+    pub drift_repaired: u64,
     /// Lists read again for what was dropped.
     pub relists: u64,
     /// Changes that the platform refused for what they say; each comes again with the next snapshot.

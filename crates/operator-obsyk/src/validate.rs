@@ -32,12 +32,20 @@ pub struct Valid {
     pub events_per_second: u32,
     /// Changes at once, 1 to 1000.
     pub burst: u32,
+    /// Whether batches are sent to a platform that understands them.
+    pub batch: bool,
 }
 
 /// Checks a spec; the error is a message for the user.
 pub fn validate(spec: &ObsykAgentSpec) -> Result<Valid, String> {
-    let ObsykAgentSpec { platform_url, cluster_name, credentials_secret_ref, sync_interval, rate_limit } =
-        spec;
+    let ObsykAgentSpec {
+        platform_url,
+        cluster_name,
+        credentials_secret_ref,
+        sync_interval,
+        rate_limit,
+        transport,
+    } = spec;
     let parsed: http::Uri = platform_url.parse().map_err(|error| {
         format!(
             "spec.platformURL {platform_url:?} is not a URL ({error}): write it like https://api.obsyk.ai"
@@ -66,6 +74,13 @@ pub fn validate(spec: &ObsykAgentSpec) -> Result<Valid, String> {
         Some(interval) => interval.max(SYNC_INTERVAL_MIN),
         None => Duration::from_secs(300),
     };
+    let batch = match transport.as_ref().and_then(|transport| transport.mode.as_deref()) {
+        None | Some("auto") => true,
+        Some("original") => false,
+        Some(other) => {
+            return Err(format!("spec.transport.mode {other:?} is unknown: write auto or original"));
+        }
+    };
     let rate = rate_limit.unwrap_or_default();
     let bounded = |name: &str, value: Option<i32>, default: i32| {
         let value = value.unwrap_or(default);
@@ -81,6 +96,7 @@ pub fn validate(spec: &ObsykAgentSpec) -> Result<Valid, String> {
         sync_interval,
         events_per_second: bounded("eventsPerSecond", rate.events_per_second, RATE_DEFAULT)?,
         burst: bounded("burstSize", rate.burst_size, BURST_DEFAULT)?,
+        batch,
     })
 }
 
@@ -130,6 +146,7 @@ mod tests {
             credentials_secret_ref: SecretReference { name: "s".into() },
             sync_interval: None,
             rate_limit: None,
+            transport: None,
         }
     }
 

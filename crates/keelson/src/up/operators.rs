@@ -1,60 +1,17 @@
 //! The operators that run inside the cluster's process.
 
 use meta::Object;
-use serde_json::Value;
 
 use crate::{
     error::Failure,
+    operators::choose,
     up::{bootstrap, server::ApiServer},
 };
-
-/// An operator: its name on the command line, its CRDs, its controllers.
-struct Operator {
-    name: &'static str,
-    crds: fn() -> Vec<Value>,
-    controllers: fn() -> Vec<reconcile::Controller>,
-}
-
-/// Every operator of this release.
-const OPERATORS: &[Operator] = &[
-    Operator {
-        name: "database",
-        crds: || vec![operator_database::crd()],
-        controllers: operator_database::controllers,
-    },
-    Operator {
-        name: "obsyk",
-        crds: || vec![operator_obsyk::crd()],
-        controllers: operator_obsyk::controllers,
-    },
-];
 
 /// Operators that were chosen, ready to run.
 pub(crate) struct Chosen {
     pub(crate) names: Vec<&'static str>,
     pub(crate) controllers: Vec<reconcile::Controller>,
-}
-
-fn choose(asked: &[String]) -> Result<Vec<&'static Operator>, Failure> {
-    match asked {
-        [one] if one == "all" => return Ok(OPERATORS.iter().collect()),
-        [one] if one == "none" => return Ok(Vec::new()),
-        _ => {}
-    }
-    let known: Vec<&str> = OPERATORS.iter().map(|operator| operator.name).collect();
-    if let Some(alone) = asked.iter().find(|name| ["all", "none"].contains(&name.as_str())) {
-        return Err(Failure::usage(format!("--operators {alone} stands alone"))
-            .advise(format!("say all, none, or some of: {}", known.join(", "))));
-    }
-    asked
-        .iter()
-        .map(|name| {
-            OPERATORS.iter().find(|operator| operator.name == name).ok_or_else(|| {
-                Failure::usage(format!("there is no operator {name:?}"))
-                    .advise(format!("say all, none, or some of: {}", known.join(", ")))
-            })
-        })
-        .collect()
 }
 
 /// Fails early on a name that nobody has.
@@ -75,7 +32,7 @@ pub(crate) async fn install(server: &ApiServer, asked: &[String]) -> Result<Chos
     }
     Ok(Chosen {
         names: operators.iter().map(|operator| operator.name).collect(),
-        controllers: operators.iter().flat_map(|operator| (operator.controllers)()).collect(),
+        controllers: operators.iter().flat_map(|operator| (operator.start)(0).controllers).collect(),
     })
 }
 

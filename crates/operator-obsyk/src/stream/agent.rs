@@ -18,9 +18,11 @@ use tokio::{
 };
 
 use super::{
+    batching::Batching,
     feed::{Observed, feeds},
     gate::{Bucket, Gate},
     listing::{Listing, Page, Unread, page, snapshot},
+    session::Session,
     state::{BUDGET_BYTES, Change, Outgoing, State, Sync, name_key},
 };
 use crate::{
@@ -55,6 +57,10 @@ pub(crate) struct Settings {
     pub(crate) valid: Valid,
     pub(crate) credentials: Credentials,
     pub(crate) cluster_uid: String,
+    /// PEM of authorities that are trusted beside the system's.
+    pub(crate) authorities: Option<Vec<u8>>,
+    /// Grows with each new leader of the replicas.
+    pub(crate) fence: u64,
 }
 
 /// How it goes.
@@ -62,6 +68,8 @@ pub(crate) struct Settings {
 pub(crate) struct Report {
     /// What keeps the platform from knowing everything, if something does.
     pub(crate) trouble: Option<Trouble>,
+    /// A session was opened once.
+    pub(crate) began: bool,
     /// The platform does not take snapshots; its words.
     pub(crate) refused: Option<String>,
     /// Kinds that cannot be read, and why.
@@ -73,11 +81,14 @@ pub(crate) struct Report {
 }
 
 /// What a request came to.
-enum Done {
+pub(super) enum Done {
     Event(Outgoing, Result<(), Trouble>),
     Heartbeat(Result<(), Trouble>),
     Snapshot(Result<Listing, Trouble>),
     Page(Kind, Result<Page, Unread>),
+    Asked(Result<(), Trouble>),
+    Opened(Result<Bytes, Trouble>),
+    Batch(Result<Bytes, Trouble>),
 }
 
 /// One agent, ready to run.
@@ -85,12 +96,13 @@ pub(crate) struct Agent {
     client: kube::Client,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    settings: Settings,
-    platform: Arc<Platform>,
-    state: State,
-    gate: Gate,
+    pub(super) settings: Settings,
+    pub(super) platform: Arc<Platform>,
+    pub(super) state: State,
+    pub(super) gate: Gate,
     bucket: Bucket,
-    requests: FuturesUnordered<BoxFuture<'static, Done>>,
+    pub(super) requests: FuturesUnordered<BoxFuture<'static, Done>>,
+    pub(super) batching: Batching,
     /// Names of changes on their way.
     busy: HashSet<(Kind, Arc<str>)>,
     /// A page of a kind that is listed again is on its way.
@@ -104,11 +116,11 @@ pub(crate) struct Agent {
     /// A refused token is replaced once without waiting.
     token_retried: bool,
     /// For each kind: its first list is complete, or failed with this.
-    ready: [Option<Result<(), String>>; Kind::ALL.len()],
-    report: Report,
+    pub(super) ready: [Option<Result<(), String>>; Kind::ALL.len()],
+    pub(super) report: Report,
     reports: watch::Sender<Report>,
-    next_report: Instant,
-    stopping: bool,
+    pub(super) next_report: Instant,
+    pub(super) stopping: bool,
 }
 
 impl Agent {
@@ -121,7 +133,7 @@ impl Agent {
         reports: watch::Sender<Report>,
     ) -> Self {
         let now = Instant::now();
-        let Settings { valid, credentials, cluster_uid: _ } = &settings;
+        let Settings { valid, credentials, cluster_uid: _, authorities: _, fence: _ } = &settings;
         let platform = Platform::new(
             http,
             &valid.platform_url,
@@ -138,6 +150,7 @@ impl Agent {
             gate: Gate::new(now),
             bucket: Bucket::new(valid.events_per_second, valid.burst, now),
             requests: FuturesUnordered::new(),
+            batching: Batching::new(now),
             busy: HashSet::new(),
             paging: false,
             next_page: None,
@@ -198,6 +211,7 @@ impl Agent {
     async fn flush(&mut self) {
         self.stopping = true;
         let deadline = Instant::now() + GRACE;
+        self.next_report = deadline;
         while self.state.sync() == Sync::Idle && self.state.queued() > 0 {
             let wake = self.start_requests(Instant::now()).min(deadline);
             tokio::select! {
@@ -220,7 +234,7 @@ impl Agent {
                 self.state.end_list(kind);
                 let late = self.set_ready(kind, Ok(()));
                 if late {
-                    self.state.want_all("a kind can be read again");
+                    self.end_session("a kind can be read again");
                 }
             }
             Observed::Failed(kind, why) => {
@@ -247,7 +261,7 @@ impl Agent {
         }
         if now >= self.daily && !self.stopping {
             self.daily = now + SNAPSHOT_EVERY;
-            self.state.want_all("daily");
+            self.end_session("daily");
         }
         let began = self.report.last_ack.is_some();
         if !self.beating && ((began && now >= self.next_beat) || self.gate.probes()) && !self.stopping {
@@ -256,19 +270,25 @@ impl Agent {
         if self.gate.probes() {
             return wake;
         }
-        if matches!(self.state.sync(), Sync::Wanted(_)) && !self.stopping {
-            let free = self.busy.is_empty() && self.ready.iter().all(Option::is_some);
+        let free = self.busy.is_empty() && self.ready.iter().all(Option::is_some);
+        wake = wake.min(self.send_batches(now, free));
+        if self.is_batch_wanted(now) == Some(false)
+            && matches!(self.state.sync(), Sync::Wanted(_))
+            && !self.stopping
+        {
             if free && now >= self.next_snapshot {
                 self.send_snapshot();
             } else if now < self.next_snapshot {
                 wake = wake.min(self.next_snapshot);
             }
         }
-        if began {
+        // One that is on its way makes no other due: waking for it would be waking for ever.
+        if began && !self.beating && !self.stopping {
             wake = wake.min(self.next_beat.max(now));
         }
         wake = wake.min(self.read_again(now));
-        wake.min(self.send_changes(now).unwrap_or(wake)).min(self.daily)
+        wake = wake.min(self.send_changes(now).unwrap_or(wake));
+        if self.stopping { wake } else { wake.min(self.daily) }
     }
 
     /// Lists again what is owed, a page at a time and as there is room; gives the time to look again.
@@ -324,7 +344,7 @@ impl Agent {
             }
         };
         self.state.end_relist(kind, broken);
-        if self.state.relist_wanted() == Some(kind) {
+        if self.state.owes(kind) {
             self.next_relist = Instant::now() + RELIST_SPACING;
         }
     }
@@ -335,13 +355,21 @@ impl Agent {
         let body =
             json!({"agent_version": env!("CARGO_PKG_VERSION"), "cluster_uid": self.settings.cluster_uid});
         let (platform, body) = (Arc::clone(&self.platform), Bytes::from(body.to_string()));
-        let request = async move { Done::Heartbeat(platform.post(HEARTBEAT, body).await) };
+        let asks = self.settings.valid.batch;
+        let request = async move {
+            let sent = if asks {
+                platform.beat(HEARTBEAT, body).await
+            } else {
+                platform.post(HEARTBEAT, body).await
+            };
+            Done::Heartbeat(sent)
+        };
         self.requests.push(request.boxed());
     }
 
     fn send_snapshot(&mut self) {
         self.state.begin_snapshot();
-        let Settings { valid, credentials: _, cluster_uid } = &self.settings;
+        let Settings { valid, credentials: _, cluster_uid, authorities: _, fence: _ } = &self.settings;
         let (body, filling) = snapshot(self.client.clone(), cluster_uid, &valid.cluster_name);
         let platform = Arc::clone(&self.platform);
         let request = async move {
@@ -370,6 +398,9 @@ impl Agent {
 
     /// Gives the time at which the rate allows the next, if it does not now.
     fn send_changes(&mut self, now: Instant) -> Option<Instant> {
+        if self.batching.session.is_some() {
+            return None;
+        }
         let most = (self.settings.valid.events_per_second / 10).clamp(1, FLIGHTS_MAX);
         while self.busy.len() < usize::try_from(most).unwrap_or(1) {
             if !self.stopping
@@ -400,7 +431,12 @@ impl Agent {
             Done::Heartbeat(result) => {
                 self.beating = false;
                 match result {
-                    Ok(()) => self.succeeded(),
+                    Ok(()) => {
+                        if let Some(session) = &mut self.batching.session {
+                            session.check();
+                        }
+                        self.succeeded();
+                    }
                     Err(trouble) => self.failed(trouble),
                 }
             }
@@ -423,6 +459,9 @@ impl Agent {
                 self.report.trouble = None;
             }
             Done::Page(kind, page) => self.finish_page(kind, page),
+            Done::Asked(result) => self.finish_asked(result),
+            Done::Opened(result) => self.finish_opened(result),
+            Done::Batch(result) => self.finish_batch(result),
             Done::Snapshot(Err(trouble)) => {
                 self.state.snapshot_failed("the last one did not arrive");
                 let again = trouble.status == Some(401) && !self.token_retried;
@@ -460,13 +499,13 @@ impl Agent {
         }
     }
 
-    fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self) {
         self.gate.succeeded();
         self.report.trouble = None;
         self.report.last_ack = Some(self.clock.now());
     }
 
-    fn failed(&mut self, trouble: Trouble) {
+    pub(super) fn failed(&mut self, trouble: Trouble) {
         tracing::debug!(status = trouble.status, message = trouble.message, "request failed, kept for later");
         self.gate.failed(&trouble, &*self.random, Instant::now());
         self.report.trouble = Some(trouble);
@@ -484,6 +523,7 @@ impl Agent {
             let refusal = |trouble: &Option<Trouble>| trouble.as_ref().map(|t| (t.refusal, t.status));
             refusal(&public.trouble) != refusal(&self.report.trouble)
                 || public.unread != unread
+                || public.began != self.report.began
                 || public.refused.is_none() != self.report.refused.is_none()
                 || public.last_snapshot.is_none() != self.report.last_snapshot.is_none()
         };
@@ -498,6 +538,8 @@ impl Agent {
         self.report.stream = StreamStatus {
             queue_objects: number(self.state.queued()),
             queue_bytes: number(self.state.queued_bytes()),
+            epoch: self.batching.session.as_ref().map(|session| session.epoch),
+            acked_seq: self.batching.session.as_ref().map(Session::acknowledged_seq),
             ..self.state.stats.clone()
         };
         self.reports.send_replace(self.report.clone());

@@ -15,7 +15,7 @@ const FAILURES_MAX: u32 = 5;
 fn waits(refusal: Refusal) -> (Duration, Duration) {
     let (first, longest) = match refusal {
         Refusal::Transient => (1, 60),
-        Refusal::Unauthorized => (30, 300),
+        Refusal::Unauthorized | Refusal::Superseded => (30, 300),
         Refusal::Forbidden => (300, 300),
         Refusal::Content | Refusal::Endpoint => (5, 300),
     };
@@ -67,7 +67,11 @@ impl Gate {
                 Duration::from_micros(random.below(micros.saturating_add(1)))
             }
             // A person has to do something; there is no herd to spread.
-            Refusal::Unauthorized | Refusal::Forbidden | Refusal::Content | Refusal::Endpoint => most,
+            Refusal::Unauthorized
+            | Refusal::Forbidden
+            | Refusal::Superseded
+            | Refusal::Content
+            | Refusal::Endpoint => most,
         };
         let wait = jittered.max(trouble.retry_after.unwrap_or_default());
         self.opens = self.opens.max(now + wait);
@@ -114,7 +118,13 @@ mod tests {
     use super::*;
 
     fn trouble(refusal: Refusal, after: Option<u64>) -> Trouble {
-        Trouble { refusal, status: None, retry_after: after.map(Duration::from_secs), message: String::new() }
+        Trouble {
+            refusal,
+            status: None,
+            retry_after: after.map(Duration::from_secs),
+            message: String::new(),
+            answer: Default::default(),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,18 +3,23 @@
 //! - `state`: what the cluster has, what the platform has, and what has to be said. Pure.
 //! - `whole`: what a snapshot means for it. Pure.
 //! - `repair`: what was dropped or never sent, read again kind by kind. Pure.
+//! - `compare`: what both ends have, by digests. Pure.
+//! - `session`: the batches of the better mode. Pure.
 //! - `feed`: twenty watches, projected while they are decoded.
 //! - `listing`: a snapshot, streamed from lists into the body of a request.
 //! - `gate`: when the platform may be tried again. Pure.
-//! - `agent`: the loop that owns them.
+//! - `agent`: the loop that owns them; `batching` is its part of the better mode.
 
 mod agent;
-mod feed;
+mod batching;
+mod compare;
+pub(crate) mod feed;
 mod gate;
 mod listing;
 #[cfg(test)]
 mod model;
 mod repair;
+mod session;
 mod state;
 #[cfg(test)]
 mod storm;

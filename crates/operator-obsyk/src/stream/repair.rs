@@ -57,6 +57,11 @@ impl State {
         Kind::ALL.into_iter().find(|kind| read(&self.relist, *kind))
     }
 
+    /// Whether a kind owes something that only a list can bring.
+    pub(crate) fn owes(&self, kind: Kind) -> bool {
+        read(&self.relist, kind)
+    }
+
     /// Whether another page may be read: half of the budget is free.
     pub(crate) fn has_room(&self) -> bool {
         self.bytes <= self.budget / 2

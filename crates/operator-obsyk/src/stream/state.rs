@@ -325,10 +325,12 @@ impl State {
         }
     }
 
-    /// Queues a change in the place of the one that waits, or last.
+    /// Queues a change in the place of the one that waits, or last. What does not fit is read again: alone
+    /// when kinds are listed for that, else with everything by a snapshot.
     fn put(&mut self, id: &Id, change: Change) {
         let Some(entry) = self.index.get_mut(id) else { return };
-        self.bytes += change.bytes();
+        let size = change.bytes();
+        self.bytes += size;
         self.stats.queued += 1;
         entry.owed = false;
         match &mut entry.pending {
@@ -344,11 +346,18 @@ impl State {
                 lane(&mut self.lanes, id.kind).insert(order, id.clone());
             }
         }
-        if self.bytes > self.budget {
-            match (self.way, self.sync) {
-                (Way::Changes, Sync::Idle) => self.shed(true),
-                (Way::Changes | Way::Snapshot, _) => self.want_all("queue full"),
+        if self.bytes <= self.budget {
+            return;
+        }
+        match (self.way, self.sync) {
+            // One object larger than all the room has to fit, or it never would.
+            (Way::Changes, Sync::Idle) if size == 0 || size == self.bytes => {}
+            (Way::Changes, Sync::Idle) => {
+                self.forget_pending(id);
+                self.stats.shed += 1;
+                self.owe(id);
             }
+            (Way::Changes | Way::Snapshot, _) => self.want_all("queue full"),
         }
     }
 
@@ -377,20 +386,12 @@ impl State {
             Sync::Idle => Sync::Wanted(reason),
         };
         self.forget_debts();
-        self.shed(false);
-    }
-
-    /// Drops the payloads that wait; when `owed`, they are to be listed again.
-    fn shed(&mut self, owed: bool) {
         let waiting: Vec<Id> = self.lanes.iter().flat_map(BTreeMap::values).cloned().collect();
         for id in waiting {
             let pending = self.index.get(&id).and_then(|entry| entry.pending.as_ref());
             if pending.is_some_and(|pending| pending.change != Change::Delete) {
                 self.forget_pending(&id);
                 self.stats.shed += 1;
-                if owed {
-                    self.owe(&id);
-                }
             }
         }
     }
@@ -479,6 +480,22 @@ impl State {
             self.stats.shed += 1;
         } else {
             self.stats.merged += 1;
+        }
+    }
+
+    /// The change on its way was not taken, through no fault of its own: it goes back. In a kind that is to
+    /// be swept it has to be sent before that.
+    pub(crate) fn returned(&mut self, id: &Id, sweeps: bool) {
+        let before = self.index.get(id).map(|entry| entry.remote);
+        self.failed(id);
+        self.stats.retries = self.stats.retries.saturating_sub(1);
+        let Some(entry) = self.index.get_mut(id) else { return };
+        if let Some(before) = before {
+            entry.remote = before;
+        }
+        if sweeps && !entry.gone && !entry.unswept {
+            entry.unswept = true;
+            slot(&mut self.unswept, id.kind, |count| *count += 1);
         }
     }
 

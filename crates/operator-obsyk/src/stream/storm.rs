@@ -60,8 +60,15 @@ impl Storm {
             sync_interval: Duration::from_secs(300),
             events_per_second: self.rate,
             burst: self.rate,
+            batch: true,
         };
-        let settings = Settings { valid, credentials: self.credentials.clone(), cluster_uid: CLUSTER.into() };
+        let settings = Settings {
+            valid,
+            credentials: self.credentials.clone(),
+            cluster_uid: CLUSTER.into(),
+            authorities: None,
+            fence: 0,
+        };
         let (to, reports) = watch::channel(Report::default());
         let agent =
             Agent::new(self.api.client(), self.platform.clone(), clock(), self.random.clone(), settings, to);

@@ -9,7 +9,7 @@ use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 /// Who the agent is to the platform. `Debug` prints no key.
 #[derive(Clone)]
@@ -42,6 +42,9 @@ pub enum KeyError {
     /// No key.
     #[error("key private_key is missing: put the client's private key there, as PEM")]
     Missing,
+    /// No authority where one should be.
+    #[error("key ca.crt holds no certificate in PEM: put the platform's authority there, or leave it out")]
+    Authority,
     /// Not PEM.
     #[error("key private_key holds no PEM block EC PRIVATE KEY or PRIVATE KEY")]
     Pem,
@@ -50,6 +53,12 @@ pub enum KeyError {
         "key private_key is not an EC key on the curve P-256: make one with `openssl ecparam -name prime256v1 -genkey -noout`"
     )]
     Curve,
+}
+
+/// The certificates of a PEM text; `None` when there are none or something in it is none.
+pub(crate) fn authorities(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    read.ok().filter(|certificates| !certificates.is_empty())
 }
 
 impl Credentials {

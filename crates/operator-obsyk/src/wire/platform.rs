@@ -3,12 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER};
 use meta::{Clock, Random};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::{Body, Credentials, Http, Refusal, Reply, Trouble, assertion, full, token::Token};
+use super::{
+    Body, Credentials, Http, REPLY_BYTES_MAX, Refusal, Reply, Trouble, assertion,
+    batch::{ASKED, CAPABILITIES, has_batch},
+    full,
+    token::Token,
+};
 
 pub(crate) const TOKEN: &str = "/oauth/token";
 pub(crate) const SNAPSHOT: &str = "/api/v1/agent/snapshot";
@@ -28,6 +33,25 @@ const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
 /// More difference between two clocks than this makes assertions fail.
 const SKEW_MAX_SECONDS: i64 = 60;
 
+/// Largest answer of `sync/state`: 256 buckets of 20 kinds, with room.
+const STATE_BYTES_MAX: usize = 1 << 20;
+
+/// How a request is made.
+#[derive(Clone, Copy)]
+struct Form {
+    content_type: &'static str,
+    encoding: Option<&'static str>,
+    /// Says what the agent can do, and hears what the platform can.
+    asks: bool,
+    answer_max: usize,
+}
+
+impl Form {
+    /// As the original makes them.
+    const ORIGINAL: Self =
+        Self { content_type: "application/json", encoding: None, asks: false, answer_max: REPLY_BYTES_MAX };
+}
+
 /// One client of one platform. Requests may run at the same time.
 pub(crate) struct Platform {
     http: Arc<dyn Http>,
@@ -41,6 +65,8 @@ pub(crate) struct Platform {
     token: tokio::sync::Mutex<Option<Token>>,
     /// How far the platform's clock is ahead of ours, in seconds, when last seen.
     skew: Mutex<Option<i64>>,
+    /// Whether the platform speaks batches, once it has been asked.
+    batch: Mutex<Option<bool>>,
 }
 
 impl Platform {
@@ -51,37 +77,92 @@ impl Platform {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
-        let (token, skew) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { http, url: url.to_owned(), credentials, clock, random, token, skew }
+        let (token, skew, batch) = (tokio::sync::Mutex::default(), Mutex::default(), Mutex::default());
+        Self { http, url: url.to_owned(), credentials, clock, random, token, skew, batch }
     }
 
-    /// Posts one document. A token that the platform refuses is replaced and the request repeated, once.
+    /// Whether the platform speaks batches; `None` until it has been asked.
+    pub(crate) fn offers_batches(&self) -> Option<bool> {
+        *self.batch.lock()
+    }
+
+    /// Gets a token, with which the platform says what it can do.
+    pub(crate) async fn ask(&self) -> Result<(), Trouble> {
+        self.token().await.map(drop)
+    }
+
+    /// Posts one document of the original contract.
     pub(crate) async fn post(&self, path: &str, body: Bytes) -> Result<(), Trouble> {
+        self.exchange_twice(path, body, Form::ORIGINAL).await.map(drop)
+    }
+
+    /// Posts a heartbeat that says that the agent can do batches, and hears whether the platform can.
+    pub(crate) async fn beat(&self, path: &str, body: Bytes) -> Result<(), Trouble> {
+        self.exchange_twice(path, body, Form { asks: true, ..Form::ORIGINAL }).await.map(drop)
+    }
+
+    /// Posts a document of the batch mode; the answer is read in whole.
+    pub(crate) async fn exchange_json(&self, path: &str, body: Bytes) -> Result<Bytes, Trouble> {
+        self.exchange_twice(path, body, Form { answer_max: STATE_BYTES_MAX, ..Form::ORIGINAL }).await
+    }
+
+    /// Posts a batch.
+    pub(crate) async fn exchange_batch(
+        &self,
+        path: &str,
+        body: Bytes,
+        encoding: Option<&'static str>,
+    ) -> Result<Bytes, Trouble> {
+        let form = Form { content_type: "application/x-ndjson", encoding, ..Form::ORIGINAL };
+        self.exchange_twice(path, body, form).await
+    }
+
+    /// A token that the platform refuses is replaced and the request repeated, once.
+    async fn exchange_twice(&self, path: &str, body: Bytes, form: Form) -> Result<Bytes, Trouble> {
         let seconds = u64::try_from(body.len()).unwrap_or(u64::MAX) / SLOWEST_BYTES_PER_SECOND;
         let limit = ANSWER_MAX + Duration::from_secs(seconds);
-        match self.post_once(path, full(body.clone()), limit).await {
-            Err(trouble) if trouble.status == Some(401) => self.post_once(path, full(body), limit).await,
+        match self.exchange_once(path, full(body.clone()), limit, form).await {
+            Err(trouble) if trouble.status == Some(401) => {
+                self.exchange_once(path, full(body), limit, form).await
+            }
             result => result,
         }
     }
 
     /// Posts a body that can be read only once. When the token is refused, the caller makes the body anew.
     pub(crate) async fn post_stream(&self, path: &str, body: Body) -> Result<(), Trouble> {
-        self.post_once(path, body, SNAPSHOT_MAX).await
+        self.exchange_once(path, body, SNAPSHOT_MAX, Form::ORIGINAL).await.map(drop)
     }
 
-    async fn post_once(&self, path: &str, body: Body, limit: Duration) -> Result<(), Trouble> {
+    async fn exchange_once(
+        &self,
+        path: &str,
+        body: Body,
+        limit: Duration,
+        form: Form,
+    ) -> Result<Bytes, Trouble> {
+        let Form { content_type, encoding, asks, answer_max } = form;
         let token = self.token().await?;
         let what = path.rsplit('/').next().unwrap_or(path);
-        let request = http::Request::post(format!("{}{path}", self.url))
-            .header(CONTENT_TYPE, "application/json")
+        let mut request = http::Request::post(format!("{}{path}", self.url))
+            .header(CONTENT_TYPE, content_type)
             .header(USER_AGENT_HEADER, USER_AGENT)
-            .header(AUTHORIZATION, format!("Bearer {}", token.text))
-            .body(body)
-            .map_err(|error| Trouble::unreachable(what, error))?;
-        let reply = self.send(what, request, limit).await?;
+            .header(AUTHORIZATION, format!("Bearer {}", token.text));
+        if let Some(encoding) = encoding {
+            request = request.header(CONTENT_ENCODING, encoding);
+        }
+        if asks {
+            request = request.header(ASKED, CAPABILITIES);
+        }
+        let request = request.body(body).map_err(|error| Trouble::unreachable(what, error))?;
+        let reply = self.send(what, request, limit, answer_max).await?;
         match reply.status {
-            200..=299 => Ok(()),
+            200..=299 => {
+                if asks {
+                    *self.batch.lock() = Some(reply.capabilities.as_deref().is_some_and(has_batch));
+                }
+                Ok(reply.body)
+            }
             401 => {
                 self.forget(&token).await;
                 Err(Trouble::answered(what, &reply, self.clock.now()))
@@ -95,8 +176,9 @@ impl Platform {
         what: &str,
         request: http::Request<Body>,
         limit: Duration,
+        answer_max: usize,
     ) -> Result<Reply, Trouble> {
-        let reply = timeout(limit, self.http.send(request))
+        let reply = timeout(limit, self.http.send(request, answer_max))
             .await
             .map_err(|_| Trouble::unreachable(what, format!("none within {} s", limit.as_secs())))?
             .map_err(|error| Trouble::unreachable(what, error))?;
@@ -114,6 +196,7 @@ impl Platform {
         }
         *slot = None;
         let token = self.exchange().await?;
+        *self.batch.lock() = Some(token.batch);
         Ok(slot.insert(token).clone())
     }
 
@@ -139,13 +222,14 @@ impl Platform {
             .header(USER_AGENT_HEADER, USER_AGENT)
             .body(full(form.into()))
             .map_err(|error| Trouble::unreachable(WHAT, error))?;
-        let reply = self.send(WHAT, request, ANSWER_MAX).await?;
+        let reply = self.send(WHAT, request, ANSWER_MAX, REPLY_BYTES_MAX).await?;
         if reply.status == 200 {
             return Token::granted(&reply.body, Instant::now()).map_err(|why| Trouble {
                 refusal: Refusal::Transient,
                 status: Some(200),
                 retry_after: None,
                 message: format!("{WHAT}: {why}"),
+                answer: Bytes::new(),
             });
         }
         let mut trouble = Trouble::answered(WHAT, &reply, self.clock.now());

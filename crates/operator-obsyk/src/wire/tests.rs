@@ -113,7 +113,7 @@ async fn speaks_http_over_a_socket() {
                 let served = served.clone();
                 async move {
                     let request = request.map(|body| body.map_err(|e| Aborted(e.to_string())).boxed_unsync());
-                    let reply = served.send(request).await.map_err(std::io::Error::other)?;
+                    let reply = served.send(request, REPLY_BYTES_MAX).await.map_err(std::io::Error::other)?;
                     let mut answer = http::Response::new(Full::new(reply.body));
                     *answer.status_mut() = http::StatusCode::from_u16(reply.status).unwrap();
                     Ok::<_, std::io::Error>(answer)
@@ -123,8 +123,13 @@ async fn speaks_http_over_a_socket() {
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
         }
     });
-    let platform =
-        Platform::new(Arc::new(Https::new().unwrap()), &url, credentials, clock(), Arc::new(Seeded::new(1)));
+    let platform = Platform::new(
+        Arc::new(Https::new(None).unwrap()),
+        &url,
+        credentials,
+        clock(),
+        Arc::new(Seeded::new(1)),
+    );
     platform.post(HEARTBEAT, beat()).await.unwrap();
     let halves = futures::stream::iter(
         [r#"{"cluster_uid":"clus"#, r#"ter-uid"}"#]

@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::batch::has_batch;
+
 /// Lives longer than a day are cut to one, lest a silly number overflow the clock.
 const LIFE_MAX: Duration = Duration::from_secs(86_400);
 
@@ -13,6 +15,8 @@ const LIFE_MAX: Duration = Duration::from_secs(86_400);
 pub(super) struct Token {
     pub(super) text: Arc<str>,
     pub(super) until: Instant,
+    /// The platform speaks batches.
+    pub(super) batch: bool,
 }
 
 /// The platform's answer to an assertion. Other fields are ignored.
@@ -22,12 +26,15 @@ struct Granted {
     access_token: String,
     #[serde(default)]
     expires_in: Option<i64>,
+    /// What the platform can do beyond the original contract.
+    #[serde(default)]
+    obsyk_capabilities: String,
 }
 
 impl Token {
     /// Reads a token response that came at `now`.
     pub(super) fn granted(body: &[u8], now: Instant) -> Result<Self, &'static str> {
-        let Granted { access_token, expires_in } =
+        let Granted { access_token, expires_in, obsyk_capabilities } =
             serde_json::from_slice(body).map_err(|_| "the token response is not the JSON it should be")?;
         if access_token.is_empty() {
             return Err("the token response has no access_token");
@@ -37,6 +44,7 @@ impl Token {
         }
         let life = Duration::from_secs(expires_in.and_then(|life| u64::try_from(life).ok()).unwrap_or(0));
         let life = life.min(LIFE_MAX);
-        Ok(Self { text: access_token.into(), until: now + life * 4 / 5 })
+        let batch = has_batch(&obsyk_capabilities);
+        Ok(Self { text: access_token.into(), until: now + life * 4 / 5, batch })
     }
 }

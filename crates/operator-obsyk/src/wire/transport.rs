@@ -3,7 +3,7 @@
 //! The real one follows no redirects (a bearer token must not travel to where a redirect points) and knows
 //! no proxies; system roots, TLS 1.2 and up, `http://` as written.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
@@ -14,8 +14,10 @@ use hyper_util::{
 };
 use meta::Timestamp;
 
-/// Of an answer, so much is read: a token response is smaller, an error text need not be longer.
-const REPLY_MAX: usize = 4096;
+use super::batch::OFFERED;
+
+/// Of most answers, so much is read: a token response is smaller, an error text need not be longer.
+pub const REPLY_BYTES_MAX: usize = 4096;
 
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, Aborted>;
@@ -39,7 +41,9 @@ pub struct Reply {
     pub retry_after: Option<String>,
     /// The header `Date`: the platform's clock.
     pub date: Option<Timestamp>,
-    /// The first 4 KiB of the body.
+    /// What the header `Obsyk-Capabilities` says.
+    pub capabilities: Option<String>,
+    /// The beginning of the body, as much as was asked for.
     pub body: Bytes,
 }
 
@@ -53,8 +57,8 @@ pub type Replying<'a> = Pin<Box<dyn Future<Output = Result<Reply, HttpError>> + 
 
 /// Sends requests. No deadline of its own: who waits decides how long.
 pub trait Http: Send + Sync + 'static {
-    /// Sends one request and reads the beginning of its answer.
-    fn send(&self, request: http::Request<Body>) -> Replying<'_>;
+    /// Sends one request and reads the beginning of its answer, so many bytes at the most.
+    fn send(&self, request: http::Request<Body>, bytes_max: usize) -> Replying<'_>;
 }
 
 /// The network.
@@ -63,12 +67,21 @@ pub struct Https {
 }
 
 impl Https {
-    /// A client with the system's roots; fails where there are none to read.
-    pub fn new() -> Result<Self, HttpError> {
-        let provider = rustls::crypto::ring::default_provider();
+    /// A client that trusts the system's roots and, when there are some, the certificates of this PEM text.
+    pub fn new(authorities: Option<&[u8]>) -> Result<Self, HttpError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(pem) = authorities {
+            roots.add_parsable_certificates(super::authorities(pem).unwrap_or_default());
+        }
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| HttpError(format!("cannot set up tls: {error}")))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(provider)
-            .map_err(|error| HttpError(format!("cannot read the system's root certificates: {error}")))?
+            .with_tls_config(config)
             .https_or_http()
             .enable_http1()
             .build();
@@ -78,7 +91,7 @@ impl Https {
 }
 
 impl Http for Https {
-    fn send(&self, request: http::Request<Body>) -> Replying<'_> {
+    fn send(&self, request: http::Request<Body>, bytes_max: usize) -> Replying<'_> {
         Box::pin(async move {
             let answer = self.client.request(request).await.map_err(|error| HttpError(chain(&error)))?;
             let text = |name: http::HeaderName| {
@@ -88,17 +101,18 @@ impl Http for Https {
                 status: answer.status().as_u16(),
                 retry_after: text(http::header::RETRY_AFTER),
                 date: text(http::header::DATE).and_then(|text| http_date(&text)),
+                capabilities: text(http::HeaderName::from_static(OFFERED)),
                 body: Bytes::new(),
             };
             let mut body = answer.into_body();
             let mut read = BytesMut::new();
-            while read.len() < REPLY_MAX
+            while read.len() < bytes_max
                 && let Some(frame) = body.frame().await
             {
                 let frame = frame.map_err(|error| HttpError(chain(&error)))?;
                 if let Ok(data) = frame.into_data() {
                     read.extend_from_slice(
-                        data.get(..data.len().min(REPLY_MAX - read.len())).unwrap_or_default(),
+                        data.get(..data.len().min(bytes_max - read.len())).unwrap_or_default(),
                     );
                 }
             }

@@ -22,6 +22,8 @@ pub enum Refusal {
     Forbidden,
     /// 400, 413, 415, 422: what was sent is refused for what it says.
     Content,
+    /// Another agent speaks for the cluster.
+    Superseded,
     /// Any other status: the address is not the platform's, or it has changed.
     Endpoint,
 }
@@ -37,6 +39,8 @@ pub struct Trouble {
     pub retry_after: Option<Duration>,
     /// For conditions and logs; never holds what was sent.
     pub message: String,
+    /// The beginning of the platform's answer, for programs; never logged.
+    pub answer: bytes::Bytes,
 }
 
 impl fmt::Display for Trouble {
@@ -53,6 +57,7 @@ impl Trouble {
             status: None,
             retry_after: None,
             message: format!("{what}: no answer from the platform: {why}"),
+            answer: bytes::Bytes::new(),
         }
     }
 
@@ -74,7 +79,7 @@ impl Trouble {
         let retry_after = reply.retry_after.as_deref().and_then(|text| wait(text, reply.date.unwrap_or(now)));
         let words = words(&reply.body);
         let message = format!("{what}: the platform answered {status}{words}{advice}");
-        Self { refusal, status: Some(status), retry_after, message }
+        Self { refusal, status: Some(status), retry_after, message, answer: reply.body.clone() }
     }
 }
 

@@ -162,6 +162,11 @@ impl FakeApi {
         })
     }
 
+    /// Ends all watches, as a server that goes away does.
+    pub fn break_watches(&self) {
+        self.shared.lock().watchers.clear();
+    }
+
     /// Fails the next request with this verb whose path contains `path_part`.
     pub fn fail_next(&self, verb: Method, path_part: &str, status: Status) {
         self.shared.lock().faults.push(Fault { verb, path_part: path_part.to_owned(), status });
