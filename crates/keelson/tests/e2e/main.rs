@@ -11,4 +11,5 @@
 mod cluster;
 mod control_plane;
 mod databases;
+mod obsyk;
 mod pods;
