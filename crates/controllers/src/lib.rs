@@ -13,6 +13,7 @@ mod disruption;
 mod endpoints;
 mod garbage;
 mod hash;
+mod history;
 mod job;
 mod namespace;
 mod node;

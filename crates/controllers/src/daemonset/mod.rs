@@ -86,13 +86,13 @@ impl Reconciler for DaemonSets {
             world.pods.plan(&mut plan, set);
             return plan;
         }
-        if world.history.collided {
+        if world.history.present.collided {
             let before = set.status.clone().unwrap_or_default();
             let count = before.collision_count.unwrap_or(0).saturating_add(1);
             plan.set_status(set, &DaemonSetStatus { collision_count: Some(count), ..before });
             return plan;
         }
-        world.history.write(&mut plan);
+        plan.apply.extend(world.history.present.write.clone());
         rollout::step(&mut plan, world, now);
         world.history.truncate(&mut plan, set, &world.pods.mine);
         plan.set_status(set, &status(world, now));

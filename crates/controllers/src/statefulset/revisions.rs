@@ -1,21 +1,19 @@
-//! The history of the template, as ControllerRevisions (upstream `pkg/controller/history`).
+//! The versions of a StatefulSet's template: the one rolled out and the one being rolled out (upstream
+//! `stateful_set_control.go`). Pods carry the name of theirs.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::{
-    api::{
-        apps::v1::{ControllerRevision, StatefulSet},
-        core::v1::PodTemplateSpec,
-    },
-    apimachinery::pkg::{apis::meta::v1::ObjectMeta, runtime::RawExtension},
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, StatefulSet},
+    core::v1::PodTemplateSpec,
 };
 use kube::ResourceExt;
-use reconcile::{Child, Error, Plan, Precondition, Result, owner_reference};
-use serde_json::{Value, json};
+use reconcile::{Child, Error, Plan, Result};
+use serde_json::Value;
 
 use super::{World, identity};
 use crate::{
-    hash::{fnv32a, safe_encode},
+    history::{self, Present, Source},
     spec::HasSpec,
 };
 
@@ -38,38 +36,23 @@ pub(super) struct Revisions {
 }
 
 impl Revisions {
-    /// Finds or makes the revision of the present template among `history`. `namesake` looks up any
+    /// Finds or makes the revision of the present template among `all`. `namesake` looks up any
     /// ControllerRevision of the namespace by name.
     pub(super) fn resolve(
         set: &StatefulSet,
-        history: &[Arc<ControllerRevision>],
+        all: &[Arc<ControllerRevision>],
         namesake: impl Fn(&str) -> Option<Arc<ControllerRevision>>,
     ) -> Result<Self> {
-        let mut history: Vec<&ControllerRevision> = history.iter().map(|revision| &**revision).collect();
-        history.sort_by_key(|revision| (revision.revision, revision.name_any()));
-        let next = history.last().map_or(1, |last| last.revision + 1);
-        let fresh = new_revision(set, next);
-        let equal = history.iter().rev().find(|revision| revision.data == fresh.data);
-        let (mut write, mut collided) = (None, false);
-        let update = match equal {
-            // Rolled back to: it becomes the newest.
-            Some(revision) if revision.revision + 1 != next => {
-                let mut renewed = (*revision).clone();
-                renewed.revision = next;
-                write = Child::patch(*revision, &renewed);
-                renewed
-            }
-            Some(revision) => (*revision).clone(),
-            None => {
-                collided = namesake(&fresh.name_any()).is_some();
-                write = Some(Child::create(&fresh));
-                fresh
-            }
-        };
         let status = set.status.clone().unwrap_or_default();
-        let current =
-            status.current_revision.and_then(|name| history.iter().find(|r| r.name_any() == name).copied());
-        let current = read(set, current.unwrap_or(&update))?;
+        let source = Source {
+            owner: set,
+            template: &set.spec().template,
+            label: HASH,
+            collisions: status.collision_count,
+        };
+        let Present { revision: update, write, collided } = source.resolve(all, namesake);
+        let current = status.current_revision.and_then(|name| all.iter().find(|r| r.name_any() == name));
+        let current = read(set, current.map_or(&update, |current| &**current))?;
         Ok(Self { current, update: read(set, &update)?, write, collided })
     }
 
@@ -80,35 +63,6 @@ impl Revisions {
             plan.apply.extend(self.write.clone());
         }
         !self.collided
-    }
-}
-
-fn new_revision(set: &StatefulSet, number: i64) -> ControllerRevision {
-    let mut template = serde_json::to_value(&set.spec().template).unwrap_or_default();
-    if let Some(fields) = template.as_object_mut() {
-        fields.insert("$patch".to_owned(), json!("replace"));
-    }
-    let data = json!({ "spec": { "template": template } });
-    let mut text = data.to_string().into_bytes();
-    let collisions = set.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
-    if collisions > 0 {
-        text.extend_from_slice(&collisions.to_le_bytes());
-    }
-    let hash = safe_encode(fnv32a(&text));
-    let labels = set.spec().template.metadata.as_ref().and_then(|metadata| metadata.labels.clone());
-    let mut labels = labels.unwrap_or_default();
-    labels.insert(HASH.to_owned(), hash.clone());
-    ControllerRevision {
-        metadata: ObjectMeta {
-            name: Some(format!("{}-{hash}", set.name_any())),
-            namespace: set.namespace(),
-            labels: Some(labels),
-            annotations: set.metadata.annotations.clone(),
-            owner_references: Some(vec![owner_reference(set)]),
-            ..ObjectMeta::default()
-        },
-        data: Some(RawExtension(data)),
-        revision: number,
     }
 }
 
@@ -129,15 +83,14 @@ fn read(set: &StatefulSet, revision: &ControllerRevision) -> Result<Revision> {
     Ok(Revision { name, template })
 }
 
-/// Deletes the oldest revisions beyond `revisionHistoryLimit` (10 when unset) that no pod has.
+/// Plans the deletion of the oldest revisions beyond `revisionHistoryLimit` that no pod has. Those that
+/// pods have do not count towards the limit.
 pub(super) fn truncate(plan: &mut Plan, world: &World) {
     let Revisions { current, update, .. } = &world.revisions;
     let mut live: BTreeSet<&str> = world.pods.mine.iter().map(|pod| identity::revision(pod)).collect();
     live.extend([current.name.as_str(), update.name.as_str()]);
-    let mut dead: Vec<_> =
-        world.history.mine.iter().filter(|r| !live.contains(r.name_any().as_str())).collect();
-    dead.sort_by_key(|revision| revision.revision);
-    let limit = usize::try_from(world.set.spec().revision_history_limit.unwrap_or(10)).unwrap_or(0);
-    let surplus = dead.len().saturating_sub(limit);
-    plan.delete.extend(dead.into_iter().take(surplus).map(|revision| Precondition::of(&**revision)));
+    let is_dead = |revision: &&Arc<ControllerRevision>| !live.contains(revision.name_any().as_str());
+    let dead: Vec<_> = world.history.mine.iter().filter(is_dead).collect();
+    let surplus = dead.len().saturating_sub(history::limit(world.set.spec().revision_history_limit));
+    history::truncate(plan, dead, surplus);
 }
