@@ -4,8 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Each node has a /24 of the cluster's /16.
-const NODES_MAX: i64 = 256;
+use crate::pool::NodePool;
+
+/// Each node has a range of pod addresses.
+const NODES_MAX: i64 = node::simulated::NODES_MAX as i64;
 
 /// A whole Kubernetes in one program.
 #[derive(Debug, Parser)]
@@ -85,9 +87,13 @@ pub(crate) struct UpOptions {
     /// What runs containers
     #[arg(long, env = "KEELSON_RUNTIME", value_enum, default_value = "auto")]
     pub(crate) runtime: RuntimeChoice,
-    /// Number of nodes; more than one only with the simulated runtime
-    #[arg(long, env = "KEELSON_NODES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=NODES_MAX))]
-    pub(crate) nodes: u32,
+    /// Number of nodes; more than one only with the simulated runtime [default: 1, none beside pools]
+    #[arg(long, env = "KEELSON_NODES", value_parser = clap::value_parser!(u32).range(1..=NODES_MAX))]
+    pub(crate) nodes: Option<u32>,
+    /// Simulated nodes of a kind, may be repeated:
+    /// name=NAME,count=N[,cpu=16][,memory=64Gi][,pods=110][,labels=K=V;K=V][,taints=K=V:EFFECT;K:EFFECT]
+    #[arg(long = "node-pool", env = "KEELSON_NODE_POOL", value_name = "POOL", value_delimiter = ' ')]
+    pub(crate) node_pools: Vec<NodePool>,
     /// What must be left of memory, disk, inodes and process ids; below it the node takes no more pods
     #[arg(long, env = "KEELSON_EVICTION_HARD", value_name = "SIGNAL<VALUE,...", default_value = "")]
     pub(crate) eviction_hard: node::pressure::Thresholds,
@@ -97,6 +103,19 @@ pub(crate) struct UpOptions {
     /// Operators to run: all, none, or a list of names
     #[arg(long, env = "KEELSON_OPERATORS", value_delimiter = ',', default_value = "all")]
     pub(crate) operators: Vec<String>,
+}
+
+impl UpOptions {
+    /// Nodes beside the pools.
+    pub(crate) fn own_nodes(&self) -> u32 {
+        self.nodes.unwrap_or(u32::from(self.node_pools.is_empty()))
+    }
+
+    /// All nodes.
+    pub(crate) fn node_count(&self) -> u64 {
+        let pools: u64 = self.node_pools.iter().map(|pool| u64::from(pool.count)).sum();
+        pools + u64::from(self.own_nodes())
+    }
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {

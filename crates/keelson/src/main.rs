@@ -15,6 +15,7 @@ mod operator;
 mod operators;
 mod serve;
 mod signals;
+mod pool;
 mod status;
 mod term;
 mod up;

@@ -31,6 +31,7 @@ pub mod sandbox;
 pub mod security;
 pub mod server;
 pub mod service_env;
+pub mod simulated;
 pub mod sources;
 pub mod status;
 pub mod volume;

@@ -49,6 +49,9 @@ pub struct Options {
     pub record_events: bool,
     /// How often the Lease is renewed and the machine is measured.
     pub heartbeat: Duration,
+    /// Whether the Lease is renewed at a fixed second of the heartbeat's period instead of at a random
+    /// moment, so that the server commits those of many nodes in one process together.
+    pub renew_together: bool,
     /// How often every pod is looked at although nothing was heard.
     pub relist: Duration,
 }
@@ -75,6 +78,7 @@ impl Options {
             pod_cgroups: false,
             record_events: true,
             heartbeat: Duration::from_secs(10),
+            renew_together: false,
             relist: Duration::from_secs(60),
         }
     }

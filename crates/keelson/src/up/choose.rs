@@ -38,13 +38,20 @@ impl Runtime {
             RuntimeChoice::Simulated => Ok(Self::Simulated { why: "as asked".to_owned() }),
             RuntimeChoice::Containerd if !root => Err(Failure::new("containerd needs root")
                 .advise("run `keelson up` as root, or with --runtime simulated")),
-            RuntimeChoice::Containerd if options.nodes > 1 => {
-                Err(Failure::usage(format!("{} nodes cannot share one containerd", options.nodes))
+            RuntimeChoice::Containerd if options.node_count() > 1 => {
+                Err(Failure::usage(format!("{} nodes cannot share one containerd", options.node_count()))
                     .advise("use --nodes 1, or --runtime simulated"))
             }
             RuntimeChoice::Containerd => Ok(Self::Containerd { strict: true }),
-            RuntimeChoice::Auto if options.nodes > 1 => {
-                Ok(Self::Simulated { why: format!("{} nodes in one process", options.nodes) })
+            RuntimeChoice::Containerd if !options.node_pools.is_empty() => {
+                Err(Failure::usage("--node-pool describes simulated nodes")
+                    .advise("leave it out, or use --runtime simulated"))
+            }
+            RuntimeChoice::Auto if !options.node_pools.is_empty() => {
+                Ok(Self::Simulated { why: "--node-pool was given".to_owned() })
+            }
+            RuntimeChoice::Auto if options.node_count() > 1 => {
+                Ok(Self::Simulated { why: format!("{} nodes in one process", options.node_count()) })
             }
             RuntimeChoice::Auto if !root => {
                 Ok(Self::Simulated { why: "not root, so no containers".to_owned() })

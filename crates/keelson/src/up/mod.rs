@@ -23,13 +23,14 @@ use crate::{
     data_dir::DataDir,
     error::Failure,
     signals,
+    pool,
     term::{self, Steps},
     up::{actors::Actors, choose::Runtime, server::ApiServer},
 };
 
 pub(crate) use choose::settings;
 
-/// Pod addresses of the whole cluster; each node has a /24 of it.
+/// Pod addresses of the real node's cluster; simulated nodes have a range of their own.
 pub(crate) const CLUSTER_CIDR: &str = "10.42.0.0/16";
 /// Name of the cluster's DNS domain.
 pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
@@ -44,6 +45,7 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     let data = DataDir::locate(&options.data)?;
     data.prepare()?;
     operators::check(&options.operators)?;
+    pool::check(options.own_nodes(), &options.node_pools).map_err(Failure::usage)?;
     if let Some(pid) = data.running() {
         let what =
             format!("a cluster runs in {} already: process {}", data.path().display(), pid.as_raw_nonzero());

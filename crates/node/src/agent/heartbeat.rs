@@ -13,6 +13,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
+use meta::Timestamp;
 use runtime::stats::Readiness;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -239,9 +240,25 @@ pub(super) async fn keep_lease(agent: Arc<Agent>) {
                 exists = false;
             }
         }
-        let pause = if exists { agent.options.heartbeat } else { Duration::from_secs(1) };
-        tokio::time::sleep(pause + Duration::from_millis(agent.options.random.below(400))).await;
+        let options = &agent.options;
+        let jitter = Duration::from_millis(options.random.below(400));
+        let pause = match (exists, options.renew_together) {
+            (false, _) => Duration::from_secs(1) + jitter,
+            (true, false) => options.heartbeat + jitter,
+            (true, true) => until_slot(agent.now(), options.heartbeat, &options.name),
+        };
+        tokio::time::sleep(pause).await;
     }
+}
+
+/// How long it is until the next moment at which this node renews: a whole second of each period that
+/// the name decides. At most a period.
+fn until_slot(now: Timestamp, period: Duration, name: &str) -> Duration {
+    let period = i64::try_from(period.as_millis()).unwrap_or(i64::MAX).max(1);
+    let seconds = (period / 1000).max(1);
+    let hash = name.bytes().fold(0_i64, |hash, byte| (hash * 31 + i64::from(byte)) % seconds);
+    let gone = (now.as_millisecond() - hash * 1000).rem_euclid(period);
+    Duration::from_millis((period - gone).unsigned_abs())
 }
 
 async fn renew(agent: &Agent, exists: bool) -> Result<(), kube::Error> {
@@ -281,5 +298,26 @@ async fn renew(agent: &Agent, exists: bool) -> Result<(), kube::Error> {
             leases.patch(name, &PatchParams::default(), &patch).await.map(drop)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, now_ms: i64, expected_ms: u64) {
+        let now = Timestamp::from_millisecond(now_ms).unwrap();
+        let wait = until_slot(now, Duration::from_secs(10), name);
+        assert_eq!(wait, Duration::from_millis(expected_ms), "{name} at {now_ms}");
+    }
+
+    #[test]
+    fn a_node_renews_at_its_second_of_each_period() {
+        // 'b' is 98: second 8 of each ten.
+        check("b", 0, 8_000);
+        check("b", 7_999, 1);
+        check("b", 8_000, 10_000);
+        check("b", 8_001, 9_999);
+        check("c", 20_500, 8_500);
     }
 }
