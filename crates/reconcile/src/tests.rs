@@ -192,3 +192,29 @@ async fn a_lease_has_one_holder_and_is_taken_over_when_it_stands_still() {
     api.patch(&leases, &key, "", &json!({ "spec": { "holderIdentity": "thief" } }));
     assert!(!b.await.unwrap(), "leadership lost is said");
 }
+
+/// Watches a kind that the fake API does not know.
+struct Stranger;
+
+impl Reconciler for Stranger {
+    type World = ();
+    const NAME: &'static str = "stranger";
+
+    fn watches(&self) -> Watches {
+        Watches::of::<k8s_openapi::api::flowcontrol::v1::FlowSchema>()
+    }
+
+    async fn observe(&self, _: &Context, _: &ObjectKey) -> Result<Option<()>> {
+        Ok(None)
+    }
+
+    fn plan(&self, (): &(), _: Timestamp) -> Plan {
+        Plan::default()
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "which the fake API does not know")]
+async fn a_kind_that_nobody_registered_is_a_failure_and_no_endless_wait() {
+    Bench::new(Stranger).plan(&ObjectKey::new("", "x")).await;
+}

@@ -14,6 +14,7 @@ use kube::{
 use meta::{Clock, GroupResource, ObjectKey, Random, Status};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tower::service_fn;
 
 use super::objects::{DeleteOptions, Logged, Objects, text};
@@ -32,6 +33,8 @@ struct Shared {
     watchers: Vec<Watcher>,
     faults: Vec<Fault>,
     requests: Vec<(Method, String)>,
+    /// A kind that was listed or watched and is not registered.
+    unknown: watch::Sender<Option<GroupResource>>,
 }
 
 struct Watcher {
@@ -70,7 +73,13 @@ impl FakeApi {
             let plural_key = GroupResource::new(*group, *plural);
             objects.kinds.insert(plural_key, (Kind::new(group, "v1", kind, plural), *namespaced));
         }
-        let shared = Shared { objects, watchers: Vec::new(), faults: Vec::new(), requests: Vec::new() };
+        let shared = Shared {
+            objects,
+            watchers: Vec::new(),
+            faults: Vec::new(),
+            requests: Vec::new(),
+            unknown: watch::Sender::new(None),
+        };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -177,6 +186,16 @@ impl FakeApi {
         std::mem::take(&mut self.shared.lock().requests)
     }
 
+    /// Waits until somebody asks for a kind that is not registered: a watch of it would be tried for ever.
+    pub(crate) async fn unknown(&self) -> GroupResource {
+        let mut unknown = self.shared.lock().unknown.subscribe();
+        let found = unknown.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+        match found {
+            Some(kind) => kind,
+            None => std::future::pending().await,
+        }
+    }
+
     async fn serve(&self, request: Request<Body>) -> Result<Response<Answer>, kube::Error> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -200,7 +219,12 @@ impl Shared {
             return Ok(reply(200, &found));
         }
         let target = Target::parse(path).ok_or_else(Status::no_such_path)?;
-        let (kind, _) = self.objects.kinds.get(&target.plural).cloned().ok_or_else(Status::no_such_path)?;
+        let Some((kind, _)) = self.objects.kinds.get(&target.plural).cloned() else {
+            if parts.method == Method::GET && target.key.name.is_empty() {
+                self.unknown.send_replace(Some(target.plural));
+            }
+            return Err(Status::no_such_path());
+        };
         let query = query_of(parts.uri.query().unwrap_or_default());
         let filter = Filter::parse(parts, &query)?;
         let parsed =

@@ -67,10 +67,16 @@ impl<R: Reconciler> Bench<R> {
     /// Lets the caches see everything, then observes and plans. `None`: nothing left to do.
     pub async fn plan(&self, key: &ObjectKey) -> Option<Plan> {
         use meta::Clock;
-        let none: crate::watches::Enqueue = Arc::new(|_| {});
-        self.reconciler.watches().start(&self.cx.stores, &none).await;
-        self.cx.stores.caught_up(|kind, cache, progress| self.api.is_shown(kind, cache, progress)).await;
-        let world = self.reconciler.observe(&self.cx, key).await.expect("observe")?;
+        let observed = async {
+            let none: crate::watches::Enqueue = Arc::new(|_| {});
+            self.reconciler.watches().start(&self.cx.stores, &none).await;
+            self.cx.stores.caught_up(|kind, cache, progress| self.api.is_shown(kind, cache, progress)).await;
+            self.reconciler.observe(&self.cx, key).await.expect("observe")
+        };
+        let world = tokio::select! {
+            world = observed => world?,
+            kind = self.api.unknown() => panic!("{} watches {kind}, which the fake API does not know: FakeApi::register it", R::NAME),
+        };
         Some(self.reconciler.plan(&world, self.clock.now()))
     }
 
