@@ -97,11 +97,9 @@ impl Keeper {
         let Some(findings) = self.findings().await else { return Ok(false) };
         let nodes: Api<Node> = Api::all(self.agent.client.clone());
         let ready = findings.runtime.is_ready() && findings.network.is_ready();
-        let node = match self.node.take() {
-            // Until it is ready, others may be about to write to it (spec.podCIDR).
-            Some(node) if ready && self.cidr.is_some() => node,
-            _ => self.registered(&nodes, &findings).await?,
-        };
+        // Read each time, as upstream does: others write to it (spec.podCIDR, a Ready that turned Unknown
+        // while nothing was heard), and that has to be answered at once.
+        let node = self.registered(&nodes, &findings).await?;
         let node = self.labelled(&nodes, node, &findings).await?;
         let now = self.agent.now();
         let status = object::status(&self.identity, &findings, node.status.as_ref(), now);
@@ -211,8 +209,14 @@ fn is_news(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
         || old.capacity != new.capacity
         || old.allocatable != new.allocatable
         || old.node_info != new.node_info
-        || old.daemon_endpoints != new.daemon_endpoints
-        || old.images != new.images
+        || kubelet_port(old) != kubelet_port(new)
+        || old.images.as_deref().unwrap_or_default() != new.images.as_deref().unwrap_or_default()
+}
+
+/// The API server shows port 0 where there is none.
+fn kubelet_port(status: &NodeStatus) -> i32 {
+    let endpoints = status.daemon_endpoints.as_ref();
+    endpoints.and_then(|endpoints| endpoints.kubelet_endpoint.as_ref()).map_or(0, |endpoint| endpoint.port)
 }
 
 /// Conditions are merged by type, so those of others stay; addresses are replaced as a whole, because

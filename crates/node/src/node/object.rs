@@ -12,7 +12,7 @@ use k8s_openapi::{
         apis::meta::v1::{ObjectMeta, Time},
     },
 };
-use meta::Timestamp;
+use meta::{QuantityForm, Timestamp};
 use runtime::{
     Image,
     stats::{Readiness, Version},
@@ -160,11 +160,14 @@ pub fn allocatable_quantities(identity: &Identity, measured: &Measured) -> BTree
 }
 
 fn quantities(map: &BTreeMap<String, u64>) -> BTreeMap<String, Quantity> {
+    // As the API server will show them: another form would look like news at each heartbeat.
+    let whole = |amount: u64| meta::Quantity::from_value(i64::try_from(amount).unwrap_or(i64::MAX));
     let text = |name: &str, amount: u64| match name {
-        "cpu" if amount.is_multiple_of(1000) => (amount / 1000).to_string(),
-        "cpu" => format!("{amount}m"),
-        "memory" => format!("{}Ki", amount / 1024),
-        _ => amount.to_string(),
+        "cpu" => meta::Quantity::from_milli(i64::try_from(amount).unwrap_or(i64::MAX))
+            .canonical(QuantityForm::DecimalSi),
+        "memory" => whole(amount / 1024 * 1024).canonical(QuantityForm::BinarySi),
+        _ if name.starts_with("hugepages-") => whole(amount).canonical(QuantityForm::BinarySi),
+        _ => whole(amount).canonical(QuantityForm::DecimalSi),
     };
     map.iter().map(|(name, amount)| (name.clone(), Quantity(text(name, *amount)))).collect()
 }
@@ -340,8 +343,8 @@ mod tests {
         let expected = [
             ("cpu", "2"),
             ("ephemeral-storage", "950"),
-            ("hugepages-2Mi", "1073741824"),
-            ("memory", "7237632Ki"),
+            ("hugepages-2Mi", "1Gi"),
+            ("memory", "7068Mi"),
             ("pods", "110"),
         ];
         assert_eq!(got, expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect());
