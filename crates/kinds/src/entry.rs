@@ -150,6 +150,12 @@ impl Entry {
         self.subresource("", Subresource::Act(act))
     }
 
+    /// Measured, not stored: the server shows its objects, and they can only be read.
+    pub(crate) fn measured(mut self) -> Self {
+        self.0.verbs = &[Verb::Get, Verb::List];
+        self
+    }
+
     /// Stored and never served: no verb.
     pub(crate) fn hidden(mut self) -> Self {
         self.0.verbs = &[];

@@ -5,7 +5,6 @@ use resource::Resource;
 
 /// Group, plural, and what does not happen.
 const INERT: &[(&str, &str, &str)] = &[
-    ("autoscaling", "horizontalpodautoscalers", "nothing is scaled"),
     ("networking.k8s.io", "ingresses", "no traffic is routed"),
     ("networking.k8s.io", "networkpolicies", "no traffic is filtered"),
     ("storage.k8s.io", "volumeattachments", "no volume is attached"),

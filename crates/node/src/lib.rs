@@ -34,6 +34,7 @@ pub mod service_env;
 pub mod simulated;
 pub mod sources;
 pub mod status;
+pub mod usage;
 pub mod volume;
 
 pub use agent::{LOCAL_PATH_FINALIZER, RunError, run};

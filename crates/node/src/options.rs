@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::Taint;
 use meta::{Clock, Random};
 
-use crate::{Host, dns::ClusterDns, pressure::Thresholds, server::ServerOptions};
+use crate::{Host, dns::ClusterDns, pressure::Thresholds, server::ServerOptions, usage::Board};
 
 /// Most pods of a node (upstream's default).
 pub const MAX_PODS: u32 = 110;
@@ -47,6 +47,8 @@ pub struct Options {
     pub pod_cgroups: bool,
     /// Whether Events about pods are written; a simulation of thousands of pods may do without.
     pub record_events: bool,
+    /// Where reports of what pods use go; `None` measures nothing.
+    pub usage: Option<Arc<Board>>,
     /// How often the Lease is renewed and the machine is measured.
     pub heartbeat: Duration,
     /// Whether the Lease is renewed at a fixed second of the heartbeat's period instead of at a random
@@ -77,6 +79,7 @@ impl Options {
             service_env: true,
             pod_cgroups: false,
             record_events: true,
+            usage: None,
             heartbeat: Duration::from_secs(10),
             renew_together: false,
             relist: Duration::from_secs(60),

@@ -127,6 +127,12 @@ impl Kind {
         Some(Arc::new(past))
     }
 
+    /// Replaces everything; nobody is told. For kinds without watch that are kept nowhere.
+    pub(crate) fn show(&self, snapshot: Snapshot) {
+        let _feed = self.feed();
+        self.objects.store(Arc::new(snapshot));
+    }
+
     /// Replaces entries that differ only in what was extracted from them.
     pub(crate) fn reindex(&self, change: impl Fn(&Arc<Entry>) -> Option<Arc<Entry>>) {
         let _feed = self.feed();

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use meta::{Entry, GroupResource, ObjectKey, Revision, Status};
+use meta::{Entry, GroupResource, Header, NotAnObject, Object, ObjectKey, Revision, Status};
 use resource::{Resource, View};
 use tokio::sync::watch;
 
@@ -112,6 +112,19 @@ impl Cache {
             self.kind(&name).replace(Snapshot::collect(entries, revision));
         }
         self.advance(revision);
+    }
+
+    /// Shows these objects of a kind that is measured instead of stored, instead of those before. They are
+    /// listed and read like any other, at the revision the cache stands at; the kind must not have watch.
+    pub fn show(&self, stored_as: &GroupResource, objects: &[Object]) -> Result<(), NotAnObject> {
+        let revision = self.head();
+        let entry = |object: &Object| {
+            let stored = Entry::encode(object)?;
+            Entry::commit(&stored, Header::of(object, Box::default()), revision)
+        };
+        let entries: Vec<Arc<Entry>> = objects.iter().map(entry).collect::<Result<_, _>>()?;
+        self.kind(stored_as).show(Snapshot::collect(entries, revision));
+        Ok(())
     }
 
     pub(crate) fn advance(&self, revision: Revision) {

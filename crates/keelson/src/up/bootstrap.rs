@@ -89,6 +89,7 @@ pub(crate) fn storage_class() -> Object {
             "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
         },
         "provisioner": controllers::volume::PROVISIONER,
+        "allowVolumeExpansion": true,
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer",
     }))

@@ -22,8 +22,7 @@ use crate::{
     clock::{Dice, System},
     data_dir::DataDir,
     error::Failure,
-    signals,
-    pool,
+    pool, signals,
     term::{self, Steps},
     up::{actors::Actors, choose::Runtime, server::ApiServer},
 };

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use meta::{Clock, Random};
-use node::simulated::Machine;
+use apiserver::rest::Rest;
+use meta::{Clock, GroupResource, Random};
+use node::{
+    simulated::Machine,
+    usage::{Board, SAMPLE_EVERY},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::UpOptions,
@@ -31,6 +36,8 @@ pub(crate) fn start(
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn Random>,
 ) -> Result<String, Failure> {
+    let board = Arc::new(Board::default());
+    actors.spawn(show_usage(server.rest.clone(), board.clone(), actors.token()));
     match started {
         Started::Containerd(private) => {
             let name = name(0);
@@ -45,6 +52,7 @@ pub(crate) fn start(
             agent.clean_local_volumes = true;
             agent.thresholds = options.eviction_hard;
             agent.server = Some(kubelet(server, &name, &address)?);
+            agent.usage = Some(board);
             let client = server.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
             let (runtime, stopping) = (Arc::new(private.runtime()), actors.token());
             actors.spawn(async move {
@@ -57,7 +65,7 @@ pub(crate) fn start(
             let machines = pool::machines(options.own_nodes(), &options.node_pools);
             let count = machines.len();
             for machine in machines {
-                simulate(&machine, server, actors, clock, random)?;
+                simulate(&machine, &board, server, actors, clock, random)?;
             }
             Ok(format!("{count} simulated"))
         }
@@ -66,13 +74,15 @@ pub(crate) fn start(
 
 fn simulate(
     machine: &Machine,
+    board: &Arc<Board>,
     server: &ApiServer,
     actors: &mut Actors,
     clock: &Arc<dyn Clock>,
     random: &Arc<dyn Random>,
 ) -> Result<(), Failure> {
     let name = machine.name.clone();
-    let agent = machine.agent(clock.clone(), random.clone());
+    let mut agent = machine.agent(clock.clone(), random.clone());
+    agent.usage = Some(board.clone());
     let runtime =
         machine.runtime(clock.clone()).map_err(|error| Failure::of("start the simulated runtime", error))?;
     let client = server.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
@@ -81,6 +91,23 @@ fn simulate(
         let ran = node::run(client, Arc::new(runtime), agent, stopping).await;
         ran.map_err(|error| Failure::of(format!("run the agent of {name}"), error))
     });
+    Ok(())
+}
+
+/// Serves what the nodes report as the metrics API, until the cluster stops.
+async fn show_usage(rest: Rest, board: Arc<Board>, stop: CancellationToken) -> Result<(), Failure> {
+    while !stop.is_cancelled() {
+        let (nodes, pods) = board.objects(rest.clock().now());
+        for (plural, objects) in [("nodes", nodes), ("pods", pods)] {
+            let kind = GroupResource::new("metrics.k8s.io", plural);
+            let shown = rest.cache().show(&kind, &objects);
+            shown.map_err(|error| Failure::of("show what nodes use", error))?;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(SAMPLE_EVERY) => {}
+        }
+    }
     Ok(())
 }
 

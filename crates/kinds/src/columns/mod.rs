@@ -9,6 +9,7 @@ use resource::{Column, ColumnType};
 mod admission;
 mod age;
 mod cluster;
+mod metrics;
 mod network;
 mod parts;
 mod pods;
@@ -18,6 +19,7 @@ mod workloads;
 pub(crate) use admission::*;
 pub(crate) use age::{age, since};
 pub(crate) use cluster::*;
+pub(crate) use metrics::METRICS;
 pub(crate) use network::*;
 pub(crate) use parts::{
     CONTAINERS, IMAGES, SELECTOR, containers_at, entries, joined, labels, or, selector, some_of,

@@ -24,6 +24,7 @@ mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod metrics;
 mod networking;
 mod node;
 mod policy;
@@ -61,6 +62,7 @@ pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, a
         coordination::kinds(&group("coordination.k8s.io", "v1", "io.k8s.api.coordination.v1")),
         node::kinds(&group("node.k8s.io", "v1", "io.k8s.api.node.v1")),
         networking::claims(&group(NODE_PORTS.0, "v1", "")),
+        metrics::kinds(&group("metrics.k8s.io", "v1beta1", "")),
         discovery::kinds(&group("discovery.k8s.io", "v1", "io.k8s.api.discovery.v1")),
     ];
     for group in &mut kinds {

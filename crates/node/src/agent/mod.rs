@@ -13,6 +13,7 @@ mod pods;
 mod rotate;
 mod start;
 mod stop;
+mod usage;
 mod volumes;
 mod worker;
 
@@ -124,6 +125,9 @@ pub async fn run(
     ));
     parts.spawn(until(stop.clone(), heartbeat::keep_lease(Arc::clone(&agent))));
     parts.spawn(until(stop.clone(), rotate::run(Arc::clone(&agent))));
+    if let Some(board) = agent.options.usage.clone() {
+        parts.spawn(until(stop.clone(), usage::run(Arc::clone(&agent), board)));
+    }
     if agent.options.clean_local_volumes {
         parts.spawn(until(stop.clone(), local_volumes::run(Arc::clone(&agent))));
     }

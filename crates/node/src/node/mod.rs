@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 pub struct Measured {
     /// CPUs.
     pub cpus: u64,
+    /// CPU time spent since the machine started; 0 when there is no such count.
+    pub cpu_nanoseconds: u64,
     /// Memory, bytes.
     pub memory_bytes: u64,
     /// Memory that programs can still get, bytes.
