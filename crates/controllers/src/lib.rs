@@ -4,6 +4,7 @@
 //! pure, the driver acts. [`all`] lists them; [`run`] runs them. Controllers know each other only
 //! through the objects they write. Adding one is a file and a line in [`all`].
 
+mod autoscaler;
 mod claims;
 mod cronjob;
 mod daemonset;
@@ -19,9 +20,11 @@ mod namespace;
 mod node;
 mod pod_gc;
 mod pods;
+mod quota;
 mod rank;
 mod replicaset;
 mod root_ca;
+mod scale;
 mod service_account;
 mod spec;
 mod statefulset;
@@ -36,16 +39,18 @@ pub use reconcile::CancellationToken;
 use reconcile::{Context, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
 
 pub use crate::{
+    autoscaler::HorizontalAutoscalers,
     cronjob::CronJobs,
     daemonset::DaemonSets,
     deployment::Deployments,
     disruption::DisruptionBudgets,
-    endpoints::{EndpointSlices, EndpointsController},
+    endpoints::{EndpointSliceMirroring, EndpointSlices, EndpointsController},
     garbage::GarbageCollector,
     job::{Jobs, OrphanedJobPods},
     namespace::Namespaces,
     node::{NodeLifecycle, TaintEviction},
     pod_gc::PodGc,
+    quota::ResourceQuotas,
     replicaset::{ReplicaSets, ReplicationControllers},
     root_ca::RootCaPublisher,
     service_account::ServiceAccounts,
@@ -113,10 +118,12 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(DaemonSets::default()),
         Controller::new(Deployments),
         Controller::new(DisruptionBudgets),
+        Controller::new(EndpointSliceMirroring),
         Controller::new(EndpointSlices),
         Controller::new(EndpointsController),
         Controller::custom("garbage-collector-monitors", move |cx, stop| garbage::monitors(feed, cx, stop)),
         Controller::new(GarbageCollector { graph }),
+        Controller::new(HorizontalAutoscalers::default()),
         Controller::new(Jobs::default()),
         Controller::new(OrphanedJobPods),
         Controller::new(volume::LocalPathProvisioner { root: options.local_path_root.clone() }),
@@ -124,11 +131,14 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(NodeLifecycle::default()),
         Controller::new(volume::ClaimBinder),
         Controller::new(volume::ClaimProtection),
+        Controller::new(volume::EphemeralVolumes),
         Controller::new(volume::VolumeBinder),
+        Controller::new(volume::VolumeExpander),
         Controller::new(volume::VolumeProtection),
         Controller::new(PodGc::default()),
         Controller::new(ReplicaSets::default()),
         Controller::new(ReplicationControllers::default()),
+        Controller::new(ResourceQuotas::default()),
         Controller::new(RootCaPublisher { root_ca_pem: options.root_ca_pem.clone() }),
         Controller::new(ServiceAccounts),
         Controller::new(StatefulSets),

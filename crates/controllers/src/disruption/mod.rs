@@ -2,16 +2,13 @@
 //! charges (upstream `pkg/controller/disruption`).
 //!
 //! Guarantees that the count is never too high: a pod that an eviction was charged for does not count as
-//! healthy until it is gone, or until two minutes have shown that it will not go. Knows the scale of
-//! Deployments, ReplicaSets, ReplicationControllers and StatefulSets; pods of any other controller cannot
-//! be counted by percentage or `maxUnavailable`, as nobody asks its scale subresource here, and the
-//! condition says so.
+//! healthy until it is gone, or until two minutes have shown that it will not go. Pods of a controller
+//! without scale ([`scales`]) cannot be counted by percentage or `maxUnavailable`, and the condition says
+//! so.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+mod scales;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::{
@@ -27,11 +24,10 @@ use k8s_openapi::{
 use kube::{ResourceExt, core::Selector};
 use meta::{ObjectKey, Timestamp};
 use reconcile::{
-    Change, Condition, Context, Error, Note, Plan, Reconciler, Result, Stores, Watches, controller_of,
-    key_of, set_condition,
+    Change, Condition, Context, Error, Note, Plan, Reconciler, Result, Stores, Watches, key_of, set_condition,
 };
 
-use crate::{claims::matches, deployment::scaled, pods, spec::HasSpec};
+use crate::{claims::matches, deployment::scaled, pods};
 
 /// An evicted pod that is still not being deleted after so long never will be (upstream
 /// `DeletionTimeout`).
@@ -75,7 +71,7 @@ impl Reconciler for DisruptionBudgets {
         let wanted = selector(&budget).map_err(Error::Rejected)?;
         let mut pods = cx.stores.ready::<Pod>().await.in_namespace(&key.namespace);
         pods.retain(|pod| wanted.as_ref().is_some_and(|wanted| matches(wanted, &**pod)));
-        let scales = scales(cx, &key.namespace, &pods).await;
+        let scales = scales::of(cx, &key.namespace, &pods).await;
         Ok(Some(World { budget, pods, scales }))
     }
 
@@ -186,49 +182,6 @@ fn allowed_condition(status: &mut PodDisruptionBudgetStatus, failure: Option<&st
     let message = failure.unwrap_or_default().to_owned();
     let wanted = Condition { kind: "DisruptionAllowed", status: holds, reason, message };
     set_condition(status.conditions.get_or_insert_default(), wanted, status.observed_generation, now);
-}
-
-/// The scales of the controllers of `pods`. Pods without a controller count for nothing, as upstream.
-async fn scales(cx: &Context, namespace: &str, pods: &[Arc<Pod>]) -> Result<BTreeMap<String, i32>, String> {
-    let sets = cx.stores.ready::<ReplicaSet>().await;
-    let deployments = cx.stores.ready::<Deployment>().await;
-    let stateful = cx.stores.ready::<StatefulSet>().await;
-    let old = cx.stores.ready::<ReplicationController>().await;
-    let mut scales = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for pod in pods {
-        let Some(owner) = controller_of(&**pod).filter(|owner| seen.insert(owner.uid.clone())) else {
-            continue;
-        };
-        let key = ObjectKey::new(namespace, &owner.name);
-        let is = |uid: Option<String>| uid.as_deref() == Some(&owner.uid);
-        let scale = match owner.kind.as_str() {
-            "ReplicaSet" => sets.get(&key).filter(|set| is(set.uid())).map(|set| {
-                let above = controller_of(&*set).filter(|above| above.kind == "Deployment");
-                let above = above.and_then(|above| {
-                    let deployment = deployments.get(&ObjectKey::new(namespace, &above.name))?;
-                    (deployment.uid().as_deref() == Some(&above.uid)).then_some(deployment)
-                });
-                match above {
-                    Some(above) => (above.uid(), above.spec().replicas),
-                    None => (set.uid(), set.spec().replicas),
-                }
-            }),
-            "StatefulSet" => {
-                stateful.get(&key).filter(|set| is(set.uid())).map(|set| (set.uid(), set.spec().replicas))
-            }
-            "ReplicationController" => old
-                .get(&key)
-                .filter(|set| is(set.uid()))
-                .map(|set| (set.uid(), set.spec.as_ref().and_then(|spec| spec.replicas))),
-            _ => None,
-        };
-        let Some((uid, replicas)) = scale else {
-            return Err(format!("found no controllers for pod \"{}\"", pod.name_any()));
-        };
-        scales.insert(uid.unwrap_or_default(), replicas.unwrap_or(1));
-    }
-    Ok(scales)
 }
 
 fn budgets_of_pod(change: &Change<Pod>, stores: &Stores) -> Vec<ObjectKey> {

@@ -56,8 +56,10 @@ fn read(port: &EndpointPort) -> Port {
     }
 }
 
-fn uid(endpoint: &Endpoint) -> Option<&str> {
-    endpoint.target_ref.as_ref()?.uid.as_deref()
+/// By what an endpoint is known again: its pod, or the address of one that is no pod.
+fn identity(endpoint: &Endpoint) -> Option<&str> {
+    let uid = endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());
+    uid.or_else(|| endpoint.addresses.first().map(String::as_str))
 }
 
 /// Places `wanted` into `existing` slices: each endpoint stays where it is, new ones fill what room
@@ -75,7 +77,8 @@ pub(super) fn place(
         for slice in &slices {
             let mut stays = Vec::new();
             for old in slice.endpoints.iter().flatten() {
-                let at = uid(old).and_then(|old| endpoints.iter().position(|new| uid(new) == Some(old)));
+                let at =
+                    identity(old).and_then(|old| endpoints.iter().position(|new| identity(new) == Some(old)));
                 stays.extend(at.map(|at| endpoints.remove(at)));
             }
             placement.keep.insert(slice.name_any(), stays);

@@ -10,6 +10,8 @@
 //! the finalizer of a volume whose node is gone is removed here, its data being gone with the node.
 
 mod claim;
+mod ephemeral;
+mod expand;
 mod local_path;
 mod matching;
 mod protection;
@@ -19,6 +21,8 @@ mod reclaim;
 mod tests;
 
 pub use claim::ClaimBinder;
+pub use ephemeral::EphemeralVolumes;
+pub use expand::VolumeExpander;
 pub use local_path::LocalPathProvisioner;
 pub use protection::{ClaimProtection, VolumeProtection};
 pub use reclaim::VolumeBinder;
