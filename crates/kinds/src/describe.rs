@@ -107,7 +107,7 @@ mod tests {
         let text = describe("io.k8s.api.core.v1.PodSpec", "restartPolicy").unwrap();
         assert!(text.starts_with("Restart policy for all containers"), "{text}");
         let table = crate::all(&crate::Options::default(), &crate::Acts::default());
-        for kind in table.iter().filter(|kind| !kind.verbs.is_empty()) {
+        for kind in table.iter().filter(|kind| kind.verbs.contains(&resource::Verb::Create)) {
             let node = kind.schema.node();
             let name = node.name.as_deref().unwrap();
             assert!(describe(name, "").is_some(), "{name}");

@@ -41,7 +41,8 @@ fn zeros_are_read() {
 
 #[test]
 fn every_kind_has_a_schema_and_columns() {
-    for resource in table().into_iter().filter(|resource| !resource.verbs.is_empty()) {
+    // What is measured is only read, so nothing has to be known of its fields.
+    for resource in table().into_iter().filter(|resource| resource.verbs.contains(&resource::Verb::Create)) {
         let Shape::Struct { properties, .. } = &resource.schema.node().shape else {
             panic!("{resource:?} has no schema");
         };

@@ -25,12 +25,15 @@ const LAYERS: &[(&str, u8)] = &[
     ("operator-obsyk", 3),
     ("obsyk-platform", 3),
     ("keelson", 4),
+    ("sim", 4),
+    ("keelson-test", 4),
+    ("operator-test", 4),
     ("bench", 4),
     ("xtask", 4),
 ];
 
 /// The exceptions, each with its reason in ARCHITECTURE.md.
-const NEIGHBOURS: &[(&str, &str)] = &[("schema", "meta")];
+const NEIGHBOURS: &[(&str, &str)] = &[("schema", "meta"), ("keelson-test", "sim")];
 
 /// What cargo knows of the workspace.
 pub(crate) fn metadata() -> Result<Value, String> {

@@ -1,5 +1,5 @@
 //! `cargo xtask ci`: the whole gate, the same here and in CI. `cargo xtask tidy`: only the rules that no
-//! compiler knows.
+//! compiler knows. `cargo xtask sim --seed N --hours H`: simulations of a cluster, optimised.
 
 mod layers;
 mod tidy;
@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     let result = match task.as_str() {
         "ci" => ci(),
         "tidy" => rules(),
-        _ => Err("usage: cargo xtask ci|tidy".to_owned()),
+        "sim" => sim(),
+        _ => Err("usage: cargo xtask ci|tidy|sim".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,6 +39,13 @@ fn rules() -> Result<(), String> {
     } else {
         Err(format!("{} rule(s) broken:\n  {}", wrong.len(), wrong.join("\n  ")))
     }
+}
+
+fn sim() -> Result<(), String> {
+    let own: Vec<String> = std::env::args().skip(2).collect();
+    let mut arguments = vec!["run", "--release", "--quiet", "--package", "sim", "--"];
+    arguments.extend(own.iter().map(String::as_str));
+    step("cargo", &arguments)
 }
 
 fn ci() -> Result<(), String> {

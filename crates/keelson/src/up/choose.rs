@@ -42,11 +42,11 @@ impl Runtime {
                 Err(Failure::usage(format!("{} nodes cannot share one containerd", options.node_count()))
                     .advise("use --nodes 1, or --runtime simulated"))
             }
-            RuntimeChoice::Containerd => Ok(Self::Containerd { strict: true }),
             RuntimeChoice::Containerd if !options.node_pools.is_empty() => {
                 Err(Failure::usage("--node-pool describes simulated nodes")
                     .advise("leave it out, or use --runtime simulated"))
             }
+            RuntimeChoice::Containerd => Ok(Self::Containerd { strict: true }),
             RuntimeChoice::Auto if !options.node_pools.is_empty() => {
                 Ok(Self::Simulated { why: "--node-pool was given".to_owned() })
             }
