@@ -10,5 +10,6 @@ mod table;
 pub use admission::{Admission, Attributes, Notes, Operation, User, View};
 pub use strategy::{Claim, Context, Plain, Strategy};
 pub use table::{
-    Act, Acted, Cell, Column, ColumnType, Convert, Resource, Scale, Scope, Selectable, Subresource, Verb,
+    Act, Acted, Cell, Column, ColumnType, Convert, ConvertAll, Resource, Scale, Scope, Selectable,
+    Subresource, Verb,
 };

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use futures::future::BoxFuture;
 use meta::{GroupResource, GroupVersion, Object, Status, Value};
 use schema::Schema;
 
@@ -185,6 +186,20 @@ pub trait Convert: Send + Sync {
     fn to_stored(&self, object: &mut Object) -> Result<(), Status>;
     /// Stored to served.
     fn to_served(&self, object: &mut Object) -> Result<(), Status>;
+    /// What converts instead, where stored objects are in several versions or conversion has to ask somebody.
+    fn all(&self) -> Option<&dyn ConvertAll> {
+        None
+    }
+}
+
+/// Conversion of objects that are each in a version of its own, by somebody who may have to be asked.
+pub trait ConvertAll: Send + Sync {
+    /// Brings the objects to `api_version`, in their order: all or none.
+    fn convert<'a>(
+        &'a self,
+        objects: Vec<Object>,
+        api_version: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<Object>, Status>>;
 }
 
 /// Computes one cell of a Table row at a given time.

@@ -94,7 +94,7 @@ impl Mutating {
             (Step::Policy(_), None) => Ok((false, false)),
             (Step::Policy(bound), Some(object)) => {
                 let before = object.clone();
-                let ran = self.policies.mutate(bound, cx, object, old)?;
+                let ran = self.policies.mutate(bound, cx, object, old).await?;
                 self.settle(cx, &before, object)?;
                 Ok((ran, *object != before))
             }
@@ -113,7 +113,7 @@ impl Mutating {
                     }
                     (Some(patch), Some(object)) => {
                         let before = object.clone();
-                        self.patch(&seen, cx, object, &patch)?;
+                        self.patch(&seen, cx, object, &patch).await?;
                         self.settle(cx, &before, object)?;
                         *object != before
                     }
@@ -129,7 +129,7 @@ impl Mutating {
     }
 
     /// Applies a webhook's patch to the object in the version that the webhook saw.
-    fn patch(
+    async fn patch(
         &self,
         seen: &request::Seen,
         cx: &Context<'_>,
@@ -139,14 +139,14 @@ impl Mutating {
         let versions = seen.converted.as_ref().zip(self.webhooks.ground.entry(cx.attributes));
         let mut changed = object.clone();
         if let Some((to, from)) = &versions {
-            request::convert(from, to, &mut changed)?;
+            request::convert(from, to, &mut changed).await?;
         }
         let mut tree = changed.into_value();
         schema::patch::json(&mut tree, patch).map_err(Status::internal)?;
         let mut changed = Object::from_value(tree)
             .map_err(|_| Status::internal("the patch of a webhook does not leave an object"))?;
         if let Some((to, from)) = &versions {
-            request::convert(to, from, &mut changed)?;
+            request::convert(to, from, &mut changed).await?;
         }
         *object = changed;
         Ok(())

@@ -124,9 +124,9 @@ pub(super) fn value(object: Option<&Object>) -> Value {
 }
 
 /// Brings an object to another version of its kind.
-pub(super) fn convert(from: &Resource, to: &Resource, object: &mut Object) -> Result<(), Status> {
-    crate::rest::to_stored(from, object)?;
-    crate::rest::to_served(to, object)
+pub(super) async fn convert(from: &Resource, to: &Resource, object: &mut Object) -> Result<(), Status> {
+    crate::rest::to_stored(from, object).await?;
+    crate::rest::to_served(to, object).await
 }
 
 /// The namespace of a request: the object itself for a Namespace. `None` for cluster scope.

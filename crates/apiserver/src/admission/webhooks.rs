@@ -106,7 +106,8 @@ impl Caller {
     ) -> Result<Option<(Seen, Answer)>, Status> {
         let attributes = cx.attributes;
         let Some(seen) = hook.matcher.wants(&self.ground, cx, object, old)? else { return Ok(None) };
-        let (new, old) = (self.shown(&seen, attributes, object)?, self.shown(&seen, attributes, old)?);
+        let (new, old) =
+            (self.shown(&seen, attributes, object).await?, self.shown(&seen, attributes, old).await?);
         let request = request::request(attributes, &seen);
         if !hook.conditions.is_empty() {
             let whole = Value::Object(request.clone());
@@ -164,11 +165,16 @@ impl Caller {
         }
     }
 
-    fn shown(&self, seen: &Seen, attributes: &Attributes, object: Option<&Object>) -> Result<Value, Status> {
+    async fn shown(
+        &self,
+        seen: &Seen,
+        attributes: &Attributes,
+        object: Option<&Object>,
+    ) -> Result<Value, Status> {
         let (Some(object), Some(to)) = (object, &seen.converted) else { return Ok(request::value(object)) };
         let Some(from) = self.ground.entry(attributes) else { return Ok(request::value(Some(object))) };
         let mut object = object.clone();
-        request::convert(&from, to, &mut object)?;
+        request::convert(&from, to, &mut object).await?;
         Ok(object.into_value())
     }
 

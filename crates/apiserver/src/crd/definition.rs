@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meta::{Condition, ConditionStatus, GroupResource, GroupVersion, Object, Value};
-use resource::{Resource, Scale, Scope, Selectable, Subresource, Verb};
+use resource::{Convert, Resource, Scale, Scope, Selectable, Subresource, Verb};
 use schema::openapi::from_crd;
 
 use super::{columns::columns, condition, jsonpath::JsonPath, strategy::Custom};
@@ -75,13 +75,19 @@ impl Definition {
         &self,
         accepted: &Value,
         terminating: bool,
+        conversion: Arc<dyn Convert>,
     ) -> (Vec<Resource>, Option<Condition>) {
+        // One version has nothing to convert, and its bytes are shown as they are stored.
+        let several = self.versions.len() > 1;
         let mut resources = Vec::new();
         let mut violations = Vec::new();
         for (at, version) in self.versions.iter().enumerate().filter(|(_, version)| flag(version, "served")) {
             let path = format!("spec.versions[{at}].schema.openAPIV3Schema");
             match self.resource(version, &path, accepted, terminating) {
-                Ok(resource) => resources.push(resource),
+                Ok(mut resource) => {
+                    resource.convert = several.then(|| conversion.clone());
+                    resources.push(resource);
+                }
                 Err(errors) => violations.extend(errors.iter().map(ToString::to_string)),
             }
         }

@@ -7,7 +7,7 @@ use schema::openapi::from_crd;
 
 use super::{jsonpath::JsonPath, strategy::Custom};
 
-/// Checks schemas, CEL rules and column paths of CustomResourceDefinitions, and refuses conversion webhooks.
+/// Checks schemas, CEL rules and column paths of CustomResourceDefinitions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Definitions;
 
@@ -48,11 +48,6 @@ impl Admission for Definitions {
 
 fn check(object: &Object) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if object.str(&["spec", "conversion", "strategy"]) == Some("Webhook") {
-        let why = "conversion webhooks are not supported by this server; use strategy None with versions of \
-                   the same structure";
-        errors.push(FieldError::forbidden("spec.conversion.strategy", why));
-    }
     for (at, version) in object.list(&["spec", "versions"]).iter().enumerate() {
         let path = format!("spec.versions[{at}]");
         if let Some(schema) = version.pointer("/schema/openAPIV3Schema") {

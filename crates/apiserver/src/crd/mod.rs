@@ -8,6 +8,7 @@
 //! registry.
 
 mod columns;
+mod conversion;
 mod definition;
 mod guard;
 mod jsonpath;
@@ -28,8 +29,10 @@ use crate::{
     auth::{AUTHENTICATED, MASTERS},
     cache::Happened,
     rest::{Caller, DeleteOptions, FieldValidation, ListOptions, Patch, PatchKind, Rest, Target},
+    webhook::Webhooks,
 };
 
+use conversion::Conversion;
 use definition::Definition;
 pub use guard::Definitions;
 
@@ -47,13 +50,16 @@ impl CustomResources {
     pub fn install_stored(rest: &Rest) -> Self {
         let Some(resource) = definitions(rest) else { return Self(None) };
         let rest = rest.clone();
-        let mut custom = Custom { rest, resource, installed: HashMap::new(), cleaning: JoinSet::new() };
+        let webhooks = Webhooks::new(rest.cache().clone());
+        let mut custom =
+            Custom { rest, resource, webhooks, installed: HashMap::new(), cleaning: JoinSet::new() };
         for entry in custom.stored() {
             if let Some(object) = custom.read(&entry).filter(|o| meta::is_condition_true(o, "Established")) {
                 let definition = Definition::read(&object);
                 let name = &entry.header.key.name;
                 let (accepted, _) = names::accept(&definition, &custom.taken(name), custom.rest.registry());
-                let (resources, _) = definition.resources(&accepted, object.is_deleting());
+                let (resources, _) =
+                    definition.resources(&accepted, object.is_deleting(), custom.conversion(&object));
                 custom.install(name, &object, &definition, resources);
             }
         }
@@ -78,6 +84,8 @@ fn definitions(rest: &Rest) -> Option<Arc<Resource>> {
 struct Custom {
     rest: Rest,
     resource: Arc<Resource>,
+    /// The client of conversion webhooks.
+    webhooks: Webhooks,
     /// By name of the definition.
     installed: HashMap<String, Installed>,
     /// Deletion of the instances of definitions that go.
@@ -190,7 +198,8 @@ impl Custom {
             if !before && !held && !self.installed.contains_key(name) {
                 self.discard_earlier(&definition.stored_as(), revision).await?;
             }
-            let (resources, violation) = definition.resources(&accepted, terminating);
+            let (resources, violation) =
+                definition.resources(&accepted, terminating, self.conversion(&object));
             self.install(name, &object, &definition, resources);
             conditions.extend(violation);
             conditions.push(
@@ -215,6 +224,10 @@ impl Custom {
             self.clean(name, object.uid().to_owned());
         }
         Ok(())
+    }
+
+    fn conversion(&self, definition: &Object) -> Arc<dyn resource::Convert> {
+        Arc::new(Conversion::read(definition, &self.webhooks, self.rest.random()))
     }
 
     /// Names that other definitions hold.

@@ -168,7 +168,7 @@ async fn refuses_what_could_not_be_served() {
     let server = start().await;
     let mut webhook = widgets();
     webhook["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
-        "conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://localhost/convert"}}});
+        "conversionReviewVersions": ["v1"], "clientConfig": {"url": "http://localhost/convert"}}});
     assert_eq!(server.define(webhook).await.unwrap_err().code, 422);
     let mut schema = widgets();
     schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
@@ -287,3 +287,5 @@ async fn a_freed_name_goes_to_who_waits_for_it() {
     server.established("others.toys.example").await;
     server.stop().await;
 }
+
+mod conversion;

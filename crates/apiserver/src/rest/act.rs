@@ -63,7 +63,7 @@ impl Rest {
         self.mutate(&cx, Some(&mut body), None).await?;
         self.admit(&cx, Some(&body), None).await?;
         for _ in 0..TRIES_MAX {
-            let Some((entry, current)) = self.current(resource, &target.key)? else {
+            let Some((entry, current)) = self.current(resource, &target.key).await? else {
                 return Err(Status::not_found(&resource.group_resource(), &target.key.name));
             };
             match act.act(&cx, Some(&current), &body)? {

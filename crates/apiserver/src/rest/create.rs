@@ -114,7 +114,7 @@ impl Rest {
             }
             self.charge(&cx, &object, None).await?;
             match self.store_new(resource, object).await? {
-                Stored::Done(entry) => return self.serve(resource, entry),
+                Stored::Done(entry) => return self.serve(resource, entry).await,
                 // Another object took the claim since `prepare` chose it: choose again.
                 Stored::Claimed => {}
                 Stored::Exists if generated => {}
@@ -136,7 +136,7 @@ impl Rest {
             return Ok(Stored::Exists);
         }
         let Some(taken) = self.claim(&claims).await? else { return Ok(Stored::Claimed) };
-        let put = Some(self.put(resource, object)?);
+        let put = Some(self.put(resource, object).await?);
         let commit = Commit { kind: resource.stored_as.clone(), key, expect: Expect::Absent, put };
         match self.commit(commit).await {
             Ok(Committed::Done(entry)) => Ok(Stored::Done(entry)),

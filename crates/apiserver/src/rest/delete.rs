@@ -48,7 +48,7 @@ impl Rest {
         attributes.options = options.raw.clone();
         let cx = self.context(&attributes);
         for _ in 0..TRIES_MAX {
-            let Some((entry, mut object)) = self.current(resource, key)? else {
+            let Some((entry, mut object)) = self.current(resource, key).await? else {
                 return Err(Status::not_found(&resource.group_resource(), &key.name));
             };
             preconditions(resource, &entry, options)?;
@@ -63,11 +63,13 @@ impl Rest {
                 self.mark(resource, &entry, object).await?.map(Deleted::Pending)
             };
             match deleted {
-                Some(Deleted::Gone(entry)) => return Ok(Deleted::Gone(self.serve(resource, entry)?)),
+                Some(Deleted::Gone(entry)) => return Ok(Deleted::Gone(self.serve(resource, entry).await?)),
                 Some(Deleted::Pending(entry)) if caller.dry_run || !changed => {
                     return Ok(Deleted::Pending(entry));
                 }
-                Some(Deleted::Pending(entry)) => return Ok(Deleted::Pending(self.serve(resource, entry)?)),
+                Some(Deleted::Pending(entry)) => {
+                    return Ok(Deleted::Pending(self.serve(resource, entry).await?));
+                }
                 None if options.resource_version.is_some() => break,
                 None => {}
             }
@@ -145,7 +147,7 @@ impl Rest {
             kind: resource.stored_as.clone(),
             key: entry.header.key.clone(),
             expect: Expect::At(entry.revision),
-            put: Some(self.put(resource, object)?),
+            put: Some(self.put(resource, object).await?),
         };
         match self.commit(commit).await? {
             Committed::Done(entry) => Ok(Some(entry)),

@@ -24,7 +24,7 @@ mod watch;
 use std::sync::Arc;
 
 use meta::{Clock, Entry, Object, ObjectKey, Random, Revision, Status};
-use resource::{Admission, Attributes, Context, Operation, Resource};
+use resource::{Admission, Attributes, Context, Convert, ConvertAll, Operation, Resource};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -142,21 +142,66 @@ impl Rest {
     }
 
     /// An entry as the requested version shows it.
-    fn serve(&self, resource: &Resource, entry: Arc<Entry>) -> Result<Arc<Entry>, Status> {
+    async fn serve(&self, resource: &Resource, entry: Arc<Entry>) -> Result<Arc<Entry>, Status> {
+        match converter(resource) {
+            None => self.serve_local(resource, entry),
+            Some(_) => {
+                let mut all = self.serve_all(resource, vec![entry]).await?;
+                all.pop().ok_or_else(|| Status::internal("conversion lost an object"))
+            }
+        }
+    }
+
+    /// Entries as the requested version shows them: all or none.
+    async fn serve_all(
+        &self,
+        resource: &Resource,
+        mut entries: Vec<Arc<Entry>>,
+    ) -> Result<Vec<Arc<Entry>>, Status> {
+        let Some(converter) = converter(resource) else {
+            return entries.into_iter().map(|entry| self.serve_local(resource, entry)).collect();
+        };
+        let wanted = resource.api_version();
+        let mut strangers = Vec::new();
+        for (at, entry) in entries.iter().enumerate() {
+            let object = entry.object().map_err(Status::internal)?;
+            if object.api_version() != wanted {
+                strangers.push((at, object));
+            }
+        }
+        let (places, objects): (Vec<usize>, Vec<Object>) = strangers.into_iter().unzip();
+        let converted = converter.convert(objects, &wanted).await?;
+        for (at, mut object) in places.into_iter().zip(converted) {
+            complete(resource, &mut object);
+            if let Some(entry) = entries.get_mut(at) {
+                object.remove(&["metadata", "resourceVersion"]);
+                let stored = Entry::encode(&object).map_err(Status::internal)?;
+                *entry =
+                    Entry::commit(&stored, entry.header.clone(), entry.revision).map_err(Status::internal)?;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn serve_local(&self, resource: &Resource, entry: Arc<Entry>) -> Result<Arc<Entry>, Status> {
         if is_stored_version(resource) {
             return Ok(entry);
         }
         let mut object = entry.object().map_err(Status::internal)?;
-        to_served(resource, &mut object)?;
+        local_to_served(resource, &mut object)?;
         let stored = Entry::encode(&object).map_err(Status::internal)?;
         Entry::commit(&stored, entry.header.clone(), entry.revision).map_err(Status::internal)
     }
 
     /// The newest state of an object as a tree in the requested version.
-    fn current(&self, resource: &Resource, key: &ObjectKey) -> Result<Option<(Arc<Entry>, Object)>, Status> {
+    async fn current(
+        &self,
+        resource: &Resource,
+        key: &ObjectKey,
+    ) -> Result<Option<(Arc<Entry>, Object)>, Status> {
         let Some(entry) = self.kind(resource).get(key) else { return Ok(None) };
         let mut object = entry.object().map_err(Status::internal)?;
-        to_served(resource, &mut object)?;
+        to_served(resource, &mut object).await?;
         Ok(Some((entry, object)))
     }
 
@@ -190,11 +235,51 @@ impl Rest {
     }
 }
 
+/// Whether stored bytes are what the version of `resource` shows.
 fn is_stored_version(resource: &Resource) -> bool {
     *resource.group == *resource.stored_version.group && *resource.version == *resource.stored_version.version
 }
 
-pub(crate) fn to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+/// What converts the objects of a kind that are stored in several versions.
+fn converter(resource: &Resource) -> Option<&dyn ConvertAll> {
+    resource.convert.as_deref().and_then(Convert::all)
+}
+
+/// Drops what the version of an object that was converted does not know, and adds its defaults.
+fn complete(resource: &Resource, object: &mut Object) {
+    let mut tree = std::mem::take(object).into_value();
+    drop(schema::prune::unknown(&resource.schema, &mut tree, schema::prune::Mode::Ignore));
+    schema::default::apply(&resource.schema, &mut tree);
+    *object = Object::from_value(tree).unwrap_or_default();
+}
+
+/// Brings a stored object to the version of `resource`.
+pub(crate) async fn to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+    let Some(converter) = converter(resource) else { return local_to_served(resource, object) };
+    let wanted = resource.api_version();
+    if object.api_version() == wanted {
+        return Ok(());
+    }
+    *object = only(converter.convert(vec![std::mem::take(object)], &wanted).await?)?;
+    complete(resource, object);
+    Ok(())
+}
+
+/// Brings an object of the version of `resource` to the stored one.
+pub(crate) async fn to_stored(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+    let Some(converter) = converter(resource) else { return local_to_stored(resource, object) };
+    let wanted = resource.stored_version.to_string();
+    if object.api_version() != wanted {
+        *object = only(converter.convert(vec![std::mem::take(object)], &wanted).await?)?;
+    }
+    Ok(())
+}
+
+fn only(objects: Vec<Object>) -> Result<Object, Status> {
+    objects.into_iter().next().ok_or_else(|| Status::internal("conversion lost an object"))
+}
+
+fn local_to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
     if is_stored_version(resource) {
         return Ok(());
     }
@@ -206,7 +291,7 @@ pub(crate) fn to_served(resource: &Resource, object: &mut Object) -> Result<(), 
     Ok(())
 }
 
-pub(crate) fn to_stored(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+fn local_to_stored(resource: &Resource, object: &mut Object) -> Result<(), Status> {
     if is_stored_version(resource) {
         return Ok(());
     }

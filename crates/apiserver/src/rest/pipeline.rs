@@ -7,7 +7,7 @@ use resource::{Attributes, Claim, Context, Resource};
 use schema::managed;
 use store::Expect;
 
-use super::{Caller, FieldValidation, Rest, is_stored_version, metadata, to_stored};
+use super::{Caller, FieldValidation, Rest, complete, converter, is_stored_version, metadata, to_stored};
 use crate::{
     cache::fields,
     committer::{Commit, Committed, Put},
@@ -175,11 +175,17 @@ impl Rest {
     }
 
     /// Encodes an object in the version it is stored in.
-    pub(super) fn put(&self, resource: &Resource, mut object: Object) -> Result<Put, Status> {
+    pub(super) async fn put(&self, resource: &Resource, mut object: Object) -> Result<Put, Status> {
         // Selectable fields are read in the stored version, by the entry that declares it.
         let stored_entry = (!is_stored_version(resource)).then(|| self.registry.stored(&resource.stored_as));
-        to_stored(resource, &mut object)?;
+        to_stored(resource, &mut object).await?;
         let declared = stored_entry.flatten();
+        if let Some(declared) = declared.as_deref().filter(|stored| is_stored_version(stored))
+            && converter(resource).is_some()
+        {
+            // A webhook may have added what the stored version does not know.
+            complete(declared, &mut object);
+        }
         let fields = fields(&object, declared.as_deref().unwrap_or(resource));
         let header = Header::of(&object, fields);
         Ok(Put { stored: Entry::encode(&object).map_err(Status::internal)?, header })
@@ -206,7 +212,7 @@ impl Rest {
                 kind: resource.stored_as.clone(),
                 key: object.key(),
                 expect: Expect::Absent,
-                put: Some(self.put(&resource, object)?),
+                put: Some(self.put(&resource, object).await?),
             };
             match self.commit(commit).await {
                 Ok(Committed::Done(_) | Committed::Gone(_)) => taken.push(claim.clone()),

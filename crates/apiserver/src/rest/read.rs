@@ -23,7 +23,7 @@ impl Rest {
         }
         let entry = self.kind(resource).get(key);
         let entry = entry.ok_or_else(|| Status::not_found(&resource.group_resource(), &key.name))?;
-        self.serve(resource, entry)
+        self.serve(resource, entry).await
     }
 
     /// One page of the objects of a kind, in one namespace or (with `None`) everywhere, from one state.
@@ -40,7 +40,7 @@ impl Rest {
         let from = options.continue_token.as_deref().map(Continue::decode).transpose()?;
         let (snapshot, revision) = self.state(resource, options, from.as_ref()).await?;
         let after = from.map(|from| from.after);
-        self.page(resource, namespace, &snapshot, revision, &selection, after, options.limit)
+        self.page(resource, namespace, &snapshot, revision, &selection, after, options.limit).await
     }
 
     /// The state a list reads, and the revision it is announced at.
@@ -82,7 +82,7 @@ impl Rest {
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call site; a struct would only rename the list")]
-    fn page(
+    async fn page(
         &self,
         resource: &Arc<Resource>,
         namespace: Option<&str>,
@@ -98,7 +98,7 @@ impl Rest {
         while let Some(entry) = left.next_if(|_| limit.is_none_or(|limit| entries.len() < limit)) {
             last = Some(&entry.header.key);
             if selection.matches(entry) {
-                entries.push(self.serve(resource, entry.clone())?);
+                entries.push(entry.clone());
             }
         }
         let more =
@@ -110,6 +110,7 @@ impl Rest {
             Some(last) => u64::try_from(snapshot.range(namespace, Some(last)).count()).ok(),
             None => None,
         };
+        let entries = self.serve_all(resource, entries).await?;
         Ok(Page { entries, revision, continue_token: token, remaining })
     }
 }

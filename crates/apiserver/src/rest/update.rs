@@ -108,7 +108,7 @@ impl Rest {
     ) -> Result<Arc<Entry>, Status> {
         let said = warnings.len();
         for _ in 0..TRIES_MAX {
-            let Some((entry, current)) = self.current(resource, &target.key)? else {
+            let Some((entry, current)) = self.current(resource, &target.key).await? else {
                 return Err(Status::not_found(&resource.group_resource(), &target.key.name));
             };
             let change = decide(&current, &entry)?;
@@ -116,7 +116,7 @@ impl Rest {
             warnings.truncate(said);
             warnings.extend(change.warnings.iter().cloned());
             match self.try_change(caller, resource, target, &entry, current, change, warnings).await? {
-                Tried::Done(entry) => return self.serve(resource, entry),
+                Tried::Done(entry) => return self.serve(resource, entry).await,
                 Tried::Again if conditional => break,
                 Tried::Again => {}
             }
@@ -184,7 +184,7 @@ impl Rest {
         let gained: Vec<_> = after.iter().filter(|claim| !before.contains(claim)).cloned().collect();
         let lost: Vec<_> = before.into_iter().filter(|claim| !after.contains(claim)).collect();
         let Some(taken) = self.claim(&gained).await? else { return Ok(Tried::Again) };
-        let put = Some(self.put(resource, new)?);
+        let put = Some(self.put(resource, new).await?);
         match self.commit(Commit { kind, key, expect, put }).await {
             Ok(Committed::Done(entry)) => {
                 self.release(&lost).await;

@@ -54,6 +54,8 @@ enum Pending {
     Bookmark {
         initial_end: bool,
     },
+    /// Converted already.
+    Seen(WatchEvent),
 }
 
 impl From<Item> for Pending {
@@ -164,6 +166,10 @@ impl Watch {
             if self.ended {
                 return None;
             }
+            if let Err(status) = self.convert().await {
+                self.ended = true;
+                return Some(Err(status));
+            }
             if let Some(event) = self.pop() {
                 return Some(event);
             }
@@ -180,6 +186,10 @@ impl Watch {
         loop {
             if self.ended {
                 return None;
+            }
+            if let Err(status) = self.convert().await {
+                self.ended = true;
+                return Some(Err(status));
             }
             if let Some(chunk) = self.shared_chunk() {
                 return Some(Ok(chunk));
@@ -216,7 +226,9 @@ impl Watch {
 
     /// A whole commit in the bytes that all watchers of the kind, or of the namespace, share.
     fn shared_chunk(&mut self) -> Option<Bytes> {
-        if self.selection.has_selectors() || !super::is_stored_version(&self.resource) {
+        let shown_as_stored =
+            super::is_stored_version(&self.resource) && super::converter(&self.resource).is_none();
+        if self.selection.has_selectors() || !shown_as_stored {
             return None;
         }
         let Some(Pending::Batch(batch)) = self.ready.front() else { return None };
@@ -235,6 +247,7 @@ impl Watch {
         while let Some(pending) = self.ready.pop_front() {
             match pending {
                 Pending::Object(happened, entry) => return Some(self.event(happened, entry, None)),
+                Pending::Seen(event) => return Some(Ok(event)),
                 Pending::Bookmark { initial_end } => return Some(self.bookmark(initial_end)),
                 Pending::Batch(batch) => {
                     for event in batch.events.iter().rev() {
@@ -255,21 +268,69 @@ impl Watch {
         None
     }
 
+    /// Brings what is ready to the version asked for, where that means to ask somebody: all of it in one go.
+    /// Cancel-safe: nothing is taken before the answer is there.
+    async fn convert(&mut self) -> Result<(), Status> {
+        let todo = |pending: &Pending| !matches!(pending, Pending::Seen(_) | Pending::Bookmark { .. });
+        if super::converter(&self.resource).is_none() || !self.ready.iter().any(todo) {
+            return Ok(());
+        }
+        // In order: an event to be shown, or none where something else keeps its place.
+        let mut seen = self.seen;
+        let mut shown: Vec<Vec<(Happened, Arc<Entry>)>> = Vec::with_capacity(self.ready.len());
+        for pending in &self.ready {
+            let mut these = Vec::new();
+            let mut see = |event: &Arc<Event>| {
+                if event.revision() > seen {
+                    seen = event.revision();
+                    these.extend(self.through(event).map(|(happened, entry, _)| (happened, entry)));
+                }
+            };
+            match pending {
+                Pending::Object(happened, entry) => these.push((*happened, entry.clone())),
+                Pending::Event(event) => see(event),
+                Pending::Batch(batch) => batch.events.iter().for_each(see),
+                Pending::Seen(_) | Pending::Bookmark { .. } => {}
+            }
+            shown.push(these);
+        }
+        let entries = shown.iter().flatten().map(|(_, entry)| entry.clone()).collect();
+        let mut converted = self.rest.serve_all(&self.resource, entries).await?.into_iter();
+        let mut ready = VecDeque::with_capacity(self.ready.len());
+        for (pending, these) in std::mem::take(&mut self.ready).into_iter().zip(shown) {
+            if !todo(&pending) {
+                ready.push_back(pending);
+            }
+            for ((happened, _), entry) in these.into_iter().zip(converted.by_ref()) {
+                let line = line(happened, &entry);
+                ready.push_back(Pending::Seen(WatchEvent { happened, entry, line }));
+            }
+        }
+        self.ready = ready;
+        self.seen = seen;
+        Ok(())
+    }
+
     /// What a change looks like through the selection: leaving it is a deletion, entering it an addition.
     fn see(&self, event: &Arc<Event>) -> Option<Result<WatchEvent, Status>> {
+        self.through(event).map(|(happened, entry, shared)| self.event(happened, entry, shared))
+    }
+
+    /// The same before it is written; the event itself where others may see the same.
+    fn through<'e>(&self, event: &'e Arc<Event>) -> Option<(Happened, Arc<Entry>, Option<&'e Arc<Event>>)> {
         let gone = event.happened == Happened::Deleted;
         let now = !gone && self.selection.matches(&event.entry);
         let before = event.previous.as_ref().filter(|previous| self.selection.matches(previous));
         match (before, now) {
             (None, false) => None,
-            (Some(_), false) if gone => Some(self.event(event.happened, event.entry.clone(), Some(event))),
+            (Some(_), false) if gone => Some((event.happened, event.entry.clone(), Some(event))),
             // Upstream shows the object as it was, at the revision at which it left.
-            (Some(before), false) => Some(self.event(Happened::Deleted, before.at(event.revision()), None)),
+            (Some(before), false) => Some((Happened::Deleted, before.at(event.revision()), None)),
             (None, true) => {
                 let same = (event.happened == Happened::Added).then_some(event);
-                Some(self.event(Happened::Added, event.entry.clone(), same))
+                Some((Happened::Added, event.entry.clone(), same))
             }
-            (Some(_), true) => Some(self.event(Happened::Modified, event.entry.clone(), Some(event))),
+            (Some(_), true) => Some((Happened::Modified, event.entry.clone(), Some(event))),
         }
     }
 
@@ -282,7 +343,7 @@ impl Watch {
         match shared.filter(|_| super::is_stored_version(&self.resource)) {
             Some(event) => Ok(WatchEvent { happened, entry, line: event.line() }),
             None => {
-                let entry = self.rest.serve(&self.resource, entry)?;
+                let entry = self.rest.serve_local(&self.resource, entry)?;
                 let line = line(happened, &entry);
                 Ok(WatchEvent { happened, entry, line })
             }

@@ -2,7 +2,7 @@
 //! kinds' own rules. One file each, in upstream's names.
 //!
 //! They read only the view they are given, so none waits. Not here: webhooks and policies (the server's),
-//! NamespaceLifecycle and NodeRestriction (the server's), PodSecurity (not built).
+//! NamespaceLifecycle and NodeRestriction (the server's).
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,6 +13,7 @@ use resource::{Admission, Attributes, Context, Operation};
 mod ingress_class;
 mod limit_ranger;
 mod limits;
+mod pod_security;
 mod priority;
 mod quota;
 mod runtime_class;
@@ -20,6 +21,7 @@ mod service_account;
 mod storage;
 mod taint_nodes;
 mod tolerations;
+mod topology;
 
 pub(crate) use limits::of_pod;
 
@@ -29,6 +31,7 @@ pub fn admission() -> Vec<Arc<dyn Admission>> {
         plugin(limit_ranger::LimitRanger),
         plugin(service_account::ServiceAccount),
         plugin(taint_nodes::TaintNodesByCondition),
+        plugin(pod_security::PodSecurity),
         plugin(priority::Priority),
         plugin(tolerations::DefaultTolerationSeconds),
         plugin(storage::DefaultStorageClass),
@@ -36,6 +39,7 @@ pub fn admission() -> Vec<Arc<dyn Admission>> {
         plugin(storage::ClaimResize),
         plugin(runtime_class::RuntimeClass),
         plugin(ingress_class::DefaultIngressClass),
+        plugin(topology::PodTopologyLabels),
         plugin(quota::ResourceQuota),
     ]
 }

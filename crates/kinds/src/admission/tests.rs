@@ -175,3 +175,18 @@ fn nodes_ingresses_and_runtimes() {
     let ingress = run("DefaultIngressClass", &cx, json!({"spec": {}}), None).unwrap();
     assert_eq!(ingress.str(&["spec", "ingressClassName"]), Some("web"));
 }
+
+#[test]
+fn topology() {
+    let node =
+        json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z", "other": "o"}}});
+    for (subresource, body) in [
+        ("binding", json!({"metadata": {"name": "p"}, "target": {"name": "n"}})),
+        ("", json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n"}})),
+    ] {
+        let mut cx = Cx::new("pods", subresource).with("", "nodes", node.clone());
+        cx.attributes.namespace = String::new();
+        let labelled = run("PodTopologyLabels", &cx, body, None).unwrap();
+        assert_eq!(labelled.get(&["metadata", "labels"]), Some(&json!({"topology.kubernetes.io/zone": "z"})));
+    }
+}

@@ -70,6 +70,7 @@ impl Strategy for Definition {
             spec.get("scope").one_of(errors, &["Cluster", "Namespaced"]);
         }
         resource_names(&names, errors);
+        conversion(&spec.get("conversion"), errors);
         versions(&spec, errors);
         if let Some(old) = old {
             established(&spec, old, errors);
@@ -84,6 +85,30 @@ impl Strategy for Definition {
 fn storage_version(definition: &Object) -> Option<&str> {
     let versions = definition.list(&["spec", "versions"]).iter();
     versions.filter(|v| v.get("storage") == Some(&Value::Bool(true))).find_map(|v| v.get("name")?.as_str())
+}
+
+fn conversion(at: &At<'_>, errors: &mut Errors) {
+    let (strategy, webhook) = (at.get("strategy"), at.get("webhook"));
+    if !at.is_set() {
+        return;
+    }
+    strategy.one_of(errors, &["None", "Webhook"]);
+    if strategy.text() != "Webhook" {
+        if webhook.is_set() {
+            webhook.forbidden(errors, "should not be set when strategy is not set to Webhook");
+        }
+        return;
+    }
+    if !webhook.get("clientConfig").is_set() {
+        return webhook.get("clientConfig").required(errors, "required when strategy is set to Webhook");
+    }
+    super::admission::client_config(&webhook.get("clientConfig"), errors);
+    let versions = webhook.get("conversionReviewVersions");
+    if versions.is_empty() {
+        versions.required(errors, "must specify one of v1, v1beta1");
+    } else if !versions.items().any(|version| matches!(version.text(), "v1" | "v1beta1")) {
+        versions.invalid(errors, "must include at least one of v1, v1beta1");
+    }
 }
 
 fn resource_names(at: &At<'_>, errors: &mut Errors) {

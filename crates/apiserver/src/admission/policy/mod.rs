@@ -91,7 +91,7 @@ struct Sight {
 
 impl Bound {
     /// What the policy sees of the request.
-    fn sight(
+    async fn sight(
         &self,
         ground: &Ground,
         cx: &Context<'_>,
@@ -110,23 +110,22 @@ impl Bound {
                 return Err(Trouble::Unwanted);
             }
         }
-        let shown = |object: Option<&Object>| -> Result<Value, Status> {
-            let from = ground.entry(attributes);
-            let (Some(object), Some(to), Some(from)) = (object, &seen.converted, from) else {
-                return Ok(request::value(object));
-            };
-            let mut object = object.clone();
-            request::convert(&from, to, &mut object)?;
-            Ok(object.into_value())
-        };
+        let from = ground.entry(attributes);
+        let mut shown = [object.cloned(), old.cloned()];
+        if let (Some(from), Some(to)) = (&from, &seen.converted) {
+            for object in shown.iter_mut().flatten() {
+                request::convert(from, to, object).await?;
+            }
+        }
+        let [new, before] = shown;
         let namespaces = GroupResource::new("", "namespaces");
         let namespace = match attributes.resource == namespaces {
             true => None,
             false => request::namespace(cx, object)?,
         };
         let sight = Sight {
-            object: shown(object)?,
-            old: shown(old)?,
+            object: new.map_or(Value::Null, Object::into_value),
+            old: before.map_or(Value::Null, Object::into_value),
             request: Value::Object(request::request(attributes, &seen)),
             namespace: namespace.map_or(Value::Null, Object::into_value),
         };

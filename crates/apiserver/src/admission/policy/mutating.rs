@@ -15,14 +15,14 @@ impl Bound {
 
 impl Policies {
     /// Lets one policy change the object. Tells whether it wanted the request.
-    pub(in crate::admission) fn mutate(
+    pub(in crate::admission) async fn mutate(
         &self,
         bound: &Bound,
         cx: &Context<'_>,
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<bool, Status> {
-        match self.apply(bound, cx, object, old) {
+        match self.apply(bound, cx, object, old).await {
             Ok(()) => Ok(true),
             Err(Trouble::Unwanted) => Ok(false),
             Err(Trouble::Request(status)) => Err(status),
@@ -37,7 +37,7 @@ impl Policies {
     }
 
     /// Each mutation sees what those before it made; the object changes only when all of them succeed.
-    fn apply(
+    async fn apply(
         &self,
         bound: &Bound,
         cx: &Context<'_>,
@@ -45,10 +45,10 @@ impl Policies {
         old: Option<&Object>,
     ) -> Result<(), Trouble> {
         let ground = &self.ground;
-        let (seen, mut sight) = bound.sight(ground, cx, Some(object), old)?;
+        let (seen, mut sight) = bound.sight(ground, cx, Some(&*object), old).await?;
         let from = ground.entry(cx.attributes);
         let entry = seen.converted.clone().or_else(|| from.clone());
-        for params in bound.params(ground, cx)? {
+        for params in bound.params(ground, cx).await? {
             match bound.wanted(ground, cx, &sight, &params) {
                 Ok(()) => {}
                 Err(Trouble::Unwanted) => continue,
@@ -68,7 +68,7 @@ impl Policies {
             .map_err(|_| Trouble::Misconfigured("the mutation does not leave an object".to_owned()))?;
         let mut changed = changed;
         if let (Some(to), Some(from)) = (&seen.converted, &from) {
-            super::request::convert(to, from, &mut changed)?;
+            super::request::convert(to, from, &mut changed).await?;
         }
         *object = changed;
         Ok(())

@@ -10,7 +10,7 @@ const PARAMS_MAX: usize = 1000;
 
 impl Bound {
     /// One null where the policy has no params; none where there are none and that is fine.
-    pub(super) fn params(&self, ground: &Ground, cx: &Context<'_>) -> Result<Vec<Value>, Trouble> {
+    pub(super) async fn params(&self, ground: &Ground, cx: &Context<'_>) -> Result<Vec<Value>, Trouble> {
         let (Some((group, version, kind)), Some(wanted)) = (&self.policy.param_kind, &self.binding.param)
         else {
             return Ok(vec![Value::Null]);
@@ -57,7 +57,7 @@ impl Bound {
         let mut params = Vec::with_capacity(entries.len());
         for stored in entries {
             let mut object = stored.object().map_err(|error| Trouble::Request(Status::internal(error)))?;
-            crate::rest::to_served(&entry, &mut object)?;
+            crate::rest::to_served(&entry, &mut object).await?;
             params.push(object.into_value());
         }
         Ok(params)

@@ -1,6 +1,6 @@
 //! ValidatingAdmissionPolicy.
 
-use futures::future::{BoxFuture, FutureExt as _, ready};
+use futures::future::{BoxFuture, FutureExt as _};
 use meta::{Cause, Object, Reason, Status, Value};
 use resource::{Admission, Attributes, Context};
 use schema::cel::Scope;
@@ -32,7 +32,7 @@ impl Admission for ValidatingAdmissionPolicy {
         object: Option<&'a Object>,
         old: Option<&'a Object>,
     ) -> BoxFuture<'a, Result<(), Status>> {
-        ready(self.decide(cx, object, old)).boxed()
+        self.decide(cx, object, old).boxed()
     }
 }
 
@@ -45,11 +45,16 @@ struct Failure {
 }
 
 impl ValidatingAdmissionPolicy {
-    fn decide(&self, cx: &Context<'_>, object: Option<&Object>, old: Option<&Object>) -> Result<(), Status> {
+    async fn decide(
+        &self,
+        cx: &Context<'_>,
+        object: Option<&Object>,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
         let mut denied: Option<Status> = None;
         let mut audited: Vec<Value> = Vec::new();
         for bound in self.0.bound(cx)? {
-            let failures = match self.apply(&bound, cx, object, old) {
+            let failures = match self.apply(&bound, cx, object, old).await {
                 Ok(failures) => failures,
                 Err(Trouble::Unwanted) => continue,
                 Err(Trouble::Request(status)) => return Err(status),
@@ -88,7 +93,7 @@ impl ValidatingAdmissionPolicy {
         denied.map_or(Ok(()), Err)
     }
 
-    fn apply(
+    async fn apply(
         &self,
         bound: &Bound,
         cx: &Context<'_>,
@@ -96,9 +101,9 @@ impl ValidatingAdmissionPolicy {
         old: Option<&Object>,
     ) -> Result<Vec<Failure>, Trouble> {
         let ground = &self.0.ground;
-        let (_, sight) = bound.sight(ground, cx, object, old)?;
+        let (_, sight) = bound.sight(ground, cx, object, old).await?;
         let mut failures = Vec::new();
-        for params in bound.params(ground, cx)? {
+        for params in bound.params(ground, cx).await? {
             let scope = match bound.evaluation(ground, cx, &sight, &params) {
                 Ok(scope) => scope,
                 // Conditions may depend on params.
