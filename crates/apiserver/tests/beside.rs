@@ -8,6 +8,7 @@
 )]
 
 mod common {
+    #[allow(dead_code, reason = "each test file uses its part")]
     pub(crate) mod race;
 }
 

@@ -29,6 +29,20 @@ pub(crate) enum Command {
     Up(UpOptions),
     /// Stop what `up` left running: its process, pods, containerd and network rules
     Down(DownOptions),
+    /// Run an API server alone; several may share one store in PostgreSQL
+    Apiserver(ApiserverOptions),
+    /// Run a scheduler against an API server; of several one works at a time
+    Scheduler(SchedulerOptions),
+    /// Run a controller manager against an API server; of several one works at a time
+    ControllerManager(ControllerManagerOptions),
+    /// Run a node against an API server
+    Node(NodeOptions),
+    /// Write everything that a store holds to a file, while the cluster runs or not
+    Backup(BackupOptions),
+    /// Fill an empty store from a backup
+    Restore(RestoreOptions),
+    /// Move everything from one store to an empty other one, revisions kept
+    Migrate(MigrateOptions),
     /// Show components, nodes and databases at a glance
     Status(StatusOptions),
     /// Work with container images on this node
@@ -103,6 +117,121 @@ pub(crate) struct UpOptions {
     /// Operators to run: all, none, or a list of names
     #[arg(long, env = "KEELSON_OPERATORS", value_delimiter = ',', default_value = "all")]
     pub(crate) operators: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreOptions,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct StoreOptions {
+    /// Where objects are kept: postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE, or a data directory
+    /// [default: the data directory]
+    #[arg(long, env = "KEELSON_STORE", hide_env_values = true, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// What carries events between servers on PostgreSQL: redis://HOST[:PORT], or rediss:// for TLS
+    /// [default: LISTEN/NOTIFY]
+    #[arg(long, env = "KEELSON_EVENTS", hide_env_values = true, value_name = "URL")]
+    pub(crate) events: Option<String>,
+    /// The authority and the token key, the same for all API servers of a cluster [default: DATA_DIR/pki]
+    #[arg(long, env = "KEELSON_PKI_DIR")]
+    pub(crate) pki_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApiserverOptions {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Where the API server listens; port 0 takes a free one
+    #[arg(long, env = "KEELSON_LISTEN", default_value = "127.0.0.1:6443", value_parser = listen)]
+    pub(crate) listen: SocketAddr,
+    /// Under what address clients reach it, such as a balancer's HOST:PORT [default: where it listens]
+    #[arg(long, env = "KEELSON_ADVERTISE", value_parser = advertise)]
+    pub(crate) advertise: Option<(String, u16)>,
+    #[command(flatten)]
+    pub(crate) store: StoreOptions,
+}
+
+/// What every part that is a client of the API server needs.
+#[derive(Debug, Args)]
+pub(crate) struct PartOptions {
+    /// The cluster to work for
+    #[arg(long, env = "KEELSON_KUBECONFIG")]
+    pub(crate) kubeconfig: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchedulerOptions {
+    #[command(flatten)]
+    pub(crate) part: PartOptions,
+    /// A KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1; without one, upstream's defaults with
+    /// an election
+    #[arg(long, env = "KEELSON_SCHEDULER_CONFIG")]
+    pub(crate) scheduler_config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ControllerManagerOptions {
+    #[command(flatten)]
+    pub(crate) part: PartOptions,
+    /// Directory on each node below which local volumes are made
+    #[arg(long, env = "KEELSON_VOLUMES_DIR", default_value = "/var/lib/keelson/volumes")]
+    pub(crate) volumes_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeOptions {
+    #[command(flatten)]
+    pub(crate) part: PartOptions,
+    /// The node's name
+    #[arg(long, env = "KEELSON_NODE_NAME")]
+    pub(crate) name: String,
+    /// The addresses of its pods, such as 10.42.7.0/24; no two nodes may share any
+    #[arg(long, env = "KEELSON_POD_CIDR")]
+    pub(crate) pod_cidr: String,
+    /// What runs containers; a node of its own process is simulated so far
+    #[arg(long, env = "KEELSON_RUNTIME", value_enum, default_value = "simulated")]
+    pub(crate) runtime: RuntimeChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupOptions {
+    /// The file to write; must not exist
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// A store in PostgreSQL, or a data directory of another place [default: the data directory]
+    #[arg(long, env = "KEELSON_STORE", hide_env_values = true, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// The running cluster to back up through its API server
+    #[arg(long, env = "KEELSON_KUBECONFIG", conflicts_with = "store")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreOptions {
+    /// The file that `backup` wrote
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// The empty store: in PostgreSQL, or a data directory [default: the data directory]
+    #[arg(long, env = "KEELSON_STORE", hide_env_values = true, value_name = "STORE")]
+    pub(crate) store: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateOptions {
+    /// What to move: postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE, or a data directory
+    #[arg(long, value_name = "STORE")]
+    pub(crate) from: String,
+    /// Where to: the same, and empty
+    #[arg(long, value_name = "STORE")]
+    pub(crate) to: String,
+}
+
+fn advertise(text: &str) -> Result<(String, u16), String> {
+    let wrong = || "want HOST:PORT, such as balancer.example.com:6443".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().map_err(|_| wrong())?;
+    if host.is_empty() || host.contains('/') { Err(wrong()) } else { Ok((host.to_owned(), port)) }
 }
 
 impl UpOptions {

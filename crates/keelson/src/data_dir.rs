@@ -94,6 +94,11 @@ impl DataDir {
         self.0.join("admin.kubeconfig")
     }
 
+    /// For a part that runs as a process of its own.
+    pub(crate) fn part_kubeconfig(&self, part: &str) -> PathBuf {
+        self.0.join(format!("{part}.kubeconfig"))
+    }
+
     pub(crate) fn containerd(&self) -> PathBuf {
         self.0.join("containerd")
     }

@@ -1,6 +1,7 @@
 //! `keelson`: the command line and the wiring of all parts. The only place that makes a real clock, real
 //! chance and sockets.
 
+mod backup;
 mod cli;
 mod clock;
 mod completions;
@@ -13,6 +14,8 @@ mod logging;
 mod obsyk_platform;
 mod operator;
 mod operators;
+mod parts;
+mod place;
 mod pool;
 mod serve;
 mod signals;
@@ -55,6 +58,13 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(options) => up::up(options).await,
         Command::Down(options) => down::down(options).await,
+        Command::Apiserver(options) => up::apiserver(options).await,
+        Command::Scheduler(options) => parts::scheduler(options).await,
+        Command::ControllerManager(options) => parts::controller_manager(options).await,
+        Command::Node(options) => parts::node(options).await,
+        Command::Backup(options) => backup::backup(options).await,
+        Command::Restore(options) => backup::restore(options).await,
+        Command::Migrate(options) => backup::migrate(options).await,
         Command::Status(options) => status::status(options).await,
         Command::Image(command) => image::image(command).await,
         Command::Operator(options) => operator::operator(options).await,

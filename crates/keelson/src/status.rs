@@ -5,9 +5,8 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod},
 };
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{ApiResource, DynamicObject, ListParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
 
@@ -40,17 +39,6 @@ pub(crate) async fn status(options: StatusOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn client(path: &std::path::Path) -> Result<Client, Failure> {
-    let failed = |error: kube::config::KubeconfigError| {
-        Failure::of(format!("read {}", path.display()), error)
-            .advise("name a kubeconfig; the one of a data directory is written anew by `keelson up`")
-    };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-    let config =
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
-    Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))
-}
-
 fn unreachable(path: &std::path::Path, error: kube::Error) -> Failure {
     let mut cause: Option<&dyn std::error::Error> = Some(&error);
     while let Some(at) = cause {
@@ -66,7 +54,7 @@ fn unreachable(path: &std::path::Path, error: kube::Error) -> Failure {
 }
 
 async fn look(path: &std::path::Path) -> Result<Value, Failure> {
-    let client = client(path).await?;
+    let client = crate::parts::client(path).await?;
     let unreachable = |error: kube::Error| unreachable(path, error);
     let version = client.apiserver_version().await.map_err(unreachable)?;
     let request = http::Request::get("/readyz?verbose")

@@ -12,6 +12,7 @@
 mod fault;
 mod follow;
 mod frame;
+mod import;
 mod load;
 mod lock;
 mod manifest;
@@ -78,6 +79,17 @@ impl EmbeddedStore {
             .spawn(move || writer.run(receiver))
             .map_err(|error| failed("start the writer thread of", &directory, error))?;
         Ok(Self { directory, shared, sender: Some(sender), writer: Some(writer), _lock: lock })
+    }
+
+    /// Fills a new directory with what another store's `load` gave, at the revisions that the objects have;
+    /// gives the revision that it stands at. History begins there.
+    ///
+    /// Refuses a directory that holds a store ([`Error::NotEmpty`]); after a failure it holds none.
+    pub async fn import(
+        directory: impl AsRef<Path>,
+        objects: BoxStream<'_, Result<Loaded>>,
+    ) -> Result<Revision> {
+        import::import(directory.as_ref(), objects).await
     }
 
     async fn ask<T>(

@@ -100,6 +100,13 @@ impl Segment {
         self.file.sync_data()
     }
 
+    /// The same segment as one that begins after `base`, durably.
+    pub(crate) fn rebase(self, base: Revision) -> io::Result<Self> {
+        self.file.write_all_at(&encode_segment_header(self.sequence, base), 0)?;
+        self.file.sync_all()?;
+        Ok(Self { base, ..self })
+    }
+
     /// Cuts off everything from `length` on, durably.
     pub(crate) fn truncate(&self, length: u64) -> io::Result<()> {
         self.file.set_len(length)?;

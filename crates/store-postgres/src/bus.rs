@@ -90,6 +90,9 @@ impl Events {
 
     fn fault(&self, error: &RedisError) -> Fault {
         let why = match (error.code(), error.detail()) {
+            (Some("MOVED" | "ASK" | "CLUSTERDOWN"), _) => {
+                "it is part of a Redis Cluster, which is not supported; name a Redis of its own".to_owned()
+            }
             (Some(code), Some(detail)) => format!("{code} {detail}"),
             (_, Some(detail)) => detail.to_owned(),
             _ => error.to_string(),
@@ -151,9 +154,17 @@ impl Events {
 
 fn lasting(fault: &Fault) -> bool {
     let Fault::Events { why, .. } = fault else { return false };
-    ["WRONGPASS", "NOAUTH", "NOPERM", "unknown command", "Password authentication failed", "invalid password"]
-        .iter()
-        .any(|words| why.contains(words))
+    [
+        "WRONGPASS",
+        "Redis Cluster",
+        "NOAUTH",
+        "NOPERM",
+        "unknown command",
+        "Password authentication failed",
+        "invalid password",
+    ]
+    .iter()
+    .any(|words| why.contains(words))
 }
 
 /// The stream, as one server knows it.

@@ -137,6 +137,11 @@ impl Config {
         Ok(self)
     }
 
+    /// Host, port and database; without user and password.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How long commits and reads go on trying while PostgreSQL cannot be reached; 15 s otherwise.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {

@@ -21,6 +21,7 @@ mod backoff;
 mod bus;
 mod config;
 mod fault;
+mod import;
 mod pool;
 mod read;
 mod schema;
@@ -121,6 +122,20 @@ impl PostgresStore {
     /// each other do not need it. Gives the new epoch.
     pub async fn take_over(&self) -> Result<u64> {
         read::take_over(&self.shared).await
+    }
+
+    /// Fills an empty store with what another store's `load` gave, at the revisions that the objects have, in
+    /// one transaction; gives the revision that it stands at. History begins there.
+    ///
+    /// Refuses a store that was written to ([`Error::NotEmpty`]).
+    pub async fn import(
+        config: Config,
+        random: Arc<dyn Random>,
+        objects: BoxStream<'_, Result<Loaded>>,
+    ) -> Result<Revision> {
+        let pool = Pool::new(Arc::new(config), random);
+        schema::prepare(&pool).await?;
+        import::import(&pool, objects).await
     }
 
     /// What this store has done so far.

@@ -20,11 +20,11 @@ use std::{
     time::Duration,
 };
 
-use common::{Postgres, Redis, config, open, postgres, run};
+use common::{Postgres, Redis, config, open, postgres, run, wire::Wire};
 use futures::{StreamExt, TryStreamExt};
 use meta::Revision;
 use store::{Change, Error, Expect, Key, Loaded, Outcome, Store, Write};
-use store_postgres::PostgresStore;
+use store_postgres::{Config, PostgresStore};
 use tokio::task::JoinHandle;
 
 fn key(name: &str) -> Key {
@@ -44,6 +44,11 @@ struct Load {
 
 impl Load {
     async fn start(url: &str, redis: Option<&Redis>) -> Self {
+        Self::on([config(url, redis), config(url, redis)]).await
+    }
+
+    /// Each server with a configuration of its own.
+    async fn on(configs: [Config; 2]) -> Self {
         let end = tokio::sync::watch::Sender::new(u64::MAX);
         let mut load = Self {
             stores: Vec::new(),
@@ -53,8 +58,8 @@ impl Load {
             followers: Vec::new(),
             end,
         };
-        for server in 0..2 {
-            let store = Arc::new(open(config(url, redis)).await.unwrap());
+        for (server, config) in configs.into_iter().enumerate() {
+            let store = Arc::new(open(config).await.unwrap());
             load.stores.push(store.clone());
             load.followers.push(tokio::spawn(follow(store.clone(), load.end.subscribe())));
             for writer in 0..3 {
@@ -230,6 +235,88 @@ fn redis_is_emptied_and_killed_under_load() {
         while carried(&load.stores) <= down {
             load.more(20).await;
         }
+        load.check().await;
+    });
+}
+
+/// The network between each pair is interrupted in turn, held and cut: one server and PostgreSQL, one server
+/// and Redis, everybody and PostgreSQL.
+#[test]
+fn the_network_between_each_pair_is_interrupted_under_load() {
+    let (redis, database) = (Redis::start(), postgres().database());
+    run(async {
+        let mut wires = Vec::new();
+        let mut configs = Vec::new();
+        for _ in 0..2 {
+            let (truth, events) = (Wire::to(postgres().port).await, Wire::to(redis.port).await);
+            let url =
+                postgres().url(&database).replace(&postgres().port.to_string(), &truth.port.to_string());
+            let events_url = redis.url().replace(&redis.port.to_string(), &events.port.to_string());
+            let config = Config::parse(&format!("{url}?statementTimeout=1")).unwrap();
+            configs.push(config.with_events(&events_url).unwrap().with_patience(Duration::from_secs(100)));
+            wires.push((truth, events));
+        }
+        let configs = configs.try_into().unwrap_or_else(|_| panic!("two configurations"));
+        let load = Load::on(configs).await;
+        load.more(100).await;
+        for (truth, events) in &wires {
+            // The other server goes on meanwhile, and this one where only its Redis is away.
+            for wire in [truth, events] {
+                wire.hold();
+                load.more(60).await;
+                wire.mend();
+                load.more(60).await;
+                wire.cut();
+                load.more(60).await;
+                wire.mend();
+                load.more(60).await;
+            }
+        }
+        wires.iter().for_each(|(truth, _)| truth.cut());
+        wires.iter().for_each(|(truth, _)| truth.mend());
+        load.more(60).await;
+        load.check().await;
+    });
+}
+
+/// A stream that was trimmed past a reader that was held: what is missing comes from the log.
+#[test]
+fn the_stream_is_trimmed_past_a_reader() {
+    let (redis, database) = (Redis::start(), postgres().database());
+    let url = postgres().url(&database);
+    run(async {
+        let wire = Wire::to(redis.port).await;
+        let apart = redis.url().replace(&redis.port.to_string(), &wire.port.to_string());
+        let reader = Config::parse(&url).unwrap().with_events(&apart).unwrap();
+        let load = Load::on([config(&url, Some(&redis)), reader]).await;
+        load.more(100).await;
+        wire.hold();
+        load.more(200).await;
+        tokio::task::block_in_place(|| {
+            let streams = redis.ask(&["KEYS", "keelson:*"]);
+            assert!(!streams.is_empty(), "nothing was published");
+            streams.iter().for_each(|stream| redis.command(&["XTRIM", stream, "MAXLEN", "1"]));
+        });
+        wire.mend();
+        load.more(200).await;
+        load.check().await;
+    });
+}
+
+/// A failover that loses the tail: Redis comes back with less than it had, and goes on from there.
+#[test]
+fn redis_loses_its_tail_under_load() {
+    let (redis, database) = (Redis::start(), postgres().database());
+    let url = postgres().url(&database);
+    run(async {
+        let load = Load::start(&url, Some(&redis)).await;
+        load.more(150).await;
+        let stream = tokio::task::block_in_place(|| redis.ask(&["KEYS", "keelson:*"])).remove(0);
+        let kept = tokio::task::block_in_place(|| redis.dump(&stream));
+        load.more(150).await;
+        // As the replica that had only got so far would have it.
+        tokio::task::block_in_place(|| redis.restore(&stream, &kept));
+        load.more(150).await;
         load.check().await;
     });
 }

@@ -63,6 +63,12 @@ pub enum Error {
         /// The newest format this release knows.
         supported: u32,
     },
+    /// The store that was to be filled holds something.
+    #[error("{what} is not empty: nothing was changed; name an empty one")]
+    NotEmpty {
+        /// Which store.
+        what: String,
+    },
     /// Another writer has taken the store over; this one must not write any more.
     #[error("another writer took the store over in epoch {epoch}: this one must stop")]
     Deposed {

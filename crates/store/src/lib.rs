@@ -6,6 +6,7 @@
 //! unaware of what the values mean: they are neither parsed nor changed here, and nobody but the API
 //! server calls this.
 
+pub mod backup;
 mod error;
 mod follow;
 mod key;

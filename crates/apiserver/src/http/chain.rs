@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) tokens: Option<Arc<Tokens>>,
     pub(crate) kubelets: Option<Kubelets>,
+    /// What a backup is made of.
+    pub(crate) backup: Option<Arc<dyn store::Store>>,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) discovery: Discovery,

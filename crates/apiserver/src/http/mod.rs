@@ -4,6 +4,7 @@
 //! every error is a `metav1.Status`; a body is bounded; stored bytes are written as they are. Knows no kind
 //! and decides nothing about objects: that is `rest`.
 
+mod backup;
 mod body;
 mod chain;
 mod decode;
@@ -27,6 +28,7 @@ mod write;
 
 pub(crate) use encode::partial;
 
+pub use backup::BACKUP_PATH;
 pub use body::{Body, BoxError};
 pub use health::{Check, Health};
 pub use metrics::Metrics;

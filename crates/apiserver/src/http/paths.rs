@@ -8,6 +8,7 @@ use meta::{Reason, Status};
 use serde_json::json;
 
 use super::{
+    backup,
     body::Body,
     chain::Shared,
     encode,
@@ -49,6 +50,9 @@ pub(crate) async fn answer(
         }
         "/.well-known/openid-configuration" => issuer(server, |tokens| tokens.discovery()),
         "/openid/v1/jwks" => issuer(server, |tokens| tokens.jwks()),
+        backup::BACKUP_PATH if parts.method == Method::GET => {
+            server.backup.as_ref().map(backup::answer).ok_or_else(Status::no_such_path)
+        }
         openapi if openapi == "/openapi" || openapi.starts_with("/openapi/") => {
             self::openapi(server, parts, openapi, query)
         }

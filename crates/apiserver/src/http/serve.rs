@@ -87,6 +87,7 @@ impl Server {
             authorizer,
             tokens: None,
             kubelets: None,
+            backup: None,
             health: Health::default(),
             metrics: Metrics::default(),
             discovery: Discovery::default(),
@@ -114,6 +115,12 @@ impl Server {
     #[must_use]
     pub fn with_kubelets(self, kubelets: Kubelets) -> Self {
         self.with(|shared| shared.kubelets = Some(kubelets))
+    }
+
+    /// Gives whoever may do everything a snapshot of the store.
+    #[must_use]
+    pub fn with_backup(self, store: Arc<dyn store::Store>) -> Self {
+        self.with(|shared| shared.backup = Some(store))
     }
 
     /// Replaces the health checks.

@@ -17,6 +17,14 @@ pub(super) fn private_directory(path: &Path) -> Result<(), PkiError> {
     builder.create(path).map_err(|source| PkiError::Write { path: path.to_owned(), source })
 }
 
+/// Whoever makes something in `directory` holds this; the system lets go of it when the process dies.
+pub(super) fn lock(directory: &Path) -> Result<fs::File, PkiError> {
+    let path = directory.join("lock");
+    let locked = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let locked = locked.and_then(|file| file.lock().map(|()| file));
+    locked.map_err(|source| PkiError::Write { path, source })
+}
+
 /// The text of a file; `None` when there is none.
 pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {

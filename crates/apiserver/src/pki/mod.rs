@@ -60,6 +60,9 @@ pub enum PkiError {
 /// The certificates under one directory.
 #[derive(Debug)]
 pub struct Pki {
+    /// Of the authority and the token key.
+    shared: PathBuf,
+    /// Of certificates that were issued.
     directory: PathBuf,
     authority: Authority,
     now: meta::Timestamp,
@@ -69,9 +72,17 @@ impl Pki {
     /// Opens `directory`, creating it (0700) and the authority (`ca.crt`, `ca.key`) when missing. Expiry
     /// is judged at the time of this call.
     pub fn open(directory: &Path, clock: &dyn Clock) -> Result<Self, PkiError> {
+        Self::open_beside(directory, directory, clock)
+    }
+
+    /// The same, with the authority and the token key in `shared`, which several servers may open at once,
+    /// and what is issued by it in `directory`, which is this server's own.
+    pub fn open_beside(shared: &Path, directory: &Path, clock: &dyn Clock) -> Result<Self, PkiError> {
+        files::private_directory(shared)?;
         files::private_directory(directory)?;
+        let _making = files::lock(shared)?;
         let now = clock.now();
-        let (cert_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
+        let (cert_path, key_path) = (shared.join("ca.crt"), shared.join("ca.key"));
         let authority = match (read_if_there(&cert_path)?, read_if_there(&key_path)?) {
             (Some(cert), Some(key)) => Authority::from_pem(&cert, &key)
                 .map_err(|_| PkiError::Damaged { path: cert_path, what: "certificate authority" })?,
@@ -86,7 +97,7 @@ impl Pki {
                 made
             }
         };
-        Ok(Self { directory: directory.to_owned(), authority, now })
+        Ok(Self { shared: shared.to_owned(), directory: directory.to_owned(), authority, now })
     }
 
     /// The authority's certificate, PEM: what clients trust and what client certificates are checked with.
@@ -145,7 +156,8 @@ impl Pki {
 
     /// The key that signs service-account tokens (`sa.key`, PKCS#8 PEM, P-256), created once.
     pub fn token_key(&self) -> Result<String, PkiError> {
-        let path = self.directory.join("sa.key");
+        let _making = files::lock(&self.shared)?;
+        let path = self.shared.join("sa.key");
         if let Some(pem) = read_if_there(&path)? {
             return match rcgen::KeyPair::from_pem(&pem) {
                 Ok(_) => Ok(pem),
@@ -183,6 +195,21 @@ mod tests {
         let renewed = Pki::open(home.path(), &late).unwrap();
         assert_ne!(wider, renewed.serving(&names(&["localhost", "127.0.0.1", "::1"])).unwrap());
         assert_eq!(first.token_key().unwrap(), renewed.token_key().unwrap());
+    }
+
+    #[test]
+    fn servers_that_begin_at_once_come_to_one_authority() {
+        let home = tempfile::tempdir().unwrap();
+        let begin = |name: String| {
+            let (shared, own) = (home.path().join("shared"), home.path().join(name));
+            let pki = Pki::open_beside(&shared, &own, &clock("2026-01-01T00:00:00Z")).unwrap();
+            (pki.ca_pem().to_owned(), pki.token_key().unwrap())
+        };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let begun: Vec<_> = (0..6).map(|at| scope.spawn(move || begin(format!("s{at}")))).collect();
+            begun.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|one| *one == all[0]));
     }
 
     #[cfg(unix)]

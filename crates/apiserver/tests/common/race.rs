@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use apiserver::{
@@ -222,4 +223,43 @@ pub(crate) async fn addresses_do_not_collide(stores: Vec<Arc<dyn Store>>, each: 
     addresses.dedup();
     ports.dedup();
     assert_eq!((addresses.len(), ports.len()), (count, count));
+}
+
+/// Creates at the first server at a rate, watched at the second; how long after its answer each was seen there,
+/// sorted. What was seen before the answer counts as nothing.
+pub(crate) async fn lag(stores: Vec<Arc<dyn Store>>, rate: u64, time: Duration) -> Vec<Duration> {
+    let first = Arc::new(Server::start(stores[0].clone(), 1).await);
+    let second = Server::start(stores[1].clone(), 2).await;
+    let name = format!("lag{}", stores[0].head().await.unwrap().revision);
+    let mut watch = second.rest.watch(&second.maps, None, &Server::options(0)).await.unwrap();
+    let wanted = rate * time.as_secs();
+    let prefix = name.clone();
+    let watcher = tokio::spawn(async move {
+        let mut seen: BTreeMap<u64, Instant> = BTreeMap::new();
+        while (seen.len() as u64) < wanted {
+            let event = watch.next().await.unwrap().unwrap();
+            if event.entry.header.key.name.starts_with(&prefix) {
+                seen.insert(event.entry.revision.0, Instant::now());
+            }
+        }
+        seen
+    });
+    let mut tick = tokio::time::interval(Duration::from_micros(1_000_000 / rate));
+    let mut writers = Vec::new();
+    for number in 0..wanted {
+        tick.tick().await;
+        let (server, name) = (first.clone(), format!("{name}-{number}"));
+        writers.push(tokio::spawn(async move {
+            let revision = server.create(&name, number).await.unwrap();
+            (revision.0, Instant::now())
+        }));
+    }
+    let seen = watcher.await.unwrap();
+    let mut lags = Vec::new();
+    for writer in writers {
+        let (revision, answered) = writer.await.unwrap();
+        lags.push(seen[&revision].saturating_duration_since(answered));
+    }
+    lags.sort();
+    lags
 }

@@ -3,17 +3,44 @@
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use meta::{Clock, Random};
+use reconcile::{LeaseLock, LeaseOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     data_dir::DataDir,
     error::Failure,
+    parts,
     up::{CLUSTER_CIDR, CLUSTER_DOMAIN, bridge, choose::Started, server::ApiServer},
 };
 
 /// Group that passes every authorization, for components whose bootstrap role is wider than any list.
 const MASTERS: &str = "system:masters";
+
+/// See [`Actors::election`].
+struct Election {
+    name: &'static str,
+    lock: Option<LeaseLock>,
+    stop: CancellationToken,
+}
+
+impl Election {
+    /// Works while elected. A process that lost its Lease ends, as upstream's do: another works by then.
+    async fn hold<F: Future<Output = ()>>(
+        self,
+        work: impl FnOnce(CancellationToken) -> F,
+    ) -> Result<(), Failure> {
+        let Some(lock) = self.lock else {
+            work(self.stop).await;
+            return Ok(());
+        };
+        if lock.lead(&self.stop, work).await {
+            return Ok(());
+        }
+        Err(Failure::new(format!("the Lease of {} was lost to another process", self.name))
+            .advise("start again: it then waits for its turn"))
+    }
+}
 
 /// Running components.
 pub(crate) struct Actors {
@@ -110,12 +137,11 @@ impl Actors {
         let mut all = controllers::all(&options);
         all.extend(operators);
         let context = reconcile::Context::new(client, clock.clone(), random.clone());
-        let token = self.token();
-        self.spawn(async move {
+        let election = self.election(server, "kube-controller-manager", clock, random);
+        self.spawn(election.hold(move |token| async move {
             reconcile::run(all, context.clone(), token).await;
             context.stores.shutdown().await;
-            Ok(())
-        });
+        }));
     }
 
     pub(crate) fn scheduler(
@@ -127,7 +153,8 @@ impl Actors {
     ) {
         let client = server.client("system:kube-scheduler", &[MASTERS]);
         let scheduler::Configuration { profiles, backoff, leader_elect } = placing;
-        let identity = leader_elect.then(|| format!("keelson_{:016x}", random.next()));
+        // Beside others on the same store, one has to be elected in any case.
+        let identity = (leader_elect || server.shared).then(|| parts::identity(&**random));
         let options = scheduler::Options {
             profiles,
             backoff,
@@ -139,6 +166,22 @@ impl Actors {
             scheduler::run(client, options, stopping).await;
             Ok(())
         });
+    }
+
+    /// Who acts alone: without others on the same store, this process; else whoever holds the Lease.
+    fn election(
+        &self,
+        server: &ApiServer,
+        name: &'static str,
+        clock: &Arc<dyn Clock>,
+        random: &Arc<dyn Random>,
+    ) -> Election {
+        let lock = server.shared.then(|| {
+            let client = server.client(&format!("system:{name}"), &[MASTERS]);
+            let options = LeaseOptions::new("kube-system", name, parts::identity(&**random));
+            LeaseLock::new(client, clock.clone(), options)
+        });
+        Election { name, lock, stop: self.token() }
     }
 
     /// Whether containers go on running when the program ends.

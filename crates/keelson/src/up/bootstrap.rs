@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use apiserver::rest::{Caller, FieldValidation, Rest, Target};
+use apiserver::{
+    pki::Pki,
+    rest::{Caller, FieldValidation, Rest, Target},
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use meta::{Object, Reason, Status, Value};
 use resource::{Resource, User};
@@ -93,6 +96,32 @@ pub(crate) fn storage_class() -> Object {
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer",
     }))
+}
+
+/// Says what the authority and the token key of the cluster are, so that a server with others is noticed:
+/// half of all requests would fail at it. Who has the store alone may change them.
+pub(crate) async fn authority(rest: &Rest, pki: &Pki, shared: bool) -> Result<(), Failure> {
+    let failed = |error| Failure::of("read the token key", error);
+    let key = ring::digest::digest(&ring::digest::SHA256, pki.token_key().map_err(failed)?.as_bytes());
+    let key: String = key.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let wanted = object(json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "keelson-authority", "namespace": "kube-system"},
+        "data": {"ca.crt": pki.ca_pem(), "tokenKeyDigest": key},
+    }));
+    if !shared {
+        return replace(rest, wanted).await;
+    }
+    ensure(rest, wanted.clone()).await?;
+    let kind = rest.cache().kind(&resource_of(rest, &wanted)?.stored_as);
+    let there = kind.get(&wanted.key()).and_then(|entry| entry.object().ok());
+    if there.as_ref().and_then(|there| there.get(&["data"])) == wanted.get(&["data"]) {
+        return Ok(());
+    }
+    Err(Failure::new("another API server on this store has another authority or token key").advise(
+        "give all of them the same --pki-dir, or copy ca.crt, ca.key and sa.key from the first one's pki directory; \
+         to change them for good, delete ConfigMap kube-system/keelson-authority",
+    ))
 }
 
 /// Where the API server and the DNS server are reached from pods.

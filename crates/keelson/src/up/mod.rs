@@ -11,6 +11,7 @@ mod nodes;
 mod operators;
 mod scheduling;
 mod server;
+mod stand;
 
 use std::{fs, sync::Arc};
 
@@ -24,10 +25,13 @@ use crate::{
     error::Failure,
     pool, signals,
     term::{self, Steps},
-    up::{actors::Actors, choose::Runtime, server::ApiServer},
+    up::{actors::Actors, choose::Runtime, server::ApiServer, stand::Stand},
 };
 
 pub(crate) use choose::settings;
+pub(crate) use nodes::simulated as simulated_node;
+pub(crate) use scheduling::configuration as scheduler_configuration;
+pub(crate) use stand::apiserver;
 
 /// Pod addresses of the real node's cluster; simulated nodes have a range of their own.
 pub(crate) const CLUSTER_CIDR: &str = "10.42.0.0/16";
@@ -35,9 +39,16 @@ pub(crate) const CLUSTER_CIDR: &str = "10.42.0.0/16";
 pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
 
 pub(crate) async fn up(options: UpOptions) -> Result<(), Failure> {
+    until_stopped(|stop| async move { run(&options, &stop).await }).await
+}
+
+/// Runs with a token that the first SIGINT or SIGTERM cancels.
+pub(crate) async fn until_stopped<F: Future<Output = Result<(), Failure>>>(
+    work: impl FnOnce(CancellationToken) -> F,
+) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let _signals = signals::stop_on_signal(stop.clone())?;
-    run(&options, &stop).await
+    work(stop).await
 }
 
 async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failure> {
@@ -60,7 +71,8 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     let extra: Vec<String> = runtime.is_real().then(|| bridge::GATEWAY.to_string()).into_iter().collect();
     // containerd takes the longest; it starts beside everything else.
     let starting = tokio::spawn(runtime.clone().start(data.clone()));
-    let mut server = ApiServer::start(&data, options.listen, &extra, &clock, &random, &mut steps).await?;
+    let stand = Stand::of(&options.store, &data, options.listen, None, extra)?;
+    let mut server = ApiServer::start(&data, &stand, &clock, &random, &mut steps).await?;
     let pid = std::process::id().to_string();
     fs::write(data.pid_file(), pid).map_err(|error| Failure::of("write the pid file", error))?;
 
@@ -73,15 +85,17 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
         tokio::select! {
             () = stop.cancelled() => {}
             () = actors.failed() => stop.cancel(),
+            () = server.broken() => stop.cancel(),
         }
     }
+    let broken = server.is_broken();
     stop.cancel();
     let containers = actors.runs_containers();
     let ended = actors.join().await;
     server.stop().await;
     // The file only names a process that runs.
     drop(fs::remove_file(data.pid_file()));
-    started.and(ended)?;
+    started.and(broken).and(ended)?;
     let left = if containers { "; containers go on running, `keelson down` stops them" } else { "" };
     term::line(&format!("stopped{left}"));
     Ok(())
@@ -121,7 +135,10 @@ async fn start(
     let names = nodes::start(options, data, server, &started, actors, clock, random)?;
     steps.done(&names);
     steps.start("operators");
-    let operators::Chosen { names, controllers } = operators::install(server, &options.operators).await?;
+    let client = server.client("system:apiserver", &["system:masters"]);
+    let chosen = operators::install(&client, &options.operators).await?;
+    let names: Vec<_> = chosen.iter().map(|operator| operator.name).collect();
+    let controllers = chosen.iter().flat_map(|operator| (operator.start)(0).controllers).collect();
     steps.done(if names.is_empty() { "none".to_owned() } else { names.join(", ") }.as_str());
     steps.start("controllers");
     actors.controllers(server, data, controllers, clock, random);

@@ -72,6 +72,33 @@ pub(crate) fn start(
     }
 }
 
+/// An agent whose pods exist in memory only, with addresses of `pod_cidr`, of which the first is its own.
+pub(crate) fn simulated(
+    name: &str,
+    pod_cidr: &str,
+    clock: &Arc<dyn Clock>,
+    random: &Arc<dyn Random>,
+) -> Result<(node::Options, runtime::simulated::Simulated), Failure> {
+    let own = first_address(pod_cidr).ok_or_else(|| {
+        Failure::usage(format!("{pod_cidr:?} is no range of addresses"))
+            .advise("say one such as 10.42.7.0/24")
+    })?;
+    let mut agent = Machine::new(name, 0).agent(clock.clone(), random.clone());
+    agent.addresses = vec![own];
+    agent.pod_cidr = Some(pod_cidr.to_owned());
+    let settings = runtime::simulated::Settings { pod_cidr: Some(pod_cidr.to_owned()), ..Default::default() };
+    let runtime = runtime::simulated::Simulated::new(clock.clone(), settings)
+        .map_err(|error| Failure::of("start the simulated runtime", error))?;
+    Ok((agent, runtime))
+}
+
+fn first_address(cidr: &str) -> Option<String> {
+    let (base, length) = cidr.split_once('/')?;
+    let (base, length): (std::net::Ipv4Addr, u32) = (base.parse().ok()?, length.parse().ok()?);
+    let first = u32::from(base).checked_add(1)?;
+    (8..=29).contains(&length).then(|| std::net::Ipv4Addr::from(first).to_string())
+}
+
 fn simulate(
     machine: &Machine,
     board: &Arc<Board>,

@@ -1,18 +1,17 @@
 //! The operators that run inside the cluster's process.
 
-use meta::Object;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+    runtime::wait::{await_condition, conditions},
+};
+use serde_json::Value;
 
 use crate::{
     error::Failure,
-    operators::choose,
-    up::{bootstrap, server::ApiServer},
+    operators::{Operator, choose},
 };
-
-/// Operators that were chosen, ready to run.
-pub(crate) struct Chosen {
-    pub(crate) names: Vec<&'static str>,
-    pub(crate) controllers: Vec<reconcile::Controller>,
-}
 
 /// Fails early on a name that nobody has.
 pub(crate) fn check(asked: &[String]) -> Result<(), Failure> {
@@ -20,34 +19,31 @@ pub(crate) fn check(asked: &[String]) -> Result<(), Failure> {
 }
 
 /// Installs the CRDs of the operators asked for, or brings them up to date, and waits until they are served.
-pub(crate) async fn install(server: &ApiServer, asked: &[String]) -> Result<Chosen, Failure> {
+pub(crate) async fn install(
+    client: &kube::Client,
+    asked: &[String],
+) -> Result<Vec<&'static Operator>, Failure> {
     let operators = choose(asked)?;
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for operator in &operators {
         for crd in (operator.crds)() {
-            let object = Object::from_value(crd).unwrap_or_default();
-            let name = object.name().to_owned();
-            bootstrap::replace(&server.rest, object).await?;
-            served(server, &name).await?;
+            let name = crd.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let failed = |error: kube::Error| Failure::of(format!("install the kind {name}"), error);
+            let how = PatchParams::apply("keelson").force();
+            api.patch(&name, &how, &Patch::Apply(&crd)).await.map_err(failed)?;
+            let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+            match tokio::time::timeout(ESTABLISH, established).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(Failure::of(format!("watch the kind {name}"), error)),
+                Err(_) => {
+                    return Err(Failure::new(format!("the kind {name} was not established"))
+                        .advise("look at its conditions: kubectl describe crd NAME"));
+                }
+            }
         }
     }
-    Ok(Chosen {
-        names: operators.iter().map(|operator| operator.name).collect(),
-        controllers: operators.iter().flat_map(|operator| (operator.start)(0).controllers).collect(),
-    })
+    Ok(operators)
 }
 
 /// How long a CRD may take to be established; it takes milliseconds.
-const ESTABLISH: std::time::Duration = std::time::Duration::from_secs(10);
-
-async fn served(server: &ApiServer, crd: &str) -> Result<(), Failure> {
-    let (plural, group) = crd.split_once('.').unwrap_or((crd, ""));
-    let registry = server.rest.registry();
-    let mut changes = registry.changes();
-    let there = || registry.all().iter().any(|kind| *kind.group == *group && *kind.plural == *plural);
-    let waited = tokio::time::timeout(ESTABLISH, changes.wait_for(|_| there())).await;
-    match waited {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Failure::new(format!("the kind {crd} was not established"))
-            .advise("look at its conditions: kubectl describe crd NAME")),
-    }
-}
+const ESTABLISH: std::time::Duration = std::time::Duration::from_secs(30);

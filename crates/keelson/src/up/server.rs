@@ -14,17 +14,23 @@ use apiserver::{
     connect::Kubelets,
     crd::CustomResources,
     expiry,
-    http::{Server, Serving, tls_config},
-    pki::{Kubeconfig, Login, Pki},
+    http::{Health, Server, Serving, tls_config},
+    pki::{Kubeconfig, Leaf, Login, Pair, Pki},
     rest::{Parts, Rest},
     tokens::{Signer, TokenRequest, Tokens},
 };
 use meta::{Clock, Entry, GroupResource, Random};
 use resource::{User, View};
-use store_embedded::EmbeddedStore;
+use store::Writers;
 use tokio::task::JoinHandle;
 
-use crate::{data_dir::DataDir, error::Failure, term::Steps, up::bootstrap, version::GIT_VERSION};
+use crate::{
+    data_dir::DataDir,
+    error::Failure,
+    term::Steps,
+    up::{bootstrap, stand::Stand},
+    version::GIT_VERSION,
+};
 
 /// The issuer of service-account tokens, as pods know the server.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -45,6 +51,9 @@ pub(crate) struct ApiServer {
     pub(crate) pki: Arc<Pki>,
     /// The port that `--listen` came to.
     pub(crate) address: SocketAddr,
+    /// Whether others may stand on the same store, so that who acts alone has to be elected.
+    pub(crate) shared: bool,
+    advertise: Option<(String, u16)>,
     serving: Vec<Serving>,
     tls: rustls::ServerConfig,
     committer: JoinHandle<()>,
@@ -58,25 +67,26 @@ pub(crate) struct ApiServer {
 const RBAC_KINDS: &[&str] = &["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
 
 impl ApiServer {
-    /// Opens everything and listens. `extra` are addresses by which pods and other machines reach it.
+    /// Opens everything and listens.
     pub(crate) async fn start(
         data: &DataDir,
-        listen: SocketAddr,
-        extra: &[String],
+        stand: &Stand,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
         steps: &mut Steps,
     ) -> Result<Self, Failure> {
         steps.start("certificates");
-        let pki = Arc::new(open_pki(data, &**clock)?);
-        let names = names(listen, extra);
+        let listen = stand.listen;
+        let pki = Arc::new(open_pki(stand, data, &**clock)?);
+        let names = names(listen, &stand.extra);
         let serving =
             pki.serving(&names).map_err(|error| Failure::of("make the serving certificate", error))?;
         let tls = tls_config(&serving, pki.ca_pem()).map_err(|error| Failure::of("prepare tls", error))?;
-        steps.done(&format!("own authority in {}", data.pki().display()));
+        steps.done(&format!("own authority in {}", stand.authority.display()));
 
         steps.start("store");
-        let store = Arc::new(open_store(data.store()).await?);
+        let store = stand.place.open(random).await?;
+        let shared = store.writers() == Writers::Many;
         let registry = Arc::new(Registry::new());
         let signer = pki.token_key().map_err(|error| Failure::of("make the token key", error))?;
         let signer = Signer::from_pem(&signer).map_err(|error| Failure::of("read the token key", error))?;
@@ -89,7 +99,7 @@ impl ApiServer {
         registry.install_all(kinds::all(&options, &acts(&authorizer, &authenticator, &tokens)));
         let cache = Cache::load(&*store, &registry)
             .await
-            .map_err(|error| Failure::of(format!("read {}", data.store().display()), error))?;
+            .map_err(|error| Failure::of(format!("read {}", stand.place.shown()), error))?;
         let cache = Arc::new(cache);
         late.fill(&cache);
         let objects: usize = cache.kinds().iter().map(|(_, kind)| kind.snapshot().len()).sum();
@@ -101,7 +111,7 @@ impl ApiServer {
         let stop = tokio_util::sync::CancellationToken::new();
         let compactor = tokio::spawn(compactor::run(store.clone(), cache.clone(), stop.clone()));
         let (rest, committer) = Rest::start(Parts {
-            store,
+            store: store.clone(),
             cache,
             registry,
             admission,
@@ -111,18 +121,23 @@ impl ApiServer {
         let mut objects = kinds::bootstrap(&options);
         objects.push(bootstrap::storage_class());
         bootstrap::objects(&rest, objects).await?;
+        bootstrap::authority(&rest, &pki, shared).await?;
         let crds = tokio::spawn(CustomResources::install_stored(&rest).run(stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
             .with_tokens(tokens)
             .with_kubelets(kubelets)
+            .with_backup(store)
+            .with_health(health(&rest))
             .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));
         let mut this = Self {
             server,
             rest,
             pki,
             address: listen,
+            shared,
+            advertise: stand.advertise.clone(),
             serving: Vec::new(),
             tls,
             committer,
@@ -156,8 +171,34 @@ impl ApiServer {
         Ok(bound)
     }
 
+    /// Completes when this server can no longer follow its store.
+    pub(crate) async fn broken(&self) {
+        // Whoever could say so is gone: then nobody waits for it either.
+        drop(self.rest.broken().wait_for(Option::is_some).await);
+    }
+
+    /// Why it cannot.
+    pub(crate) fn is_broken(&self) -> Result<(), Failure> {
+        match &*self.rest.broken().borrow() {
+            None => Ok(()),
+            Some(why) => Err(Failure::new(format!("the store cannot be followed any more: {why}"))
+                .advise("nothing that was acknowledged is lost; start this server again once the store is as it should be")),
+        }
+    }
+
     fn write_kubeconfig(&self, path: &Path) -> Result<(), Failure> {
         let admin = self.pki.admin().map_err(|error| Failure::of("make the admin certificate", error))?;
+        self.write_kubeconfig_of("admin", admin, path)
+    }
+
+    /// For a part of the cluster in a process of its own: `system:NAME`, with every right, as inside `up`.
+    pub(crate) fn write_part_kubeconfig(&self, name: &str, path: &Path) -> Result<(), Failure> {
+        let pair = self.pki.keep(name, &Leaf::client(&format!("system:{name}"), Some("system:masters")));
+        let pair = pair.map_err(|error| Failure::of(format!("make the certificate of {name}"), error))?;
+        self.write_kubeconfig_of(name, pair, path)
+    }
+
+    fn write_kubeconfig_of(&self, user: &str, pair: Pair, path: &Path) -> Result<(), Failure> {
         let host = match self.address {
             SocketAddr::V4(address) if address.ip().is_unspecified() => {
                 format!("127.0.0.1:{}", address.port())
@@ -165,12 +206,16 @@ impl ApiServer {
             SocketAddr::V6(address) if address.ip().is_unspecified() => format!("[::1]:{}", address.port()),
             address => address.to_string(),
         };
+        let host = match &self.advertise {
+            Some((host, port)) => format!("{host}:{port}"),
+            None => host,
+        };
         let kubeconfig = Kubeconfig {
             cluster: "keelson".to_owned(),
-            user: "admin".to_owned(),
+            user: user.to_owned(),
             server: format!("https://{host}"),
             ca_pem: self.pki.ca_pem().to_owned(),
-            login: Login::Certificate(admin),
+            login: Login::Certificate(pair),
         };
         kubeconfig.write(path).map_err(|error| Failure::of(format!("write {}", path.display()), error))
     }
@@ -189,6 +234,8 @@ impl ApiServer {
             rest,
             pki: _,
             address: _,
+            shared: _,
+            advertise: _,
             serving,
             tls: _,
             committer,
@@ -210,21 +257,18 @@ impl ApiServer {
     }
 }
 
-fn open_pki(data: &DataDir, clock: &dyn Clock) -> Result<Pki, Failure> {
-    Pki::open(&data.pki(), clock).map_err(|error| {
+/// Ready while the store can be followed.
+fn health(rest: &Rest) -> Health {
+    let broken = rest.broken();
+    let check = move || broken.borrow().clone().map_or(Ok(()), Err);
+    Health::default().ready_when("store", Arc::new(check))
+}
+
+fn open_pki(stand: &Stand, data: &DataDir, clock: &dyn Clock) -> Result<Pki, Failure> {
+    Pki::open_beside(&stand.authority, &data.pki(), clock).map_err(|error| {
         Failure::of("prepare certificates", error)
             .advise("restore the file from a backup; or remove the directory to get a new authority: clients then need the new admin.kubeconfig")
     })
-}
-
-async fn open_store(path: std::path::PathBuf) -> Result<EmbeddedStore, Failure> {
-    let shown = path.display().to_string();
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(path)).await;
-    match opened {
-        Ok(Ok(store)) => Ok(store),
-        Ok(Err(error)) => Err(Failure::of(format!("open the store in {shown}"), error)),
-        Err(error) => Err(Failure::of(format!("open the store in {shown}"), error)),
-    }
 }
 
 fn names(listen: SocketAddr, extra: &[String]) -> Vec<String> {

@@ -2,6 +2,8 @@
 //! removed when the test or its whole process ends, however it ends.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod wire;
+
 use std::{
     fs,
     net::{TcpListener, TcpStream},
@@ -33,6 +35,18 @@ fn program(name: &str) -> PathBuf {
         .collect();
     found.sort();
     found.pop().unwrap_or_else(|| name.into())
+}
+
+/// A file that the servers can read and others cannot.
+pub(crate) fn private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+    if fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {
+        // The group that they run with.
+        std::os::unix::fs::chown(path, None, Some(65534)).unwrap();
+    } else {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
 }
 
 /// As a user that is not root, which PostgreSQL does not run as.
@@ -119,11 +133,17 @@ pub(crate) struct Postgres {
     server: Mutex<Option<Child>>,
     databases: Mutex<Vec<String>>,
     next: AtomicU32,
+    settings: Vec<String>,
 }
 
 impl Postgres {
     /// On the disk, or in memory where a test makes so many commits that their syncs would be most of it.
     pub(crate) fn start(in_memory: bool) -> Self {
+        Self::with(in_memory, |_| Vec::new())
+    }
+
+    /// With more settings, made once there is a directory, which the server can read.
+    pub(crate) fn with(in_memory: bool, settings: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let home = Home::new(in_memory);
         let secret = home.directory.join("secret");
         fs::write(&secret, PASSWORD).unwrap();
@@ -146,7 +166,8 @@ impl Postgres {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let (server, databases) = Default::default();
-        let it = Self { home, port: free_port(), server, databases, next: AtomicU32::new(0) };
+        let settings = settings(&home.directory);
+        let it = Self { home, port: free_port(), server, databases, next: AtomicU32::new(0), settings };
         it.resume();
         it
     }
@@ -164,6 +185,7 @@ impl Postgres {
             .arg(self.data())
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=on"])
             .args(["-c", "max_connections=200", "-c", "shared_buffers=64MB"])
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]))
             .arg("-c")
             .arg(format!("unix_socket_directories={}", self.home.directory.display()))
             .current_dir("/")
@@ -263,11 +285,19 @@ pub(crate) struct Redis {
     home: Home,
     pub(crate) port: u16,
     server: Mutex<Option<Child>>,
+    settings: Vec<String>,
 }
 
 impl Redis {
     pub(crate) fn start() -> Self {
-        let it = Self { home: Home::new(true), port: free_port(), server: Mutex::default() };
+        Self::with(|_, port| vec!["--port".into(), port.to_string(), "--requirepass".into(), PASSWORD.into()])
+    }
+
+    /// With these settings, made once there is a directory, which the server can read, and a port.
+    pub(crate) fn with(settings: impl FnOnce(&Path, u16) -> Vec<String>) -> Self {
+        let (home, port) = (Home::new(true), free_port());
+        let settings = settings(&home.directory, port);
+        let it = Self { home, port, server: Mutex::default(), settings };
         it.resume();
         it
     }
@@ -275,17 +305,9 @@ impl Redis {
     pub(crate) fn resume(&self) {
         let directory = self.home.directory.display().to_string();
         let child = unprivileged(Path::new("redis-server"))
-            .args([
-                "--port",
-                &self.port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-                &directory,
-            ])
-            .args(["--requirepass", PASSWORD, "--pidfile", &format!("{directory}/redis.pid")])
+            .args(["--bind", "127.0.0.1", "--save", "", "--dir", &directory])
+            .args(["--pidfile", &format!("{directory}/redis.pid")])
+            .args(&self.settings)
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -309,12 +331,32 @@ impl Redis {
 
     /// One command, answered.
     pub(crate) fn command(&self, words: &[&str]) {
+        let _: redis::Value = self.query(words.iter().map(|word| word.as_bytes()));
+    }
+
+    /// One command that answers with words.
+    pub(crate) fn ask(&self, words: &[&str]) -> Vec<String> {
+        self.query(words.iter().map(|word| word.as_bytes()))
+    }
+
+    /// A key's content as Redis would write it to a disk.
+    pub(crate) fn dump(&self, key: &str) -> Vec<u8> {
+        self.query([&b"DUMP"[..], key.as_bytes()])
+    }
+
+    /// Puts back what [`Redis::dump`] gave.
+    pub(crate) fn restore(&self, key: &str, content: &[u8]) {
+        let _: redis::Value = self.query([&b"RESTORE"[..], key.as_bytes(), b"0", content, b"REPLACE"]);
+    }
+
+    fn query<'a, T: redis::FromRedisValue>(&self, words: impl IntoIterator<Item = &'a [u8]>) -> T {
         let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
-        let mut command = redis::cmd(words[0]);
-        for word in &words[1..] {
-            command.arg(*word);
+        let mut words = words.into_iter();
+        let mut command = redis::cmd(std::str::from_utf8(words.next().unwrap()).unwrap());
+        for word in words {
+            command.arg(word);
         }
-        command.exec(&mut connection).unwrap();
+        command.query(&mut connection).unwrap()
     }
 }
 

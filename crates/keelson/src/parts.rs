@@ -1,0 +1,205 @@
+//! The parts of a cluster as processes of their own, each a client of the API server: scheduler, controller
+//! manager, node. Of several schedulers or managers the one that holds the Lease works; the others wait for it.
+
+use std::{future::Future, path::Path, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use meta::{Clock, Random};
+use reconcile::{LeaseLock, LeaseOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::{ControllerManagerOptions, NodeOptions, PartOptions, RuntimeChoice, SchedulerOptions},
+    clock::{Dice, System},
+    error::Failure,
+    term, up,
+};
+
+/// Between two attempts to reach the API server at the start.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// Where the Leases are.
+const NAMESPACE: &str = "kube-system";
+
+/// What every part has.
+#[derive(Clone)]
+struct Part {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    stop: CancellationToken,
+    identity: String,
+}
+
+pub(crate) async fn scheduler(options: SchedulerOptions) -> Result<(), Failure> {
+    let SchedulerOptions { part, scheduler_config } = options;
+    // Read before anything is waited for.
+    let scheduler::Configuration { profiles, backoff, leader_elect } =
+        up::scheduler_configuration(scheduler_config.as_deref(), &Dice::new())?;
+    let elect = leader_elect || scheduler_config.is_none();
+    run(&part, |part| async move {
+        let schedule = |token: CancellationToken| {
+            let instance = format!("default-scheduler-{}", part.identity);
+            let options = scheduler::Options {
+                profiles: profiles.clone(),
+                backoff,
+                ..scheduler::Options::new(instance, part.clock.clone(), part.random.clone())
+            };
+            scheduler::run(part.client.clone(), options, token.cancelled_owned())
+        };
+        if elect {
+            return part.lead("kube-scheduler", schedule).await;
+        }
+        term::line("ready: works as kube-scheduler without an election");
+        schedule(part.stop.clone()).await;
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Result<(), Failure> {
+    let ControllerManagerOptions { part, volumes_dir } = options;
+    let root_ca_pem = authority(&part.kubeconfig)?;
+    run(&part, |part| async move {
+        part.lead("kube-controller-manager", |token| {
+            let options = controllers::Options {
+                root_ca_pem: root_ca_pem.clone(),
+                local_path_root: volumes_dir.display().to_string(),
+                ..controllers::Options::new(part.clock.clone(), part.random.clone())
+            };
+            let client = part.client.clone();
+            async move {
+                // Without an election of its own: this one holds the same Lease.
+                controllers::run(client, options, token).await;
+            }
+        })
+        .await
+    })
+    .await
+}
+
+pub(crate) async fn node(options: NodeOptions) -> Result<(), Failure> {
+    let NodeOptions { part, name, pod_cidr, runtime } = options;
+    if !matches!(runtime, RuntimeChoice::Simulated | RuntimeChoice::Auto) {
+        return Err(Failure::usage("a node of its own process runs no containers so far")
+            .advise("say --runtime simulated; a node with containers is part of `keelson up`"));
+    }
+    run(&part, |part| async move {
+        let (agent, runtime) = up::simulated_node(&name, &pod_cidr, &part.clock, &part.random)?;
+        term::line(&format!("ready: node {name}"));
+        let ran = node::run(part.client, Arc::new(runtime), agent, part.stop).await;
+        ran.map_err(|error| Failure::of(format!("run the agent of {name}"), error))
+    })
+    .await
+}
+
+/// Connects, works until the program is told to stop, and says so.
+async fn run<F: Future<Output = Result<(), Failure>>>(
+    options: &PartOptions,
+    work: impl FnOnce(Part) -> F,
+) -> Result<(), Failure> {
+    up::until_stopped(|stop| async move {
+        let client = client(&options.kubeconfig).await?;
+        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(System), Arc::new(Dice::new()));
+        if !reach(&client, &options.kubeconfig, &stop).await? {
+            return Ok(());
+        }
+        let identity = identity(&*random);
+        work(Part { client, clock, random, stop, identity }).await
+    })
+    .await
+}
+
+impl Part {
+    /// Works while this process holds the Lease; stands again when it lost it.
+    async fn lead<F: Future<Output = ()>>(
+        &self,
+        name: &str,
+        work: impl Fn(CancellationToken) -> F,
+    ) -> Result<(), Failure> {
+        term::line(&format!("ready: {} stands for {name}", self.identity));
+        while !self.stop.is_cancelled() {
+            let options = LeaseOptions::new(NAMESPACE, name, &self.identity);
+            let lock = LeaseLock::new(self.client.clone(), self.clock.clone(), options);
+            let leading = |token| {
+                term::line(&format!("leading: {} works as {name}", self.identity));
+                work(token)
+            };
+            if !lock.lead(&self.stop, leading).await {
+                term::line(&format!("lost: {} does not work as {name} any more", self.identity));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who stands for a Lease: the machine, and something that no other process has.
+pub(crate) fn identity(random: &dyn Random) -> String {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy();
+    format!("{host}_{}", random.uuid())
+}
+
+/// A client for the cluster of a kubeconfig.
+pub(crate) async fn client(path: &Path) -> Result<Client, Failure> {
+    let failed = |error: kube::config::KubeconfigError| {
+        Failure::of(format!("read {}", path.display()), error)
+            .advise("name a kubeconfig; an API server writes admin.kubeconfig into its data directory")
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
+    let config =
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
+    Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))
+}
+
+/// Waits for the API server, which may be started after this; false when told to stop meanwhile.
+async fn reach(client: &Client, path: &Path, stop: &CancellationToken) -> Result<bool, Failure> {
+    let mut said = false;
+    loop {
+        let asked = tokio::select! {
+            asked = client.apiserver_version() => asked,
+            () = stop.cancelled() => return Ok(false),
+        };
+        let error = match asked {
+            Ok(_) => return Ok(true),
+            Err(error @ (kube::Error::Api(_) | kube::Error::Auth(_))) => {
+                return Err(Failure::of(format!("ask the cluster of {}", path.display()), error)
+                    .advise("is it the cluster that this kubeconfig is for?"));
+            }
+            Err(error) => error,
+        };
+        if !std::mem::replace(&mut said, true) {
+            term::note(
+                &Failure::of(format!("waiting for the cluster of {}", path.display()), error).to_string(),
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = stop.cancelled() => return Ok(false),
+        }
+    }
+}
+
+/// The authority that a kubeconfig trusts, in PEM.
+fn authority(path: &Path) -> Result<String, Failure> {
+    let reading = || format!("read the authority in {}", path.display());
+    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| Failure::of(reading(), error))?;
+    let current = kubeconfig.current_context.unwrap_or_default();
+    let context = kubeconfig.contexts.into_iter().find(|context| context.name == current);
+    let name = context.and_then(|context| context.context).map(|context| context.cluster).unwrap_or_default();
+    let cluster = kubeconfig.clusters.into_iter().find(|cluster| cluster.name == name);
+    let cluster = cluster.and_then(|cluster| cluster.cluster).ok_or_else(|| {
+        Failure::new(format!("{} has no cluster {name:?}, which its context names", path.display()))
+    })?;
+    let text = match (cluster.certificate_authority_data, cluster.certificate_authority) {
+        (Some(data), _) => STANDARD.decode(data).map_err(|error| Failure::of(reading(), error))?,
+        (None, Some(file)) => {
+            std::fs::read(&file).map_err(|error| Failure::of(format!("read {file}"), error))?
+        }
+        (None, None) => return Ok(String::new()),
+    };
+    String::from_utf8(text).map_err(|error| Failure::of(reading(), error))
+}

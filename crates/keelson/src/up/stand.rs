@@ -1,0 +1,78 @@
+//! What an API server stands on, and `keelson apiserver`: one that is alone in its process.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use meta::{Clock, Random};
+
+use crate::{
+    cli::{ApiserverOptions, StoreOptions},
+    clock::{Dice, System},
+    data_dir::DataDir,
+    error::Failure,
+    place::Place,
+    term::{self, Steps},
+    up::{bootstrap, server::ApiServer, until_stopped},
+};
+
+/// Where an API server has its objects and keys, and where it is reached.
+pub(crate) struct Stand {
+    pub(crate) place: Place,
+    /// The authority and the token key.
+    pub(crate) authority: PathBuf,
+    pub(crate) listen: SocketAddr,
+    /// Under what address clients reach it, where that is another.
+    pub(crate) advertise: Option<(String, u16)>,
+    /// Further addresses by which pods and other machines reach it.
+    pub(crate) extra: Vec<String>,
+}
+
+impl Stand {
+    pub(crate) fn of(
+        store: &StoreOptions,
+        data: &DataDir,
+        listen: SocketAddr,
+        advertise: Option<(String, u16)>,
+        mut extra: Vec<String>,
+    ) -> Result<Self, Failure> {
+        let authority = match &store.pki_dir {
+            Some(path) => std::path::absolute(path)
+                .map_err(|error| Failure::of(format!("find {}", path.display()), error))?,
+            None => data.pki(),
+        };
+        extra.extend(advertise.iter().map(|(host, _)| host.clone()));
+        Ok(Self { place: Place::of(store, data)?, authority, listen, advertise, extra })
+    }
+}
+
+/// Parts that have a kubeconfig of their own, with the rights that they have inside `keelson up`.
+const PARTS: &[&str] = &["kube-scheduler", "kube-controller-manager"];
+
+pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
+    until_stopped(|stop| async move {
+        let ApiserverOptions { data, listen, advertise, store } = options;
+        let data = DataDir::locate(&data)?;
+        data.prepare()?;
+        let stand = Stand::of(&store, &data, listen, advertise, Vec::new())?;
+        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(System), Arc::new(Dice::new()));
+        let mut steps = Steps::begin();
+        let server = ApiServer::start(&data, &stand, &clock, &random, &mut steps).await?;
+        let served = async {
+            bootstrap::services(&server.rest, None).await?;
+            for part in PARTS {
+                server.write_part_kubeconfig(part, &data.part_kubeconfig(part))?;
+            }
+            term::line(&format!("ready in {} ms: https://{}", steps.elapsed_ms(), server.address));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = server.broken() => {}
+            }
+            server.is_broken()
+        };
+        let served = served.await;
+        server.stop().await;
+        served?;
+        term::line("stopped");
+        Ok(())
+    })
+    .await
+}

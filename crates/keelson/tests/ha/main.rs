@@ -1,0 +1,73 @@
+//! Several processes of one cluster on a PostgreSQL and a Redis that the tests start.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails says so by panicking"
+)]
+
+mod balancer;
+mod kill;
+mod part;
+mod parts;
+#[path = "../../../apiserver/tests/common/race.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod race;
+#[path = "../../../store-postgres/tests/common/mod.rs"]
+mod servers;
+mod stores;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use servers::{config, open, postgres, redis};
+use store::Store;
+
+/// Runs a future to its end; machines are shared, so the bound is no measure of speed.
+fn run<T>(task: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(600), task).await.expect("the test hangs")
+    })
+}
+
+async fn two(url: &str, redis: Option<&servers::Redis>) -> Vec<Arc<dyn Store>> {
+    let mut stores: Vec<Arc<dyn Store>> = Vec::new();
+    for _ in 0..2 {
+        stores.push(Arc::new(open(config(url, redis)).await.unwrap()));
+    }
+    stores
+}
+
+#[test]
+fn two_servers_race_on_one_object_in_postgresql_ten_thousand_times() {
+    let url = postgres().url(&postgres().database());
+    run(async { race::race_on_one_object(two(&url, None).await, 3, 10_000).await });
+}
+
+#[test]
+fn two_servers_race_on_one_object_while_redis_carries_the_events() {
+    let url = postgres().url(&postgres().database());
+    run(async { race::race_on_one_object(two(&url, Some(redis())).await, 3, 1_000).await });
+}
+
+/// A measurement, not a test: `docs/benchmarks.md` says how to run it.
+#[test]
+#[ignore = "a measurement"]
+fn lag_to_a_watcher_of_another_server() {
+    let url = postgres().url(&postgres().database());
+    for (name, redis) in [("notify", None), ("redis", Some(redis()))] {
+        let url = url.clone();
+        let lags =
+            run(async move { race::lag(two(&url, redis).await, 1_000, Duration::from_secs(10)).await });
+        let at = |share: f64| lags[((lags.len() - 1) as f64 * share) as usize];
+        println!("{name}: {} writes, lag p50 {:?}, p99 {:?}", lags.len(), at(0.5), at(0.99));
+    }
+}
+
+#[test]
+fn two_servers_on_postgresql_hand_out_no_address_twice() {
+    let url = postgres().url(&postgres().database());
+    run(async { race::addresses_do_not_collide(two(&url, None).await, 25).await });
+}

@@ -1,0 +1,164 @@
+//! `examples/ha` with processes on loopback: two of everything, and each leader is killed.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::{
+    balancer::Balancer,
+    part::{Part, eventually, kubectl},
+    servers::{postgres, redis},
+};
+
+/// API servers with one authority behind one address.
+pub(crate) struct Cluster {
+    pub(crate) directory: TempDir,
+    pub(crate) balancer: Balancer,
+    pub(crate) servers: Vec<Part>,
+    store: String,
+}
+
+impl Cluster {
+    pub(crate) fn start(servers: usize) -> Self {
+        let directory = tempfile::Builder::new().prefix("kha").tempdir_in("/tmp").unwrap();
+        let store = postgres().url(&postgres().database());
+        let mut cluster = Self { directory, balancer: Balancer::start(), servers: Vec::new(), store };
+        for _ in 0..servers {
+            cluster.add_server();
+        }
+        cluster
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn add_server(&mut self) {
+        let data = self.path(&format!("server-{}", self.servers.len()));
+        let advertise = format!("127.0.0.1:{}", self.balancer.port);
+        let (pki, redis) = (self.path("pki"), redis().url());
+        let server = Part::start(&[
+            "apiserver",
+            "--listen",
+            "127.0.0.1:0",
+            "--advertise",
+            &advertise,
+            "--store",
+            &self.store,
+            "--events",
+            &redis,
+            "--pki-dir",
+            pki.to_str().unwrap(),
+            "--data-dir",
+            data.to_str().unwrap(),
+        ]);
+        self.balancer.add(server.address());
+        self.servers.push(server);
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.path("server-0/admin.kubeconfig")
+    }
+
+    fn part(&self, command: &[&str], kubeconfig: &str) -> Part {
+        let path = self.path("server-0").join(kubeconfig);
+        let arguments: Vec<&str> =
+            command.iter().copied().chain(["--kubeconfig", path.to_str().unwrap()]).collect();
+        Part::start(&arguments)
+    }
+}
+
+/// Kills the one of two that leads, and waits until the other does.
+fn depose(pair: &mut Vec<Part>, name: &str) {
+    let leading = || format!("{name} leads");
+    let leader = eventually(&leading(), || {
+        pair.iter().position(|part| part.says("leading")).ok_or_else(|| pair[0].said())
+    });
+    pair.remove(leader).kill();
+    eventually(&format!("the other {name}"), || {
+        if pair[0].says("leading") { Ok(()) } else { Err(pair[0].said()) }
+    });
+}
+
+fn scale(kubeconfig: &Path, replicas: u32) {
+    let replicas = replicas.to_string();
+    // A connection may just have broken; the next one goes to the other server.
+    eventually("scale", || {
+        crate::part::try_kubectl(kubeconfig, &["scale", "deployment/web", &format!("--replicas={replicas}")])
+    });
+    eventually(&format!("{replicas} replicas"), || {
+        let path = "jsonpath={.status.readyReplicas}";
+        let ready = crate::part::try_kubectl(kubeconfig, &["get", "deployment", "web", "-o", path])?;
+        if ready == replicas { Ok(()) } else { Err(format!("{ready} are ready")) }
+    });
+}
+
+#[test]
+fn the_workload_goes_on_when_each_leader_is_killed() {
+    let mut cluster = Cluster::start(2);
+    let mut schedulers: Vec<Part> =
+        (0..2).map(|_| cluster.part(&["scheduler"], "kube-scheduler.kubeconfig")).collect();
+    let mut managers: Vec<Part> =
+        (0..2).map(|_| cluster.part(&["controller-manager"], "kube-controller-manager.kubeconfig")).collect();
+    let _nodes: Vec<Part> = (1..=2)
+        .map(|at| {
+            let (name, range) = (format!("node-{at}"), format!("10.42.{at}.0/24"));
+            cluster.part(&["node", "--name", &name, "--pod-cidr", &range], "admin.kubeconfig")
+        })
+        .collect();
+    let kubeconfig = cluster.kubeconfig();
+    eventually("two nodes", || {
+        let nodes = kubectl(&kubeconfig, &["get", "nodes", "--no-headers"]);
+        if nodes.matches(" Ready ").count() == 2 { Ok(()) } else { Err(nodes) }
+    });
+    kubectl(&kubeconfig, &["create", "deployment", "web", "--image=nginx:1.27"]);
+    scale(&kubeconfig, 3);
+    depose(&mut schedulers, "kube-scheduler");
+    depose(&mut managers, "kube-controller-manager");
+    scale(&kubeconfig, 5);
+    cluster.servers[0].kill();
+    scale(&kubeconfig, 7);
+    let pods = kubectl(&kubeconfig, &["get", "pods", "-o", "wide", "--no-headers"]);
+    assert_eq!(pods.matches(" Running ").count(), 7, "{pods}");
+    for node in ["node-1", "node-2"] {
+        assert!(pods.contains(node), "{pods}");
+    }
+}
+
+#[test]
+fn up_stands_on_postgresql_and_asks_for_leases_there() {
+    let directory = tempfile::Builder::new().prefix("kha").tempdir_in("/tmp").unwrap();
+    let (store, events) = (postgres().url(&postgres().database()), redis().url());
+    let data = directory.path().join("data");
+    let start = || {
+        Part::start(&[
+            "up",
+            "--listen",
+            "127.0.0.1:0",
+            "--runtime",
+            "simulated",
+            "--operators",
+            "none",
+            "--store",
+            &store,
+            "--events",
+            &events,
+            "--data-dir",
+            data.to_str().unwrap(),
+        ])
+    };
+    let kubeconfig = data.join("admin.kubeconfig");
+    let mut up = start();
+    kubectl(&kubeconfig, &["create", "deployment", "web", "--image=nginx:1.27"]);
+    scale(&kubeconfig, 2);
+    for name in ["kube-scheduler", "kube-controller-manager"] {
+        let path = "jsonpath={.spec.holderIdentity}";
+        let holder = kubectl(&kubeconfig, &["get", "lease", "-n", "kube-system", name, "-o", path]);
+        assert!(!holder.is_empty(), "{name}");
+    }
+    assert_eq!(up.stop(), 0, "{}", up.said());
+    assert!(!data.join("store").exists(), "the objects are in PostgreSQL");
+    let mut again = start();
+    scale(&kubeconfig, 3);
+    assert_eq!(again.stop(), 0, "{}", again.said());
+}
