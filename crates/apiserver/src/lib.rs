@@ -11,6 +11,7 @@ pub mod compactor;
 pub mod connect;
 pub mod crd;
 mod discovery;
+pub mod encryption;
 pub mod expiry;
 mod follower;
 pub mod http;

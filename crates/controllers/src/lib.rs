@@ -5,7 +5,9 @@
 //! through the objects they write. Adding one is a file and a line in [`all`].
 
 mod autoscaler;
+mod certificates;
 mod claims;
+mod clusterrole_aggregation;
 mod cronjob;
 mod daemonset;
 mod deployment;
@@ -40,6 +42,8 @@ use reconcile::{Context, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
 
 pub use crate::{
     autoscaler::HorizontalAutoscalers,
+    certificates::{CertificateApprover, CertificateCleaner, CertificateSigner, Signer},
+    clusterrole_aggregation::ClusterRoleAggregation,
     cronjob::CronJobs,
     daemonset::DaemonSets,
     deployment::Deployments,
@@ -71,6 +75,8 @@ pub struct Options {
     pub local_path_root: String,
     /// Who we are in the election of a leader; `None` runs without one (the only manager there is).
     pub leader_elect: Option<String>,
+    /// Who signs certificate requests; `None` leaves approved ones unsigned.
+    pub signer: Option<Arc<dyn Signer>>,
     /// Filled with the controllers' counters; clone it before [`run`] takes the options.
     pub metrics: Metrics,
 }
@@ -84,6 +90,7 @@ impl Options {
             root_ca_pem: String::new(),
             local_path_root: "/var/lib/keelson/volumes".to_owned(),
             leader_elect: None,
+            signer: None,
             metrics: Metrics::default(),
         }
     }
@@ -113,7 +120,10 @@ impl Metrics {
 pub fn all(options: &Options) -> Vec<Controller> {
     let graph = Arc::new(garbage::Graph::new());
     let feed = Arc::clone(&graph);
-    vec![
+    let mut all = vec![
+        Controller::new(CertificateApprover),
+        Controller::new(CertificateCleaner),
+        Controller::new(ClusterRoleAggregation),
         Controller::new(CronJobs::default()),
         Controller::new(DaemonSets::default()),
         Controller::new(Deployments),
@@ -144,7 +154,10 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(StatefulSets),
         Controller::new(TaintEviction),
         Controller::new(TtlAfterFinished),
-    ]
+    ];
+    let sign = |signer: &Arc<dyn Signer>| Controller::new(CertificateSigner { signer: Arc::clone(signer) });
+    all.extend(options.signer.as_ref().map(sign));
+    all
 }
 
 /// Runs [`all`] until `stop` is cancelled; with an election, while this process leads. Caches are opened

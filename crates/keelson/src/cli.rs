@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::pool::NodePool;
+use crate::{pool::NodePool, security::SecurityOptions};
 
 /// Each node has a range of pod addresses.
 const NODES_MAX: i64 = node::simulated::NODES_MAX as i64;
@@ -119,6 +119,8 @@ pub(crate) struct UpOptions {
     pub(crate) operators: Vec<String>,
     #[command(flatten)]
     pub(crate) store: StoreOptions,
+    #[command(flatten)]
+    pub(crate) security: SecurityOptions,
 }
 
 #[derive(Debug, Default, Args)]
@@ -148,6 +150,8 @@ pub(crate) struct ApiserverOptions {
     pub(crate) advertise: Option<(String, u16)>,
     #[command(flatten)]
     pub(crate) store: StoreOptions,
+    #[command(flatten)]
+    pub(crate) security: SecurityOptions,
 }
 
 /// What every part that is a client of the API server needs.

@@ -17,6 +17,7 @@ mod operators;
 mod parts;
 mod place;
 mod pool;
+mod security;
 mod serve;
 mod signals;
 mod status;

@@ -10,7 +10,8 @@ use k8s_openapi::{
     api::{
         admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
         authorization::v1 as authorization, autoscaling::v1 as autoscaling_v1,
-        autoscaling::v2 as autoscaling_v2, batch::v1 as batch, coordination::v1 as coordination,
+        autoscaling::v2 as autoscaling_v2, batch::v1 as batch, certificates::v1 as certificates,
+        coordination::v1 as coordination,
         core::v1 as core, discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
         node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
         storage::v1 as storage,
@@ -77,7 +78,7 @@ fn cluster(generator: &mut SchemaGenerator) {
         networking::IPAddress, networking::Ingress, networking::IngressClass, networking::NetworkPolicy,
         networking::ServiceCIDR, node::RuntimeClass, scheduling::PriorityClass,
         storage::CSIDriver, storage::CSINode, storage::CSIStorageCapacity, storage::StorageClass,
-        storage::VolumeAttachment, storage::VolumeAttributesClass,
+        storage::VolumeAttachment, storage::VolumeAttributesClass, certificates::CertificateSigningRequest,
     );
 }
 

@@ -5,7 +5,7 @@
 //! Deliberately unaware of HTTP, of storage and of CRDs, which are values of the same type made elsewhere.
 //!
 //! Not served, so that discovery is honest: `flowcontrol.apiserver.k8s.io`,
-//! `certificates.k8s.io`, `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
+//! `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
 //! `pods/binding` is), `pods/resize`.
 
 mod admission;

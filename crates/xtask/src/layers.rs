@@ -8,6 +8,7 @@ use serde_json::Value;
 const LAYERS: &[(&str, u8)] = &[
     ("meta", 0),
     ("schema", 0),
+    ("csr", 0),
     ("resource", 1),
     ("store", 1),
     ("runtime", 1),

@@ -19,7 +19,7 @@ use resource::Admission;
 
 use crate::{
     Registry,
-    auth::{Authorizer, Escalation},
+    auth::{Authorizer, CertificateApproval, CertificateSigning, CertificateSubjectRestriction, Escalation},
     crd::Definitions,
     webhook::Webhooks,
 };
@@ -53,5 +53,12 @@ pub fn chain(
 
 /// The plugins of this crate that ask nobody.
 pub fn plugins(authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Admission>> {
-    vec![Arc::new(NamespaceLifecycle), Arc::new(Escalation(authorizer.clone())), Arc::new(Definitions)]
+    vec![
+        Arc::new(NamespaceLifecycle),
+        Arc::new(Escalation(authorizer.clone())),
+        Arc::new(CertificateApproval(authorizer.clone())),
+        Arc::new(CertificateSigning(authorizer.clone())),
+        Arc::new(CertificateSubjectRestriction),
+        Arc::new(Definitions),
+    ]
 }

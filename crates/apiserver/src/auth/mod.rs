@@ -5,6 +5,7 @@
 //! `rbac.authorization.k8s.io` and `authentication.k8s.io`/`authorization.k8s.io`, whose meaning this is.
 
 mod authn;
+mod certificates;
 mod escalation;
 mod rbac;
 mod reviews;
@@ -14,6 +15,7 @@ use meta::{GroupResource, Status};
 use resource::User;
 
 pub use authn::{Authenticator, StaticTokens, StaticTokensError};
+pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use escalation::Escalation;
 pub use rbac::{Rbac, Stamp};
 pub use reviews::{Reviews, reviews};

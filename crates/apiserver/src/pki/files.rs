@@ -26,7 +26,7 @@ pub(super) fn lock(directory: &Path) -> Result<fs::File, PkiError> {
 }
 
 /// The text of a file; `None` when there is none.
-pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, PkiError> {
+pub fn read_if_there(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -34,9 +34,24 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
+/// As [`write_private`], but a file that is there stays as it is: false then.
+pub fn create_private(path: &Path, text: &str) -> Result<bool, PkiError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", std::process::id()));
+    let aside = Path::new(&aside);
+    write_private(aside, text)?;
+    let linked = fs::hard_link(aside, path);
+    let removed = fs::remove_file(aside);
+    match linked.and(removed) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(source) => Err(PkiError::Write { path: path.to_owned(), source }),
+    }
+}
+
 /// Writes a file that only its owner can read, durably and all at once: a sibling is written, synced and
 /// renamed over it.
-pub(super) fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
+pub fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
     let write = || -> io::Result<()> {
         let mut aside = path.as_os_str().to_owned();
         aside.push(".new");

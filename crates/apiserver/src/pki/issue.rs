@@ -78,13 +78,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads a certificate that TLS has verified; `None` when it has no CN.
+    /// Reads a certificate that TLS has verified; `None` when it has no CN, or more than one, of which
+    /// readers could take either.
     pub fn of(der: &[u8]) -> Option<Self> {
         let (_, cert) = X509Certificate::from_der(der).ok()?;
         let texts = |mut values: Vec<&x509_parser::x509::AttributeTypeAndValue<'_>>| -> Vec<String> {
             values.drain(..).filter_map(|v| v.as_str().ok()).map(str::to_owned).collect()
         };
-        let common_name = texts(cert.subject().iter_common_name().collect()).into_iter().next()?;
+        let mut common_names = texts(cert.subject().iter_common_name().collect());
+        let common_name = common_names.pop().filter(|name| common_names.is_empty() && !name.is_empty())?;
         let organizations = texts(cert.subject().iter_organization().collect());
         Some(Self { common_name, organizations })
     }
@@ -201,14 +203,18 @@ fn der_of(pem: &str) -> Option<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok()
 }
 
-/// 16 random bytes with the sign bit clear, as RFC 5280 wants.
 fn serial() -> Result<SerialNumber, rcgen::Error> {
+    serial_bytes().map(|bytes| SerialNumber::from_slice(&bytes))
+}
+
+/// 16 random bytes with the sign bit clear, as RFC 5280 wants.
+pub(super) fn serial_bytes() -> Result<[u8; 16], rcgen::Error> {
     let mut bytes = [0_u8; 16];
     ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| rcgen::Error::RingUnspecified)?;
     if let Some(first) = bytes.first_mut() {
         *first = (*first & 0x7f) | 0x01;
     }
-    Ok(SerialNumber::from_slice(&bytes))
+    Ok(bytes)
 }
 
 fn valid(params: &mut CertificateParams, now: Timestamp, days: u32) {

@@ -7,15 +7,16 @@
 mod files;
 mod issue;
 mod kubeconfig;
+mod sign;
 
 use std::path::{Path, PathBuf};
 
 use meta::Clock;
 
+pub use files::{create_private, read_if_there, write_private};
 pub use issue::{Authority, Identity, Leaf, Pair};
 pub use kubeconfig::{Kubeconfig, Login};
-
-use files::{read_if_there, write_private};
+pub use sign::SignError;
 
 /// Why a certificate could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,11 @@ impl Pki {
             }
         };
         Ok(Self { shared: shared.to_owned(), directory: directory.to_owned(), authority, now })
+    }
+
+    /// The authority, for those who sign requests with it.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// The authority's certificate, PEM: what clients trust and what client certificates are checked with.

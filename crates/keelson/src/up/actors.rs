@@ -42,6 +42,21 @@ impl Election {
     }
 }
 
+/// The cluster's authority, for the controller that signs requests. Its key stays in this process.
+struct Signer(Arc<apiserver::pki::Pki>);
+
+impl controllers::Signer for Signer {
+    fn sign(
+        &self,
+        request: &csr::Request,
+        usages: &[String],
+        seconds: Option<i64>,
+        now: meta::Timestamp,
+    ) -> Result<String, String> {
+        self.0.authority().sign(request, usages, seconds, now).map_err(|error| error.to_string())
+    }
+}
+
 /// Running components.
 pub(crate) struct Actors {
     tasks: JoinSet<Result<(), Failure>>,
@@ -131,6 +146,7 @@ impl Actors {
         let client = server.client("system:kube-controller-manager", &[MASTERS]);
         let options = controllers::Options {
             root_ca_pem: server.pki.ca_pem().to_owned(),
+            signer: Some(Arc::new(Signer(server.pki.clone()))),
             local_path_root: data.volumes().display().to_string(),
             ..controllers::Options::new(clock.clone(), random.clone())
         };

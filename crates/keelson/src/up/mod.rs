@@ -72,7 +72,8 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     // containerd takes the longest; it starts beside everything else.
     let starting = tokio::spawn(runtime.clone().start(data.clone()));
     let stand = Stand::of(&options.store, &data, options.listen, None, extra)?;
-    let mut server = ApiServer::start(&data, &stand, &clock, &random, &mut steps).await?;
+    let security = &options.security;
+    let mut server = ApiServer::start(&data, &stand, security, &clock, &random, &mut steps).await?;
     let pid = std::process::id().to_string();
     fs::write(data.pid_file(), pid).map_err(|error| Failure::of("write the pid file", error))?;
 

@@ -13,6 +13,7 @@ use apiserver::{
     compactor,
     connect::Kubelets,
     crd::CustomResources,
+    encryption::Sealed,
     expiry,
     http::{Health, Server, Serving, tls_config},
     pki::{Kubeconfig, Leaf, Login, Pair, Pki},
@@ -27,6 +28,7 @@ use tokio::task::JoinHandle;
 use crate::{
     data_dir::DataDir,
     error::Failure,
+    security::SecurityOptions,
     term::Steps,
     up::{bootstrap, stand::Stand},
     version::GIT_VERSION,
@@ -71,6 +73,7 @@ impl ApiServer {
     pub(crate) async fn start(
         data: &DataDir,
         stand: &Stand,
+        security: &SecurityOptions,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
         steps: &mut Steps,
@@ -85,7 +88,8 @@ impl ApiServer {
         steps.done(&format!("own authority in {}", stand.authority.display()));
 
         steps.start("store");
-        let store = stand.place.open(random).await?;
+        let encryption = security.encryption(&stand.authority, &**random)?;
+        let store = Arc::new(Sealed::new(stand.place.open(random).await?, encryption));
         let shared = store.writers() == Writers::Many;
         let registry = Arc::new(Registry::new());
         let signer = pki.token_key().map_err(|error| Failure::of("make the token key", error))?;
@@ -97,10 +101,7 @@ impl ApiServer {
         let authenticator = Arc::new(Authenticator::new(view, clock.clone()).with_tokens(tokens.clone()));
         let options = kinds::Options::default();
         registry.install_all(kinds::all(&options, &acts(&authorizer, &authenticator, &tokens)));
-        let cache = Cache::load(&*store, &registry)
-            .await
-            .map_err(|error| Failure::of(format!("read {}", stand.place.shown()), error))?;
-        let cache = Arc::new(cache);
+        let cache = Arc::new(load(&store, &registry, &stand.place.shown()).await?);
         late.fill(&cache);
         let objects: usize = cache.kinds().iter().map(|(_, kind)| kind.snapshot().len()).sum();
         steps.done(&format!("{objects} objects at revision {}", cache.head()));
@@ -269,6 +270,19 @@ fn open_pki(stand: &Stand, data: &DataDir, clock: &dyn Clock) -> Result<Pki, Fai
         Failure::of("prepare certificates", error)
             .advise("restore the file from a backup; or remove the directory to get a new authority: clients then need the new admin.kubeconfig")
     })
+}
+
+/// Fills the cache. What is kept under an older key, or in plain form though it shall not be, is encrypted anew
+/// before anybody reads.
+async fn load(store: &Sealed, registry: &Arc<Registry>, shown: &str) -> Result<Cache, Failure> {
+    let failed = |error| Failure::of(format!("read {shown}"), error);
+    let cache = Cache::load(store, registry).await.map_err(failed)?;
+    let resealed = store.reseal().await.map_err(|error| Failure::of("encrypt the store anew", error))?;
+    if resealed == 0 {
+        return Ok(cache);
+    }
+    tracing::info!(objects = resealed, "encrypted with the newest key");
+    Cache::load(store, registry).await.map_err(failed)
 }
 
 fn names(listen: SocketAddr, extra: &[String]) -> Vec<String> {

@@ -49,13 +49,13 @@ const PARTS: &[&str] = &["kube-scheduler", "kube-controller-manager"];
 
 pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
     until_stopped(|stop| async move {
-        let ApiserverOptions { data, listen, advertise, store } = options;
+        let ApiserverOptions { data, listen, advertise, store, security } = options;
         let data = DataDir::locate(&data)?;
         data.prepare()?;
         let stand = Stand::of(&store, &data, listen, advertise, Vec::new())?;
         let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(System), Arc::new(Dice::new()));
         let mut steps = Steps::begin();
-        let server = ApiServer::start(&data, &stand, &clock, &random, &mut steps).await?;
+        let server = ApiServer::start(&data, &stand, &security, &clock, &random, &mut steps).await?;
         let served = async {
             bootstrap::services(&server.rest, None).await?;
             for part in PARTS {

@@ -8,6 +8,7 @@ use resource::{Column, ColumnType};
 
 mod admission;
 mod age;
+mod certificates;
 mod cluster;
 mod metrics;
 mod network;
@@ -18,6 +19,7 @@ mod workloads;
 
 pub(crate) use admission::*;
 pub(crate) use age::{age, since};
+pub(crate) use certificates::REQUEST;
 pub(crate) use cluster::*;
 pub(crate) use metrics::METRICS;
 pub(crate) use network::*;

@@ -20,6 +20,7 @@ mod authentication;
 mod authorization;
 mod autoscaling;
 mod batch;
+mod certificates;
 mod coordination;
 mod core;
 mod discovery;
@@ -44,6 +45,7 @@ pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, a
         autoscaling::kinds_v2(&group("autoscaling", "v2", "io.k8s.api.autoscaling.v2")),
         autoscaling::kinds_v1(&group("autoscaling", "v1", "io.k8s.api.autoscaling.v1")),
         batch::kinds(&group("batch", "v1", "io.k8s.api.batch.v1")),
+        certificates::kinds(&group("certificates.k8s.io", "v1", "io.k8s.api.certificates.v1")),
         networking::kinds(&group("networking.k8s.io", "v1", "io.k8s.api.networking.v1")),
         policy::kinds(&group("policy", "v1", "io.k8s.api.policy.v1")),
         rbac::kinds(&group("rbac.authorization.k8s.io", "v1", "io.k8s.api.rbac.v1")),
