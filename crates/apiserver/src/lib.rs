@@ -4,6 +4,7 @@
 //! once and in order, or is told that it has to list again; no lock is held across a wait.
 
 pub mod admission;
+pub mod audit;
 pub mod auth;
 pub mod cache;
 mod committer;
@@ -17,6 +18,7 @@ mod follower;
 pub mod http;
 mod merge;
 mod openapi;
+pub mod outbound;
 pub mod pki;
 mod registry;
 pub mod rest;

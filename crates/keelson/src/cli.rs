@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a cluster in this process and run it until Ctrl-C
-    Up(UpOptions),
+    Up(Box<UpOptions>),
     /// Stop what `up` left running: its process, pods, containerd and network rules
     Down(DownOptions),
     /// Run an API server alone; several may share one store in PostgreSQL

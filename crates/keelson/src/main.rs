@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Up(options) => up::up(options).await,
+        Command::Up(options) => up::up(*options).await,
         Command::Down(options) => down::down(options).await,
         Command::Apiserver(options) => up::apiserver(options).await,
         Command::Scheduler(options) => parts::scheduler(options).await,

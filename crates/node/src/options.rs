@@ -25,6 +25,8 @@ pub struct Options {
     pub log_dir: PathBuf,
     /// Clean up released volumes of this node (PersistentVolumes with [`crate::LOCAL_PATH_FINALIZER`]).
     pub clean_local_volumes: bool,
+    /// A client that may change PersistentVolumes, for that clean-up; `None` uses the node's own.
+    pub local_volumes: Option<kube::Client>,
     /// The machine.
     pub host: Arc<dyn Host>,
     /// Time of day.
@@ -68,6 +70,7 @@ impl Options {
             dns: ClusterDns { server: None, domain: "cluster.local".to_owned() },
             log_dir: PathBuf::from("/var/log/pods"),
             clean_local_volumes: false,
+            local_volumes: None,
             host,
             clock,
             random,

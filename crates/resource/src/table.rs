@@ -150,6 +150,13 @@ pub trait Act: Send + Sync {
     /// Group, version and kind of the body.
     fn body(&self) -> (&'static str, &'static str, &'static str);
 
+    /// Waits for what `act` needs from outside (a token issuer's keys), so that `act` need not; `None` when there
+    /// is nothing to wait for.
+    fn ahead<'a>(&'a self, body: &'a Object) -> Option<BoxFuture<'a, ()>> {
+        let _ = body;
+        None
+    }
+
     /// Decides from the current object (absent for virtual kinds) and the body.
     fn act(&self, cx: &Context<'_>, object: Option<&Object>, body: &Object) -> Result<Acted, Status>;
 }

@@ -183,7 +183,7 @@ impl Authorize for Asker {
                 name: &asked.name,
             },
         };
-        match self.authorizer.decide(&Ask { user, verb: &asked.verb, object }) {
+        match self.authorizer.decide(&Ask { user, verb: &asked.verb, object, fields: None }) {
             Decision::Allow(reason) => (true, reason),
             Decision::NoOpinion(reason) => (false, reason),
         }

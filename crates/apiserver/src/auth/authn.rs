@@ -1,27 +1,86 @@
 //! From the credentials of a request to a user.
+//!
+//! Guarantees: each way in is asked in one order (front proxy, client certificate, bearer token, anonymous); bad
+//! credentials are refused (401), not taken for anonymous; what is remembered of a token is bounded and short.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{HeaderMap, header::AUTHORIZATION};
-use meta::{Clock, Status};
+use meta::{Clock, Status, Timestamp};
 use resource::{User, View};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, UnixTime, pem::PemObject as _},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
 
-use super::{AUTHENTICATED, UNAUTHENTICATED};
-use crate::{pki::Identity, tokens::Tokens};
+use super::{AUTHENTICATED, FrontProxy, UNAUTHENTICATED, bootstrap_token, oidc::Oidc};
+use crate::{http::TlsError, pki::Identity, tokens::Tokens};
 
-/// Authenticates requests: client certificate, then bearer token, then anonymous.
+/// How long the answer of a token issuer is good for, as upstream's token cache.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Answers remembered; when there are more, all are forgotten.
+const REMEMBERED_MAX: usize = 4096;
+
+/// Authenticates requests.
 pub struct Authenticator {
     tokens: Option<Arc<Tokens>>,
     statics: StaticTokens,
+    bootstrap_tokens: bool,
+    oidc: Option<Arc<Oidc>>,
+    proxies: Option<Proxies>,
     anonymous: bool,
     view: Arc<dyn View>,
     clock: Arc<dyn Clock>,
+    remembered: Mutex<HashMap<Digest, Remembered>>,
+}
+
+type Digest = [u8; 32];
+
+struct Remembered {
+    until: Timestamp,
+    user: Option<User>,
+}
+
+struct Proxies {
+    headers: FrontProxy,
+    /// Of the cluster's own authority.
+    clients: Arc<dyn ClientCertVerifier>,
+    /// Of the proxies' authority.
+    proxies: Arc<dyn ClientCertVerifier>,
+}
+
+/// What is known of the other side of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+    /// The user of its client certificate.
+    user: Option<Arc<User>>,
+    /// Whether it may name users in headers.
+    vouches: bool,
 }
 
 impl Authenticator {
     /// Certificates only, and anonymous users; other ways are added with the methods below.
     pub fn new(view: Arc<dyn View>, clock: Arc<dyn Clock>) -> Self {
-        Self { tokens: None, statics: StaticTokens::default(), anonymous: true, view, clock }
+        Self {
+            tokens: None,
+            statics: StaticTokens::default(),
+            bootstrap_tokens: false,
+            oidc: None,
+            proxies: None,
+            anonymous: true,
+            view,
+            clock,
+            remembered: Mutex::default(),
+        }
     }
 
     /// Accepts service-account tokens.
@@ -36,6 +95,33 @@ impl Authenticator {
     pub fn with_static(mut self, statics: StaticTokens) -> Self {
         self.statics = statics;
         self
+    }
+
+    /// Accepts bootstrap tokens.
+    #[must_use]
+    pub fn with_bootstrap_tokens(mut self) -> Self {
+        self.bootstrap_tokens = true;
+        self
+    }
+
+    /// Accepts the tokens of an issuer.
+    #[must_use]
+    pub fn with_oidc(mut self, oidc: Oidc) -> Self {
+        self.oidc = Some(Arc::new(oidc));
+        self
+    }
+
+    /// Believes the headers of proxies whose certificates `proxy_ca_pem` signed. TLS must ask for certificates
+    /// of both authorities; which one a certificate is of is checked here again.
+    pub fn with_front_proxy(
+        mut self,
+        headers: FrontProxy,
+        client_ca_pem: &str,
+        proxy_ca_pem: &str,
+    ) -> Result<Self, TlsError> {
+        let (clients, proxies) = (verifier(client_ca_pem)?, verifier(proxy_ca_pem)?);
+        self.proxies = Some(Proxies { headers, clients, proxies });
+        Ok(self)
     }
 
     /// Refuses requests without credentials instead of treating them as `system:anonymous`.
@@ -53,19 +139,43 @@ impl Authenticator {
         Some(User { name: common_name, groups, ..User::default() })
     }
 
-    /// The user of a request. `certified` is that of the connection's certificate. A bad token is refused
-    /// (401), not taken for anonymous.
-    pub fn authenticate(
-        &self,
-        certified: Option<&Arc<User>>,
-        headers: &HeaderMap,
-    ) -> Result<Arc<User>, Status> {
-        if let Some(user) = certified {
+    /// What a connection's certificates, verified by TLS, say; the leaf comes first.
+    pub fn peer(&self, chain: &[CertificateDer<'_>], address: Option<IpAddr>) -> Peer {
+        let Some((leaf, between)) = chain.split_first() else {
+            return Peer { address, ..Peer::default() };
+        };
+        // A verified certificate that names nobody is nobody, not somebody.
+        let user = || Self::certificate(leaf).map(Arc::new);
+        let Some(proxies) = &self.proxies else {
+            return Peer { address, user: user(), vouches: false };
+        };
+        let seconds = u64::try_from(self.clock.now().as_second()).unwrap_or(0);
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let is_of =
+            |verifier: &Arc<dyn ClientCertVerifier>| verifier.verify_client_cert(leaf, between, now).is_ok();
+        let name = Identity::of(leaf).map(|identity| identity.common_name).unwrap_or_default();
+        let vouches = is_of(&proxies.proxies) && proxies.headers.allows(&name);
+        // A proxy's certificate is not a user's, whatever it says.
+        let user = if is_of(&proxies.clients) { user() } else { None };
+        Peer { address, user, vouches }
+    }
+
+    /// The user of a request on a connection. A bad token is refused (401), not taken for anonymous.
+    pub async fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<Arc<User>, Status> {
+        if let Some(proxies) = self.proxies.as_ref().filter(|_| peer.vouches)
+            && let Some(user) = proxies.headers.user(headers)
+        {
+            return Ok(Arc::new(user));
+        }
+        if let Some(user) = &peer.user {
             return Ok(user.clone());
         }
         match headers.get(AUTHORIZATION) {
             Some(value) => {
                 let token = value.to_str().ok().and_then(bearer).ok_or_else(Status::unauthorized)?;
+                if self.waits(token) {
+                    self.ahead(token).await;
+                }
                 self.token(token, &[]).map(|(user, _)| Arc::new(user))
             }
             None if self.anonymous => Ok(Arc::new(User {
@@ -77,30 +187,84 @@ impl Authenticator {
         }
     }
 
+    /// Whether somebody outside has to be asked about this token before [`Authenticator::token`] can answer.
+    pub fn waits(&self, token: &str) -> bool {
+        self.oidc.as_ref().is_some_and(|oidc| oidc.issued(token)) && self.remembered(token).is_none()
+    }
+
+    /// Asks outside, and remembers the answer for [`Authenticator::token`].
+    pub async fn ahead(&self, token: &str) {
+        let Some(oidc) = &self.oidc else { return };
+        let user = match oidc.authenticate(token).await {
+            Ok(user) => Some(user),
+            Err(error) => {
+                tracing::debug!(%error, "bearer token refused");
+                None
+            }
+        };
+        let until = self.clock.now() + REMEMBERED;
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(digest(token), Remembered { until, user });
+    }
+
+    fn remembered(&self, token: &str) -> Option<Option<User>> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = remembered.get(&digest(token)).filter(|found| found.until > self.clock.now());
+        found.map(|found| found.user.clone())
+    }
+
     /// The user of a bearer token and the audiences it is good for, out of `audiences` (empty: this
     /// server's own).
     pub fn token(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), Status> {
-        let own = self.tokens.as_ref().map(|t| t.audiences().to_vec()).unwrap_or_default();
         if let Some(user) = self.statics.get(token) {
-            let good: Vec<String> = match audiences {
-                [] => own,
-                asked => asked.iter().filter(|a| own.contains(a)).cloned().collect(),
-            };
-            return if good.is_empty() && !audiences.is_empty() {
-                Err(Status::unauthorized())
-            } else {
-                Ok((user.clone(), good))
+            return self.for_own(user.clone(), audiences);
+        }
+        if self.bootstrap_tokens && bootstrap_token::split(token).is_some() {
+            let user = bootstrap_token::user(token, &*self.view, self.clock.now());
+            return self.for_own(user.ok_or_else(Status::unauthorized)?, audiences);
+        }
+        if let Some(tokens) = self.tokens.as_ref().filter(|tokens| tokens.issued(token)) {
+            return match tokens.verify(token, audiences, self.clock.now(), &*self.view) {
+                Ok(accepted) => Ok((accepted.user, accepted.audiences)),
+                Err(error) => {
+                    tracing::debug!(%error, "bearer token refused");
+                    Err(Status::unauthorized())
+                }
             };
         }
-        let tokens = self.tokens.as_ref().filter(|t| t.issued(token)).ok_or_else(Status::unauthorized)?;
-        match tokens.verify(token, audiences, self.clock.now(), &*self.view) {
-            Ok(accepted) => Ok((accepted.user, accepted.audiences)),
-            Err(error) => {
-                tracing::debug!(%error, "bearer token refused");
-                Err(Status::unauthorized())
-            }
-        }
+        // Whoever did not ask ahead finds nothing, and nobody is let in.
+        let user = self.remembered(token).flatten().ok_or_else(Status::unauthorized)?;
+        self.for_own(user, audiences)
     }
+
+    /// Tokens that name no audience are for this server.
+    fn for_own(&self, user: User, audiences: &[String]) -> Result<(User, Vec<String>), Status> {
+        let own = self.tokens.as_ref().map(|t| t.audiences().to_vec()).unwrap_or_default();
+        let good: Vec<String> = match audiences {
+            [] => own,
+            asked => asked.iter().filter(|a| own.contains(a)).cloned().collect(),
+        };
+        if good.is_empty() && !audiences.is_empty() { Err(Status::unauthorized()) } else { Ok((user, good)) }
+    }
+}
+
+/// The key under which an answer is remembered: tokens themselves are not kept.
+fn digest(token: &str) -> Digest {
+    let mut digest = [0_u8; 32];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref());
+    digest
+}
+
+fn verifier(ca_pem: &str) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate.map_err(|_| TlsError::Pem("client authority"))?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(TlsError::Verifier)
 }
 
 fn bearer(value: &str) -> Option<&str> {
@@ -122,6 +286,9 @@ pub enum StaticTokensError {
     /// A line has too few columns or an empty one.
     #[error("token file line {0}: want token,user,uid[,\"group1,group2\"]")]
     Line(usize),
+    /// Two users have one token.
+    #[error("token file line {0}: the token is in an earlier line already")]
+    Twice(usize),
 }
 
 impl StaticTokens {
@@ -151,7 +318,9 @@ impl StaticTokens {
                 given.split(',').map(str::trim).filter(|g| !g.is_empty()).map(str::to_owned).collect();
             groups.push(AUTHENTICATED.to_owned());
             let user = User { name: name.to_owned(), uid: uid.to_owned(), groups, ..User::default() };
-            users.insert(token.to_owned(), user);
+            if users.insert(token.to_owned(), user).is_some() {
+                return Err(StaticTokensError::Twice(number + 1));
+            }
         }
         Ok(Self(users))
     }
@@ -175,7 +344,9 @@ mod tests {
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        let user = authenticator.authenticate(None, &headers).map_err(|status| status.code)?;
+        let user =
+            futures::FutureExt::now_or_never(authenticator.authenticate(&Peer::default(), &headers)).unwrap();
+        let user = user.map_err(|status| status.code)?;
         Ok(format!("{} {}", user.name, user.groups.join(",")))
     }
 
@@ -189,5 +360,47 @@ mod tests {
         }
         assert!(StaticTokens::parse("a,b").is_err());
         assert!(StaticTokens::parse(",b,c").is_err());
+        assert!(matches!(StaticTokens::parse("a,b,c\na,d,e"), Err(StaticTokensError::Twice(2))));
+    }
+
+    /// A certificate counts for what its own authority is for, and headers only behind a proxy's.
+    #[test]
+    fn a_front_proxy_vouches_and_nobody_else() {
+        use crate::pki::{Authority, Leaf};
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let (clients, proxies) =
+            (Authority::create("ca", now).unwrap(), Authority::create("ca", now).unwrap());
+        let header = http::HeaderName::from_static;
+        let headers = FrontProxy {
+            allowed_names: vec!["front".to_owned()],
+            username_headers: vec![header("x-remote-user")],
+            uid_headers: Vec::new(),
+            group_headers: vec![header("x-remote-group")],
+            extra_prefixes: Vec::new(),
+        };
+        let clock = Arc::new(meta::Fixed::new(now));
+        let authenticator = Authenticator::new(Arc::new(Objects::default()), clock)
+            .with_front_proxy(headers, &clients.pair().cert_pem, &proxies.pair().cert_pem)
+            .unwrap();
+        let mut named = HeaderMap::new();
+        named.insert("x-remote-user", HeaderValue::from_static("ann"));
+        named.insert("x-remote-group", HeaderValue::from_static("system:masters"));
+        for (authority, name, expected) in [
+            (Some(&proxies), "front", "ann"),
+            (Some(&proxies), "other", "system:anonymous"),
+            (Some(&clients), "front", "front"),
+            (Some(&clients), "bob", "bob"),
+            (None, "", "system:anonymous"),
+        ] {
+            let chain: Vec<CertificateDer<'_>> = authority
+                .map(|authority| authority.issue(&Leaf::client(name, None), now).unwrap())
+                .map(|pair| CertificateDer::from_pem_slice(pair.cert_pem.as_bytes()).unwrap())
+                .into_iter()
+                .collect();
+            let peer = authenticator.peer(&chain, None);
+            let user =
+                futures::FutureExt::now_or_never(authenticator.authenticate(&peer, &named)).unwrap().unwrap();
+            assert_eq!(user.name, expected);
+        }
     }
 }

@@ -86,7 +86,7 @@ fn for_signer(
     let may = |name: &str| {
         let object =
             Asked::Resource { group: GROUP, resource: "signers", subresource: "", namespace: "", name };
-        authorizer.allows(&Ask { user: &cx.attributes.user, verb, object })
+        authorizer.allows(&Ask { user: &cx.attributes.user, verb, object, fields: None })
     };
     if may(signer) || may(&wildcard) {
         return Ok(());

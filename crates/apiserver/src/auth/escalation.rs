@@ -88,7 +88,7 @@ impl Escalation {
             namespace: &cx.attributes.namespace,
             name,
         };
-        self.0.allows(&Ask { user: &cx.attributes.user, verb, object })
+        self.0.allows(&Ask { user: &cx.attributes.user, verb, object, fields: None })
     }
 
     fn holds(&self, cx: &Context<'_>, wanted: &[Rule]) -> Result<(), Status> {

@@ -5,21 +5,29 @@
 //! `rbac.authorization.k8s.io` and `authentication.k8s.io`/`authorization.k8s.io`, whose meaning this is.
 
 mod authn;
+mod bootstrap_token;
 mod certificates;
 mod escalation;
+mod front_proxy;
+mod node;
+pub mod oidc;
 mod rbac;
 mod reviews;
 mod rules;
+mod union;
 
-use meta::{GroupResource, Status};
+use meta::{FieldSelector, GroupResource, Status};
 use resource::User;
 
-pub use authn::{Authenticator, StaticTokens, StaticTokensError};
+pub use authn::{Authenticator, Peer, StaticTokens, StaticTokensError};
 pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use escalation::Escalation;
+pub use front_proxy::FrontProxy;
+pub use node::{NodeAuthorizer, node_of};
 pub use rbac::{Rbac, Stamp};
 pub use reviews::{Reviews, reviews};
 pub use rules::Rule;
+pub use union::Union;
 
 /// Group of every user who proved who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -37,6 +45,8 @@ pub struct Ask<'a> {
     pub verb: &'a str,
     /// What.
     pub object: Asked<'a>,
+    /// The field selector of a list or watch.
+    pub fields: Option<&'a FieldSelector>,
 }
 
 /// What an [`Ask`] is about.

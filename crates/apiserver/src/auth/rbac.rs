@@ -196,7 +196,7 @@ impl Index {
     }
 }
 
-fn is_master(user: &User) -> bool {
+pub(super) fn is_master(user: &User) -> bool {
     user.groups.iter().any(|group| group == MASTERS)
 }
 
@@ -310,7 +310,7 @@ pub(super) mod tests {
             let user = user(name, groups);
             let object =
                 Asked::Resource { group: "", resource: "pods", subresource: "", namespace, name: "" };
-            let ask = Ask { user: &user, verb, object };
+            let ask = Ask { user: &user, verb, object, fields: None };
             assert_eq!(rbac.allows(&ask), expected, "{ask:?}");
             assert_eq!(matches!(rbac.decide(&ask), Decision::Allow(_)), expected);
         }
@@ -333,6 +333,7 @@ pub(super) mod tests {
                 namespace: "dev",
                 name: "",
             },
+            fields: None,
         };
         assert!(rbac.allows(&ask));
         view.remove(&GroupResource::new(GROUP, "rolebindings"), "dev", "b");

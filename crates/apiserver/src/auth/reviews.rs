@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use meta::{GroupResource, GroupVersion, Object, Status, Value};
 use resource::{Act, Acted, Context, Plain, Resource, Scope, Subresource, User, Verb};
 use schema::{Node, Schema, TypeSet};
@@ -176,12 +177,19 @@ impl Act for AccessReview {
                     namespace,
                     name: text(asked, "name"),
                 };
-                self.authorizer.decide(&Ask { user: &user, verb: text(asked, "verb"), object })
+                let fields = fields(asked);
+                self.authorizer.decide(&Ask {
+                    user: &user,
+                    verb: text(asked, "verb"),
+                    object,
+                    fields: fields.as_ref(),
+                })
             }
             (None, Some(asked)) if !matches!(self.of, Of::LocalSubject) => self.authorizer.decide(&Ask {
                 user: &user,
                 verb: text(asked, "verb"),
                 object: Asked::Path(text(asked, "path")),
+                fields: None,
             }),
             _ => {
                 let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
@@ -198,6 +206,23 @@ impl Act for AccessReview {
         }
         Ok(answered(body, status))
     }
+}
+
+/// The field selector of the list or watch that is asked about, raw or as requirements for equality.
+fn fields(asked: &Value) -> Option<meta::FieldSelector> {
+    let selector = asked.get("fieldSelector")?;
+    let raw = text(selector, "rawSelector");
+    if !raw.is_empty() {
+        return meta::FieldSelector::parse(raw).ok();
+    }
+    let requirements = selector.get("requirements").and_then(Value::as_array).into_iter().flatten();
+    let equal = requirements.filter(|r| text(r, "operator") == "In").filter_map(|r| {
+        match strings(r.get("values")).as_slice() {
+            [value] => Some(format!("{}={value}", text(r, "key"))),
+            _ => None,
+        }
+    });
+    meta::FieldSelector::parse(&equal.collect::<Vec<_>>().join(",")).ok()
 }
 
 struct RulesReview(Arc<dyn Authorizer>);
@@ -229,6 +254,11 @@ struct TokenReview(Arc<Authenticator>);
 impl Act for TokenReview {
     fn body(&self) -> (&'static str, &'static str, &'static str) {
         (AUTHENTICATION, "v1", "TokenReview")
+    }
+
+    fn ahead<'a>(&'a self, body: &'a Object) -> Option<BoxFuture<'a, ()>> {
+        let token = body.str(&["spec", "token"]).unwrap_or_default();
+        self.0.waits(token).then(|| self.0.ahead(token).boxed())
     }
 
     fn act(&self, _: &Context<'_>, _: Option<&Object>, body: &Object) -> Result<Acted, Status> {

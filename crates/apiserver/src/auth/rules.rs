@@ -186,12 +186,12 @@ mod tests {
             (&named, "list", "apps", "deployments", "", "", false),
         ] {
             let object = Asked::Resource { group, resource, subresource, namespace: "", name };
-            let ask = Ask { user: &user, verb, object };
+            let ask = Ask { user: &user, verb, object, fields: None };
             assert_eq!(rule(value.clone()).allows(&ask), expected, "{ask:?}");
         }
         for (path, expected) in [("/healthz", true), ("/healthz/a", false), ("/logs/a/b", true), ("/", false)]
         {
-            let ask = Ask { user: &user, verb: "get", object: Asked::Path(path) };
+            let ask = Ask { user: &user, verb: "get", object: Asked::Path(path), fields: None };
             assert_eq!(rule(paths.clone()).allows(&ask), expected, "{path}");
         }
     }

@@ -20,8 +20,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
 /// frames and TLS records.
 const GATHER_BYTES_MAX: usize = 32 << 10;
 
-/// A response body.
-pub struct Body(Content);
+/// A response body, and what lives until it has been sent.
+pub struct Body(Content, Option<Box<dyn Send>>);
 
 enum Content {
     Whole(Option<Bytes>),
@@ -36,17 +36,17 @@ enum Content {
 impl Body {
     /// No body.
     pub fn empty() -> Self {
-        Self(Content::Whole(None))
+        Self(Content::Whole(None), None)
     }
 
     /// These bytes.
     pub fn whole(bytes: Bytes) -> Self {
-        Self(Content::Whole(Some(bytes).filter(|b| !b.is_empty())))
+        Self(Content::Whole(Some(bytes).filter(|b| !b.is_empty())), None)
     }
 
     /// Pieces whose lengths sum up to `length`, made when they are sent.
     pub(crate) fn pieces(pieces: impl Iterator<Item = Bytes> + Send + 'static, length: u64) -> Self {
-        Self(Content::Pieces { pieces: Box::new(pieces), left: length })
+        Self(Content::Pieces { pieces: Box::new(pieces), left: length }, None)
     }
 
     /// Its length, when that is known.
@@ -69,7 +69,32 @@ impl Body {
 
     /// Chunks as they come.
     pub(crate) fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
-        Self(Content::Stream(Gather { stream: stream.boxed(), end: None }))
+        Self(Content::Stream(Gather { stream: stream.boxed(), end: None }), None)
+    }
+
+    /// Keeps `guard` until the body has been sent or given up.
+    #[must_use]
+    pub(crate) fn until(mut self, guard: Box<dyn Send>) -> Self {
+        self.1 = Some(guard);
+        self
+    }
+
+    /// The same body and, unless it is a stream, its bytes.
+    pub(crate) fn hold(self) -> (Self, Option<Bytes>) {
+        let Self(content, guard) = self;
+        match content {
+            Content::Whole(bytes) => {
+                let held = bytes.clone().unwrap_or_default();
+                (Self(Content::Whole(bytes), guard), Some(held))
+            }
+            Content::Pieces { pieces, left } => {
+                let mut all = BytesMut::with_capacity(usize::try_from(left).unwrap_or(0));
+                pieces.for_each(|piece| all.extend_from_slice(&piece));
+                let all = all.freeze();
+                (Self(Content::Whole(Some(all.clone()).filter(|b| !b.is_empty())), guard), Some(all))
+            }
+            stream @ Content::Stream(_) => (Self(stream, guard), None),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     body::{Body, Input},
-    encode, gzip,
+    decode, encode, gzip,
     health::Health,
     impersonate::impersonate,
     metrics::{Class, Labels, Metrics},
@@ -22,7 +22,8 @@ use super::{
     route::{Named, Route, verb},
 };
 use crate::{
-    auth::{Ask, Asked, Authenticator, Authorizer, forbidden},
+    audit::{Audit, Of, Record},
+    auth::{Ask, Asked, Authenticator, Authorizer, Decision, Peer, forbidden},
     connect::Kubelets,
     discovery::Discovery,
     openapi::OpenApi,
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) kubelets: Option<Kubelets>,
     /// What a backup is made of.
     pub(crate) backup: Option<Arc<dyn store::Store>>,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) discovery: Discovery,
@@ -56,8 +58,8 @@ pub(crate) struct Shared {
 /// What is known of the sender before the request is read.
 #[derive(Clone)]
 pub(crate) enum Sender {
-    /// A connection, with the user of its client certificate.
-    Connection(Option<Arc<User>>),
+    /// A connection, with what its client certificate says.
+    Connection(Peer),
     /// A component in this process, who needs no credentials.
     InProcess(Arc<User>),
 }
@@ -69,25 +71,42 @@ impl Shared {
         let (mut parts, input) = request.into_parts();
         let audit_id = audit_id(&parts, &self.rest);
         let mut labels = Labels { verb: "OTHER", ..Labels::default() };
-        let chain = AssertUnwindSafe(self.chain(sender, &mut parts, input, &mut labels));
+        let mut record = self.audit.as_ref().map(|audit| {
+            let address = match &sender {
+                Sender::Connection(peer) => peer.address,
+                Sender::InProcess(_) => None,
+            };
+            Record::begin(audit, audit_id.to_str().unwrap_or_default(), &parts.uri, &parts.headers, address)
+        });
+        let chain =
+            AssertUnwindSafe(self.chain(sender, &mut parts, input, &mut labels, record.as_deref_mut()));
         let answer = match chain.catch_unwind().await {
             Ok(answer) => answer,
             Err(panic) => {
                 let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
                 let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
                 tracing::error!(panic = text, method = %parts.method, path = parts.uri.path(), "handler panicked");
+                if let Some(mut record) = record.take() {
+                    record.panicked();
+                }
                 Err(Status::internal("the handler of this request failed; see the server's log"))
             }
         };
+        let stream = matches!(labels.verb, "WATCH" | "CONNECT");
+        let ended = record.and_then(|record| {
+            record.finish(answer.as_ref().map(|response| response.status().as_u16()), stream)
+        });
         let mut response = answer.unwrap_or_else(|status| {
             let wanted = negotiate::accept(&parts.headers, None, Binary::Whole).unwrap_or(Wanted::PLAIN);
             encode::status_as(wanted, self.rest.registry(), &status)
         });
-        let stream = matches!(labels.verb, "WATCH" | "CONNECT");
         let took = (!stream).then(|| began.elapsed());
         let size = if stream { None } else { response.body().length() };
         self.metrics.answered(&labels, response.status().as_u16(), took, size);
         gzip::compress(&parts.headers, &mut response);
+        if let Some(ended) = ended {
+            response = response.map(|body| body.until(Box::new(ended)));
+        }
         let headers = response.headers_mut();
         headers.insert(AUDIT_ID, audit_id);
         if !headers.contains_key(header::CACHE_CONTROL) {
@@ -102,19 +121,26 @@ impl Shared {
         parts: &mut Parts,
         input: Input,
         labels: &mut Labels,
+        mut record: Option<&mut Record>,
     ) -> Result<Response<Body>, Status> {
-        let user = match sender {
-            Sender::Connection(certified) => {
-                self.authenticator.authenticate(certified.as_ref(), &parts.headers)?
-            }
+        let sender = match sender {
+            Sender::Connection(peer) => self.authenticator.authenticate(&peer, &parts.headers).await?,
             Sender::InProcess(user) => user,
         };
-        let user = impersonate(user, &parts.headers, &*self.authorizer)?;
         let uri = std::mem::take(&mut parts.uri);
         let query = Query::parse(uri.query());
-        match Route::parse(uri.path()) {
+        let route = Route::parse(uri.path());
+        if let Some(record) = &mut record {
+            record.user(&sender);
+            self.told(record, &parts.method, &route, &query)?;
+        }
+        let user = impersonate(sender, &parts.headers, &*self.authorizer)?;
+        if let Some(record) = &mut record {
+            record.acting(&user);
+        }
+        match route {
             Route::Path(path) => {
-                self.authorize_path(&user, &parts.method, path)?;
+                self.authorize_path(&user, &parts.method, path, record)?;
                 timeout(REQUEST_TIMEOUT, paths::answer(self, parts, path, &query))
                     .await
                     .map_err(|_| too_slow())?
@@ -123,8 +149,8 @@ impl Shared {
                 let verb = verb(&parts.method, &named, query.flag("watch")).ok_or_else(|| {
                     Status::new(405, Reason::MethodNotAllowed, "the server does not know this method")
                 })?;
-                self.authorize(&user, verb, &named, &query)?;
-                self.resource(&user, parts, &uri, &named, query, verb, input, labels).await
+                self.authorize(&user, verb, &named, &query, record.as_deref_mut())?;
+                self.resource(&user, parts, &uri, &named, query, verb, input, labels, record).await
             }
         }
     }
@@ -140,6 +166,7 @@ impl Shared {
         verb: &'static str,
         input: Input,
         labels: &mut Labels,
+        mut record: Option<&mut Record>,
     ) -> Result<Response<Body>, Status> {
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let call =
@@ -162,15 +189,62 @@ impl Shared {
             None => {
                 let class = if matches!(verb, "get" | "list") { Class::Reading } else { Class::Mutating };
                 let _running = self.metrics.begin(class);
-                let answer = resources::answer(&call, &resource, input);
-                timeout(REQUEST_TIMEOUT, answer).await.map_err(|_| too_slow())?
+                let work = async {
+                    let input = match record.as_deref_mut().filter(|record| record.wants_request()) {
+                        Some(record) => audited(&call, &resource, input, record).await?,
+                        None => input,
+                    };
+                    resources::answer(&call, &resource, input).await
+                };
+                let answer = timeout(REQUEST_TIMEOUT, work).await.map_err(|_| too_slow())??;
+                Ok(match record.filter(|record| record.wants_response()) {
+                    Some(record) => answer.map(|body| {
+                        let (body, held) = body.hold();
+                        if let Some(bytes) = held {
+                            record.response(&bytes);
+                        }
+                        body
+                    }),
+                    None => answer,
+                })
             }
         }
     }
 
-    fn authorize(&self, user: &User, verb: &str, named: &Named<'_>, query: &Query<'_>) -> Result<(), Status> {
+    /// Tells the audit log what the request is about.
+    fn told(
+        &self,
+        record: &mut Record,
+        method: &Method,
+        route: &Route<'_>,
+        query: &Query<'_>,
+    ) -> Result<(), Status> {
+        match route {
+            Route::Path(path) => record.about(path_verb(method), "", Of::Path(path)),
+            Route::Resource(named) => {
+                let verb = verb(method, named, query.flag("watch")).unwrap_or(path_verb(method));
+                let of = Of::Resource {
+                    group: named.group,
+                    resource: named.plural,
+                    subresource: named.subresource,
+                    namespace: &named.namespace,
+                    name: &named.name,
+                };
+                record.about(verb, named.version, of)
+            }
+        }
+    }
+
+    fn authorize(
+        &self,
+        user: &User,
+        verb: &str,
+        named: &Named<'_>,
+        query: &Query<'_>,
+        record: Option<&mut Record>,
+    ) -> Result<(), Status> {
         let mut name = &*named.name;
-        let selector;
+        let mut selector = None;
         if name.is_empty() && matches!(verb, "list" | "watch" | "deletecollection") {
             // Whoever may read one object may list and watch it by its name.
             selector = query.get("fieldSelector").and_then(|text| meta::FieldSelector::parse(text).ok());
@@ -186,26 +260,62 @@ impl Shared {
             namespace,
             name,
         };
-        self.allow(&Ask { user, verb, object })
+        self.allow(&Ask { user, verb, object, fields: selector.as_ref() }, record)
     }
 
-    fn authorize_path(&self, user: &User, method: &Method, path: &str) -> Result<(), Status> {
-        let verb = match *method {
-            Method::GET => "get",
-            Method::HEAD => "head",
-            Method::POST => "post",
-            Method::PUT => "put",
-            Method::PATCH => "patch",
-            Method::DELETE => "delete",
-            Method::OPTIONS => "options",
-            _ => "unknown",
-        };
-        self.allow(&Ask { user, verb, object: Asked::Path(path) })
+    fn authorize_path(
+        &self,
+        user: &User,
+        method: &Method,
+        path: &str,
+        record: Option<&mut Record>,
+    ) -> Result<(), Status> {
+        let ask = Ask { user, verb: path_verb(method), object: Asked::Path(path), fields: None };
+        self.allow(&ask, record)
     }
 
-    fn allow(&self, ask: &Ask<'_>) -> Result<(), Status> {
-        if self.authorizer.allows(ask) { Ok(()) } else { Err(forbidden(ask)) }
+    fn allow(&self, ask: &Ask<'_>, record: Option<&mut Record>) -> Result<(), Status> {
+        let allowed = self.authorizer.allows(ask);
+        if let Some(record) = record.filter(|record| record.is_logged()) {
+            let (Decision::Allow(reason) | Decision::NoOpinion(reason)) = self.authorizer.decide(ask);
+            record.decision(allowed, &reason);
+        }
+        if allowed { Ok(()) } else { Err(forbidden(ask)) }
     }
+}
+
+fn path_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "unknown",
+    }
+}
+
+/// Reads the body for the log and gives it on. One that cannot be read as an object is logged without it: the
+/// handler is going to refuse it.
+async fn audited(
+    call: &Call<'_>,
+    resource: &Arc<resource::Resource>,
+    input: Input,
+    record: &mut Record,
+) -> Result<Input, Status> {
+    let bytes = input.collect().await?;
+    let read = || -> Option<serde_json::Value> {
+        if call.verb == "patch" {
+            return decode::decode(&bytes, negotiate::Media::Yaml).ok().map(|decoded| decoded.value);
+        }
+        let media = negotiate::content(call.headers).ok()?;
+        let (object, _) = decode::object(&bytes, media, resource, call.rest().registry()).ok()?;
+        Some(object.into_value())
+    };
+    record.request((!bytes.is_empty()).then(read).flatten(), bytes.len());
+    Ok(Input::new(http_body_util::Full::new(bytes)))
 }
 
 fn too_slow() -> Status {

@@ -32,7 +32,7 @@ pub(crate) fn impersonate(
     let mut user = User { name: name.to_owned(), ..User::default() };
     let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         let object = Asked::Resource { group, resource, subresource, namespace, name };
-        let ask = Ask { user: &sender, verb: "impersonate", object };
+        let ask = Ask { user: &sender, verb: "impersonate", object, fields: None };
         if authorizer.allows(&ask) { Ok(()) } else { Err(forbidden(&ask)) }
     };
     let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));

@@ -25,6 +25,7 @@ use super::{
     service::InProcess,
 };
 use crate::{
+    audit::Audit,
     auth::{Authenticator, Authorizer},
     connect::Kubelets,
     discovery::Discovery,
@@ -88,6 +89,7 @@ impl Server {
             tokens: None,
             kubelets: None,
             backup: None,
+            audit: None,
             health: Health::default(),
             metrics: Metrics::default(),
             discovery: Discovery::default(),
@@ -121,6 +123,12 @@ impl Server {
     #[must_use]
     pub fn with_backup(self, store: Arc<dyn store::Store>) -> Self {
         self.with(|shared| shared.backup = Some(store))
+    }
+
+    /// Logs requests as a policy says.
+    #[must_use]
+    pub fn with_audit(self, audit: Arc<Audit>) -> Self {
+        self.with(|shared| shared.audit = Some(audit))
     }
 
     /// Replaces the health checks.
@@ -262,12 +270,10 @@ async fn connection(
     stream: TcpStream,
 ) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
+    let address = stream.peer_addr().ok().map(|address| address.ip());
     let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-    let certified = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| {
-        // A verified certificate that names nobody is nobody, not somebody.
-        Authenticator::certificate(leaf).map(Arc::new)
-    });
-    let sender = Sender::Connection(certified.flatten());
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let sender = Sender::Connection(shared.authenticator.peer(chain, address));
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, sender) = (shared.clone(), sender.clone());
         async move { Ok::<_, std::convert::Infallible>(shared.respond(sender, request.map(Input::new)).await) }

@@ -51,6 +51,9 @@ impl Rest {
         kind.clone_into(&mut attributes.kind);
         attributes.kind_version = meta::GroupVersion::new(group, version);
         let cx = self.context(&attributes);
+        if let Some(wait) = act.ahead(&body) {
+            wait.await;
+        }
         if target.key.name.is_empty() {
             return match act.act(&cx, None, &body)? {
                 Acted::Answer(answer) => Ok(answer),

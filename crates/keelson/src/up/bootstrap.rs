@@ -124,6 +124,27 @@ pub(crate) async fn authority(rest: &Rest, pki: &Pki, shared: bool) -> Result<()
     ))
 }
 
+/// Who removes the directories of released local volumes on the nodes: more than a node may do by itself.
+pub(crate) const LOCAL_VOLUMES: &str = "system:keelson:local-volumes";
+
+/// The role of [`LOCAL_VOLUMES`].
+pub(crate) fn local_volumes() -> Vec<Object> {
+    let group = "rbac.authorization.k8s.io";
+    let metadata = json!({"name": LOCAL_VOLUMES, "annotations": {AUTOUPDATE: "true"}});
+    let verbs = ["get", "list", "watch", "patch", "update"];
+    vec![
+        object(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata,
+            "rules": [{"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": verbs}],
+        })),
+        object(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": LOCAL_VOLUMES},
+            "subjects": [{"apiGroup": group, "kind": "User", "name": LOCAL_VOLUMES}],
+        })),
+    ]
+}
+
 /// Where the API server and the DNS server are reached from pods.
 pub(crate) struct Addresses {
     pub(crate) host: std::net::IpAddr,

@@ -56,6 +56,7 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     data.prepare()?;
     operators::check(&options.operators)?;
     pool::check(options.own_nodes(), &options.node_pools).map_err(Failure::usage)?;
+    options.security.check()?;
     if let Some(pid) = data.running() {
         let what =
             format!("a cluster runs in {} already: process {}", data.path().display(), pid.as_raw_nonzero());

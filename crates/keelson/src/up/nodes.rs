@@ -53,7 +53,8 @@ pub(crate) fn start(
             agent.thresholds = options.eviction_hard;
             agent.server = Some(kubelet(server, &name, &address)?);
             agent.usage = Some(board);
-            let client = server.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
+            agent.local_volumes = Some(server.client(bootstrap::LOCAL_VOLUMES, &[]));
+            let client = server.client(&format!("system:node:{name}"), &["system:nodes"]);
             let (runtime, stopping) = (Arc::new(private.runtime()), actors.token());
             actors.spawn(async move {
                 let ran = node::run(client, runtime, agent, stopping).await;
@@ -112,7 +113,7 @@ fn simulate(
     agent.usage = Some(board.clone());
     let runtime =
         machine.runtime(clock.clone()).map_err(|error| Failure::of("start the simulated runtime", error))?;
-    let client = server.client(&format!("system:node:{name}"), &["system:nodes", "system:masters"]);
+    let client = server.client(&format!("system:node:{name}"), &["system:nodes"]);
     let stopping = actors.token();
     actors.spawn(async move {
         let ran = node::run(client, Arc::new(runtime), agent, stopping).await;

@@ -8,7 +8,7 @@ use std::{
 
 use apiserver::{
     Cache, Registry,
-    auth::{self, Authenticator, Authorizer, Rbac},
+    auth::{self, Authenticator, Authorizer, NodeAuthorizer, Rbac, Rule, Union},
     cache::Kind,
     compactor,
     connect::Kubelets,
@@ -22,7 +22,7 @@ use apiserver::{
 };
 use meta::{Clock, Entry, GroupResource, Random};
 use resource::{User, View};
-use store::Writers;
+use store::{Store, Writers};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -84,7 +84,9 @@ impl ApiServer {
         let names = names(listen, &stand.extra);
         let serving =
             pki.serving(&names).map_err(|error| Failure::of("make the serving certificate", error))?;
-        let tls = tls_config(&serving, pki.ca_pem()).map_err(|error| Failure::of("prepare tls", error))?;
+        let client_ca = security.authentication.client_ca_pem(pki.ca_pem())?;
+        let tls = tls_config(&serving, &client_ca).map_err(|error| Failure::of("prepare tls", error))?;
+        let audit = security.audit.open(clock)?;
         steps.done(&format!("own authority in {}", stand.authority.display()));
 
         steps.start("store");
@@ -97,9 +99,12 @@ impl ApiServer {
         let tokens = Arc::new(Tokens::new(signer, ISSUER));
         let late = Arc::new(Late::default());
         let view: Arc<dyn View> = late.clone();
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Rbac::new(view.clone(), rbac_stamp(&late)));
-        let authenticator = Arc::new(Authenticator::new(view, clock.clone()).with_tokens(tokens.clone()));
         let options = kinds::Options::default();
+        let node = NodeAuthorizer::new(view.clone(), node_rules(&options));
+        let rbac = Rbac::new(view.clone(), rbac_stamp(&late));
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(node), Arc::new(rbac)]));
+        let authenticator = Authenticator::new(view, clock.clone()).with_tokens(tokens.clone());
+        let authenticator = Arc::new(security.authentication.apply(authenticator, pki.ca_pem(), clock)?);
         registry.install_all(kinds::all(&options, &acts(&authorizer, &authenticator, &tokens)));
         let cache = Arc::new(load(&store, &registry, &stand.place.shown()).await?);
         late.fill(&cache);
@@ -121,17 +126,21 @@ impl ApiServer {
         });
         let mut objects = kinds::bootstrap(&options);
         objects.push(bootstrap::storage_class());
+        objects.extend(bootstrap::local_volumes());
         bootstrap::objects(&rest, objects).await?;
         bootstrap::authority(&rest, &pki, shared).await?;
         let crds = tokio::spawn(CustomResources::install_stored(&rest).run(stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
-        let server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
+        let mut server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
             .with_tokens(tokens)
             .with_kubelets(kubelets)
             .with_backup(store)
             .with_health(health(&rest))
             .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));
+        if let Some(audit) = audit {
+            server = server.with_audit(audit);
+        }
         let mut this = Self {
             server,
             rest,
@@ -263,6 +272,13 @@ fn health(rest: &Rest) -> Health {
     let broken = rest.broken();
     let check = move || broken.borrow().clone().map_or(Ok(()), Err);
     Health::default().ready_when("store", Arc::new(check))
+}
+
+/// What every node may do: the rules of upstream's role for nodes, which the Node authorizer narrows.
+fn node_rules(options: &kinds::Options) -> Vec<Rule> {
+    let policy = kinds::bootstrap(options);
+    let role = policy.iter().find(|object| object.kind() == "ClusterRole" && object.name() == "system:node");
+    role.iter().flat_map(|role| role.list(&["rules"])).map(Rule::from_value).collect()
 }
 
 fn open_pki(stand: &Stand, data: &DataDir, clock: &dyn Clock) -> Result<Pki, Failure> {

@@ -50,6 +50,7 @@ const PARTS: &[&str] = &["kube-scheduler", "kube-controller-manager"];
 pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
     until_stopped(|stop| async move {
         let ApiserverOptions { data, listen, advertise, store, security } = options;
+        security.check()?;
         let data = DataDir::locate(&data)?;
         data.prepare()?;
         let stand = Stand::of(&store, &data, listen, advertise, Vec::new())?;

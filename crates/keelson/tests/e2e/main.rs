@@ -13,3 +13,4 @@ mod control_plane;
 mod databases;
 mod obsyk;
 mod pods;
+mod security;

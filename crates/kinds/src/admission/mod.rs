@@ -2,7 +2,7 @@
 //! kinds' own rules. One file each, in upstream's names.
 //!
 //! They read only the view they are given, so none waits. Not here: webhooks and policies (the server's),
-//! NamespaceLifecycle and NodeRestriction (the server's).
+//! NamespaceLifecycle (the server's).
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,6 +13,7 @@ use resource::{Admission, Attributes, Context, Operation};
 mod ingress_class;
 mod limit_ranger;
 mod limits;
+mod node_restriction;
 mod pod_security;
 mod priority;
 mod quota;
@@ -28,6 +29,7 @@ pub(crate) use limits::of_pod;
 /// Every plugin, in the order they run.
 pub fn admission() -> Vec<Arc<dyn Admission>> {
     vec![
+        node_restriction::plugin(),
         plugin(limit_ranger::LimitRanger),
         plugin(service_account::ServiceAccount),
         plugin(taint_nodes::TaintNodesByCondition),

@@ -23,7 +23,7 @@ pub const LOCAL_PATH_FINALIZER: &str = "keelson.dev/local-path-cleanup";
 const RETRY: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(agent: Arc<Agent>) {
-    let volumes: Api<PersistentVolume> = Api::all(agent.client.clone());
+    let volumes: Api<PersistentVolume> = Api::all(client(&agent));
     let mut changes = paced(Arc::clone(&agent), watcher(volumes, watcher::Config::default()));
     let mut failed: Vec<PersistentVolume> = Vec::new();
     loop {
@@ -46,6 +46,11 @@ pub(super) async fn run(agent: Arc<Agent>) {
     }
 }
 
+/// Who may change volumes: a node by itself may not.
+fn client(agent: &Agent) -> kube::Client {
+    agent.options.local_volumes.clone().unwrap_or_else(|| agent.client.clone())
+}
+
 /// Cleans up after `volume` if that is for this node to do; gives it back when it has to be tried again.
 async fn tend(agent: &Agent, volume: PersistentVolume) -> Option<PersistentVolume> {
     let path = to_remove(&volume, &agent.options.name)?;
@@ -60,7 +65,7 @@ async fn tend(agent: &Agent, volume: PersistentVolume) -> Option<PersistentVolum
     // then brings the newer object.
     let patch =
         json!({ "metadata": { "finalizers": left, "resourceVersion": volume.metadata.resource_version } });
-    let volumes: Api<PersistentVolume> = Api::all(agent.client.clone());
+    let volumes: Api<PersistentVolume> = Api::all(client(agent));
     match volumes.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => {
             tracing::info!(volume = name, path = %path.display(), "removed the directory of a released volume");
