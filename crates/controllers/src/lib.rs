@@ -11,6 +11,7 @@ mod clusterrole_aggregation;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod desk;
 mod discovery;
 mod disruption;
 mod endpoints;
@@ -47,6 +48,7 @@ pub use crate::{
     cronjob::CronJobs,
     daemonset::DaemonSets,
     deployment::Deployments,
+    desk::Desk,
     disruption::DisruptionBudgets,
     endpoints::{EndpointSliceMirroring, EndpointSlices, EndpointsController},
     garbage::GarbageCollector,

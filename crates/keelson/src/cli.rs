@@ -45,6 +45,11 @@ pub(crate) enum Command {
     Migrate(MigrateOptions),
     /// Show components, nodes and databases at a glance
     Status(StatusOptions),
+    /// Say why a pod went, or does not go, where
+    #[command(subcommand)]
+    Explain(ExplainCommand),
+    /// Show the controllers; pause one, let it go on, or have it look at an object
+    Controllers(ControllersOptions),
     /// Work with container images on this node
     #[command(subcommand)]
     Image(ImageCommand),
@@ -279,6 +284,85 @@ pub(crate) struct StatusOptions {
     /// json or yaml for machines
     #[arg(long, short, env = "KEELSON_OUTPUT", value_enum)]
     pub(crate) output: Option<Output>,
+}
+
+/// How to reach the scheduler and the controller manager.
+#[derive(Debug, Args)]
+pub(crate) struct ReachOptions {
+    #[command(flatten)]
+    pub(crate) data: DataDir,
+    /// Whose credentials to use [default: admin.kubeconfig of the data directory]
+    #[arg(long, global = true, env = "KEELSON_KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Where they answer over gRPC [default: rpc.address of the data directory]
+    #[arg(long, global = true, env = "KEELSON_RPC", value_name = "ADDRESS:PORT", value_parser = listen)]
+    pub(crate) rpc: Option<SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainCommand {
+    /// Every filter and score of every node for a pod
+    Pod(ExplainPodOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainPodOptions {
+    /// The pod
+    pub(crate) name: String,
+    /// Its namespace
+    #[arg(long, short, env = "KEELSON_NAMESPACE", default_value = "default")]
+    pub(crate) namespace: String,
+    /// Show every node
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) reach: ReachOptions,
+    /// json or yaml for machines
+    #[arg(long, short, env = "KEELSON_OUTPUT", value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ControllersOptions {
+    #[command(subcommand)]
+    pub(crate) command: Option<ControllersCommand>,
+    #[command(flatten)]
+    pub(crate) reach: ReachOptions,
+    /// json or yaml for machines
+    #[arg(long, short, global = true, env = "KEELSON_OUTPUT", value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ControllersCommand {
+    /// Show which objects wait for a controller, or for any
+    Queues {
+        /// One controller
+        controller: Option<String>,
+        /// Objects shown of each; 0 is 100
+        #[arg(long, default_value_t = 0)]
+        limit: u32,
+    },
+    /// Hold a controller's queue until it is resumed
+    Pause {
+        /// The controller
+        controller: String,
+    },
+    /// Let a paused controller go on
+    Resume {
+        /// The controller
+        controller: String,
+    },
+    /// Have a controller look at an object now
+    Trigger {
+        /// The controller
+        controller: String,
+        /// The object
+        name: String,
+        /// Its namespace; none for objects without one
+        #[arg(long, short)]
+        namespace: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

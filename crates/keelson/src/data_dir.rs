@@ -114,6 +114,11 @@ impl DataDir {
     }
 
     /// The process that runs the cluster.
+    /// Where scheduler and controller manager answer over gRPC, while the cluster runs.
+    pub(crate) fn rpc_file(&self) -> PathBuf {
+        self.path().join("rpc.address")
+    }
+
     pub(crate) fn pid_file(&self) -> PathBuf {
         self.0.join("keelson.pid")
     }

@@ -5,11 +5,14 @@ mod backup;
 mod cli;
 mod clock;
 mod completions;
+mod controllers;
 mod data_dir;
 mod down;
 mod error;
+mod explain;
 mod image;
 mod install;
+mod line;
 mod logging;
 mod obsyk_platform;
 mod operator;
@@ -67,6 +70,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Restore(options) => backup::restore(options).await,
         Command::Migrate(options) => backup::migrate(options).await,
         Command::Status(options) => status::status(options).await,
+        Command::Explain(command) => explain::explain(command).await,
+        Command::Controllers(options) => controllers::controllers(options).await,
         Command::Image(command) => image::image(command).await,
         Command::Operator(options) => operator::operator(options).await,
         Command::Install(options) => install::install(&options),

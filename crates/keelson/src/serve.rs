@@ -3,7 +3,7 @@
 //! Guarantees: bodies, headers, connections and time are bounded; a handler may refuse to answer, and the
 //! connection is closed then. The API server has its own, which streams.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -15,7 +15,10 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -29,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 512;
 /// For a handshake, and for the head of a request.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a whole body: 150 MB at 256 KB a second.
 const BODY_TIMEOUT: Duration = Duration::from_secs(600);
 /// For what runs when the server is told to stop.
@@ -37,7 +40,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the system refused a connection (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// An answer, and how much of its body is sent before the connection is cut.
@@ -67,6 +70,17 @@ pub(crate) struct Site {
 
 /// Serves until `stop`, then lets what runs end.
 pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
+    accept(listener, stop, |stream, watcher| connection(site.clone(), watcher, stream)).await;
+}
+
+/// Accepts connections until `stop`, then lets those that run end.
+pub(crate) async fn accept<F>(
+    listener: TcpListener,
+    stop: CancellationToken,
+    connection: impl Fn(TcpStream, Watcher) -> F,
+) where
+    F: Future<Output = Result<(), BoxError>> + Send + 'static,
+{
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -87,9 +101,9 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
                 }
             },
         };
-        let (site, watcher) = (site.clone(), graceful.watcher());
+        let served = connection(stream, graceful.watcher());
         connections.spawn(async move {
-            if let Err(error) = connection(site, watcher, stream).await {
+            if let Err(error) = served.await {
                 tracing::debug!(%error, "connection ended");
             }
             drop(permit);
@@ -105,11 +119,7 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
     }
 }
 
-async fn connection(
-    site: Site,
-    watcher: hyper_util::server::graceful::Watcher,
-    stream: TcpStream,
-) -> Result<(), BoxError> {
+async fn connection(site: Site, watcher: Watcher, stream: TcpStream) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     match site.tls.clone() {
         Some(tls) => {
@@ -120,7 +130,7 @@ async fn connection(
     }
 }
 
-async fn speak<I>(site: Site, watcher: hyper_util::server::graceful::Watcher, io: I) -> Result<(), BoxError>
+async fn speak<I>(site: Site, watcher: Watcher, io: I) -> Result<(), BoxError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
 {

@@ -10,12 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    cli::{Output, StatusOptions},
-    data_dir::DataDir,
-    error::Failure,
-    term,
-};
+use crate::{cli::StatusOptions, data_dir::DataDir, error::Failure, term};
 
 /// How long a cluster may take to answer before it counts as not running.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -32,8 +27,7 @@ pub(crate) async fn status(options: StatusOptions) -> Result<(), Failure> {
             .advise("start it with `keelson up`"))
     })?;
     match options.output {
-        Some(Output::Json) => term::line(&format!("{seen:#}")),
-        Some(Output::Yaml) => term::line(&yaml(&seen, 0)),
+        Some(output) => term::machine(&seen, output)?,
         None => show(&seen, &data),
     }
     Ok(())
@@ -201,7 +195,7 @@ fn show(seen: &Value, data: &DataDir) {
 }
 
 /// The small part of YAML that a status needs.
-fn yaml(value: &Value, depth: usize) -> String {
+pub(crate) fn yaml(value: &Value, depth: usize) -> String {
     let pad = "  ".repeat(depth);
     let nested = |value: &Value| match value {
         Value::Object(map) if !map.is_empty() => format!("\n{}", yaml(value, depth + 1)),

@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use crate::{cli::Output, error::Failure, status};
+
 fn colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
@@ -37,6 +39,16 @@ pub(crate) fn dim(text: &str) -> String {
 pub(crate) fn line(text: &str) {
     let mut out = std::io::stdout().lock();
     drop(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+/// Writes a value for a program.
+pub(crate) fn machine(value: &impl serde::Serialize, output: Output) -> Result<(), Failure> {
+    let value = serde_json::to_value(value).map_err(|error| Failure::of("write the answer", error))?;
+    line(&match output {
+        Output::Json => format!("{value:#}"),
+        Output::Yaml => status::yaml(&value, 0),
+    });
+    Ok(())
 }
 
 /// Writes what is worth knowing beside the result, to standard error.

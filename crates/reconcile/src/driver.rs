@@ -13,7 +13,7 @@ use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Actor, Backoff, Context, ControllerMetrics, Error, MetricsSnapshot, Reconciler, Result,
+    Actor, Backoff, Context, Control, ControllerMetrics, Error, MetricsSnapshot, Reconciler, Result,
     error::chain,
     expect::{Expectation, STALE_MAX, all_met},
     queue::{Later, Queue},
@@ -27,22 +27,22 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A controller ready to run, its type forgotten.
 pub struct Controller {
-    name: &'static str,
-    metrics: Arc<ControllerMetrics>,
+    control: Control,
     start: Box<dyn FnOnce(Context, CancellationToken) -> Running + Send>,
 }
 
 impl Controller {
     /// A controller driven by its reconciler.
     pub fn new<R: Reconciler>(reconciler: R) -> Self {
-        let metrics = Arc::new(ControllerMetrics::default());
+        let (queue, metrics) = (Arc::new(Queue::default()), Arc::new(ControllerMetrics::default()));
         let driver = Driver {
             reconciler: Arc::new(reconciler),
             actor: Arc::new(Actor::new(R::NAME)),
-            queue: Arc::new(Queue::default()),
+            queue: Arc::clone(&queue),
             metrics: Arc::clone(&metrics),
         };
-        Self { name: R::NAME, metrics, start: Box::new(move |cx, stop| Box::pin(driver.run(cx, stop))) }
+        let control = Control { name: R::NAME, queue: Some(queue), metrics };
+        Self { control, start: Box::new(move |cx, stop| Box::pin(driver.run(cx, stop))) }
     }
 
     /// A loop that the driver's shape does not fit. It must end soon after the token is cancelled.
@@ -53,18 +53,24 @@ impl Controller {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self { name, metrics: Arc::default(), start: Box::new(move |cx, stop| Box::pin(start(cx, stop))) }
+        let control = Control { name, queue: None, metrics: Arc::default() };
+        Self { control, start: Box::new(move |cx, stop| Box::pin(start(cx, stop))) }
     }
 
     /// [`Reconciler::NAME`].
     pub fn name(&self) -> &'static str {
-        self.name
+        self.control.name
+    }
+
+    /// A hand on it while it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// A function that gives the counters now; take it before [`run`] takes the controller.
     pub fn metrics(&self) -> impl Fn() -> MetricsSnapshot + Send + Sync + use<> {
-        let (name, metrics) = (self.name, Arc::clone(&self.metrics));
-        move || metrics.snapshot(name)
+        let control = self.control();
+        move || control.metrics()
     }
 }
 
@@ -73,7 +79,7 @@ impl Controller {
 pub async fn run(controllers: Vec<Controller>, cx: Context, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     for controller in controllers {
-        tracing::debug!(controller = controller.name, "starting");
+        tracing::debug!(controller = controller.name(), "starting");
         tasks.spawn((controller.start)(cx.clone(), stop.clone()));
     }
     while let Some(ended) = tasks.join_next().await {

@@ -14,6 +14,19 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::time::{DelayQueue, delay_queue};
 
+/// What a queue holds at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueList {
+    /// Keys that wait, the next first; perhaps not all.
+    pub waiting: Vec<ObjectKey>,
+    /// How many wait.
+    pub waiting_count: usize,
+    /// Keys in work; perhaps not all.
+    pub active: Vec<ObjectKey>,
+    /// How many are in work.
+    pub active_count: usize,
+}
+
 #[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -26,6 +39,8 @@ struct State {
     /// Waiting, or to be handed out again after the work on it ends.
     wanted: HashSet<ObjectKey>,
     active: HashSet<ObjectKey>,
+    /// Nothing is handed out.
+    paused: bool,
 }
 
 impl Queue {
@@ -42,6 +57,9 @@ impl Queue {
     /// Takes the next key into work.
     pub(crate) fn take(&self) -> Option<ObjectKey> {
         let mut state = self.state.lock();
+        if state.paused {
+            return None;
+        }
         let key = state.waiting.pop_front()?;
         state.wanted.remove(&key);
         state.active.insert(key.clone());
@@ -62,6 +80,33 @@ impl Queue {
     /// How many keys wait.
     pub(crate) fn len(&self) -> usize {
         self.state.lock().waiting.len()
+    }
+
+    /// Holds the queue, or lets it go on. Returns whether that is a change.
+    pub(crate) fn pause(&self, paused: bool) -> bool {
+        let before = std::mem::replace(&mut self.state.lock().paused, paused);
+        if before && !paused {
+            self.changed.notify_one();
+        }
+        before != paused
+    }
+
+    /// Whether the queue is held.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state.lock().paused
+    }
+
+    /// The first keys that wait and those in work, at most `limit` of each, and how many there are.
+    pub(crate) fn list(&self, limit: usize) -> QueueList {
+        let state = self.state.lock();
+        let mut active: Vec<ObjectKey> = state.active.iter().take(limit).cloned().collect();
+        active.sort();
+        QueueList {
+            waiting: state.waiting.iter().take(limit).cloned().collect(),
+            waiting_count: state.waiting.len(),
+            active,
+            active_count: state.active.len(),
+        }
     }
 
     /// Waits until a key may have been added. Cancel-safe.
@@ -131,6 +176,19 @@ mod tests {
         assert_eq!(queue.take(), None, "a is in work");
         queue.done(&key("a"));
         assert_eq!(queue.take(), Some(key("a")), "a was added during its work");
+    }
+
+    #[test]
+    fn a_paused_queue_takes_keys_in_and_hands_none_out() {
+        let queue = Queue::default();
+        assert!(queue.pause(true) && !queue.pause(true) && queue.is_paused());
+        queue.add(key("a"));
+        assert_eq!((queue.take(), queue.list(9).waiting), (None, vec![key("a")]));
+        assert!(queue.changed().now_or_never().is_some(), "that a key came was told");
+        assert!(queue.pause(false));
+        assert!(queue.changed().now_or_never().is_some(), "that it may be taken is told again");
+        assert_eq!(queue.take(), Some(key("a")));
+        assert_eq!((queue.list(0).active_count, queue.list(9).active), (1, vec![key("a")]));
     }
 
     #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ use crate::{
     profile::Profile,
     queue::{Backoff, Queue},
     relations::Labels,
-    snapshot::{Slot, Snapshot},
+    snapshot::{Slot, Snapshot, Tenant},
     volumes::{Bindings, Claim, Progress, StorageClass, Volume},
     workloads::Workload,
 };
@@ -280,6 +280,30 @@ impl Core {
     /// The profile for pods of a `schedulerName`.
     pub fn profile(&self, scheduler_name: &str) -> Option<&Profile> {
         self.profiles.iter().map(|(profile, _)| profile).find(|p| *p.name == *scheduler_name)
+    }
+
+    /// Leaves a placed pod out of account for a question.
+    pub(crate) fn take_out(&mut self, uid: &str) -> Option<(Arc<str>, Arc<Tenant>)> {
+        self.snapshot.take_out(uid)
+    }
+
+    /// Takes it into account again.
+    pub(crate) fn put_back(&mut self, taken: Option<(Arc<str>, Arc<Tenant>)>) {
+        if let Some((node, tenant)) = taken {
+            self.snapshot.put_back(&node, &tenant);
+        }
+    }
+
+    /// Counts a pod that is not there on its node, for a question.
+    pub(crate) fn imagine(&mut self, pod: &PodInfo, placement: &Placement) {
+        self.snapshot.set_pod(pod, &placement.node);
+        self.snapshot.volumes.assume(&placement.bindings, &placement.node);
+    }
+
+    /// Takes it back.
+    pub(crate) fn unimagine(&mut self, uid: &str, bindings: &Bindings) {
+        self.snapshot.remove_pod(uid);
+        self.snapshot.volumes.forget(bindings);
     }
 
     fn assume(&mut self, now: Duration, pod: Arc<PodInfo>, placement: Placement) -> Step {

@@ -4,10 +4,12 @@
 //! reason, and picks the same node however the snapshot came about; filters, scores, weights and
 //! wording are upstream's defaults (`pkg/scheduler/apis/config/v1/default_plugins.go`). A pod is
 //! counted on its node from the moment it is decided, and given back when binding fails.
-//! [`Core`] is the whole scheduler without I/O; [`run()`] connects it to an API server.
+//! [`Core`] is the whole scheduler without I/O; [`run()`] connects it to an API server; [`Desk`] answers over
+//! gRPC what it would do and why.
 //!
 //! Deliberately unaware of how the API server stores anything, of nodes' health (taints say it) and
-//! of gRPC. A pod with `resourceClaims` is refused with a reason.
+//! of
+//! sockets. A pod with `resourceClaims` is refused with a reason.
 
 mod bind;
 mod budgets;
@@ -15,6 +17,7 @@ mod classes;
 mod config;
 mod core;
 mod decide;
+mod desk;
 mod neighbours;
 mod node;
 mod nominees;
@@ -41,6 +44,7 @@ pub use crate::classes::Classes;
 pub use crate::config::{ConfigError, Configuration};
 pub use crate::core::{Change, Core, Step};
 pub use crate::decide::{Decision, Placement, Unfit, Verdict, decide, explain};
+pub use crate::desk::{Asks, Desk, desk};
 pub use crate::neighbours::{Neighbours, Uneven};
 pub use crate::node::NodeInfo;
 pub use crate::nominees::Nominees;

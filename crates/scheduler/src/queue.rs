@@ -77,6 +77,41 @@ enum Place {
     Busy,
 }
 
+/// A pod that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// The pod.
+    pub pod: &'a PodInfo,
+    /// `active`, `backoff`, `unschedulable`, `gated`, or `binding`.
+    pub place: &'static str,
+    /// How often it was looked at.
+    pub attempts: u32,
+    /// Why it fitted nowhere last.
+    pub why: Option<&'a Unfit>,
+}
+
+impl Place {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Backoff { .. } => "backoff",
+            Self::Unschedulable { .. } => "unschedulable",
+            Self::Gated => "gated",
+            Self::Busy => "binding",
+        }
+    }
+
+    fn order(self) -> usize {
+        match self {
+            Self::Busy => 0,
+            Self::Active => 1,
+            Self::Backoff { .. } => 2,
+            Self::Unschedulable { .. } => 3,
+            Self::Gated => 4,
+        }
+    }
+}
+
 impl Queue {
     /// No pods.
     pub fn new(backoff: Backoff) -> Self {
@@ -220,6 +255,27 @@ impl Queue {
     /// Pods that are active, backing off, unschedulable.
     pub fn lengths(&self) -> [usize; 3] {
         [self.active.len(), self.backoff.len(), self.unschedulable.len()]
+    }
+
+    /// Where a pod waits, in a word.
+    pub fn place_of(&self, uid: &str) -> Option<&'static str> {
+        self.pods.get(uid).map(|waiting| waiting.place.name())
+    }
+
+    /// All pods, those that are placed next first.
+    pub fn list(&self) -> Vec<Listed<'_>> {
+        let mut all: Vec<(usize, &Waiting)> =
+            self.pods.values().map(|waiting| (waiting.place.order(), waiting)).collect();
+        all.sort_by(|(a, x), (b, y)| {
+            a.cmp(b).then_with(|| rank(x, Arc::clone(&x.pod.uid)).cmp(&rank(y, Arc::clone(&y.pod.uid))))
+        });
+        let listed = all.into_iter().map(|(_, waiting)| Listed {
+            pod: &waiting.pod,
+            place: waiting.place.name(),
+            attempts: waiting.attempts,
+            why: waiting.why.as_deref(),
+        });
+        listed.collect()
     }
 
     fn fail(&mut self, now: Duration, uid: &str, place: impl FnOnce(u32) -> Place) {

@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     bind::{WriteError, bind, evict, forget_nomination, write_volumes},
     core::{Core, Step},
+    desk::{Ask, Asks},
     notes::{Nomination, Notes, Writer},
     pod::PodInfo,
     preempt::Room,
@@ -43,6 +44,8 @@ pub struct Options {
     pub instance: String,
     /// Who we are in the election of a leader; `None` runs without one (the only scheduler there is).
     pub leader_elect: Option<String>,
+    /// Questions to answer; `None` answers none.
+    pub asks: Option<Asks>,
     /// Writes under way at a time; the API server commits those that arrive together as one.
     pub binds_max: usize,
     /// The time of day, for events and conditions.
@@ -58,6 +61,7 @@ impl Options {
             profiles: vec![Profile::new(random.next())],
             backoff: Backoff::default(),
             leader_elect: None,
+            asks: None,
             instance: instance.into(),
             binds_max: 64,
             clock,
@@ -119,6 +123,7 @@ async fn schedule(client: Client, options: Options, shutdown: impl Future<Output
         notes,
         client,
         clock,
+        asks: options.asks,
         start: Instant::now(),
         jobs: JoinSet::new(),
         about: HashMap::new(),
@@ -136,6 +141,7 @@ struct Session {
     notes: Notes,
     client: Client,
     clock: Arc<dyn Clock>,
+    asks: Option<Asks>,
     start: Instant,
     jobs: JoinSet<Result<Done, WriteError>>,
     about: HashMap<Id, (Job, Arc<PodInfo>, Arc<str>)>,
@@ -147,6 +153,7 @@ impl Session {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut signals = std::pin::pin!(all(&self.client));
         let mut synced = 0;
+        let asks = self.asks.clone();
         loop {
             let more = synced == KINDS && self.decide_some();
             let wake_at = match self.core.next_at() {
@@ -157,6 +164,7 @@ impl Session {
                 biased;
                 () = &mut shutdown => return,
                 Some(done) = self.jobs.join_next_with_id() => self.finish(done),
+                ask = question(asks.as_ref()), if synced == KINDS => ask.answer(&mut self.core),
                 Some(signal) = signals.next() => match signal {
                     Signal::Change(change) => self.core.apply(self.start.elapsed(), change),
                     Signal::Synced => {
@@ -261,6 +269,14 @@ impl Session {
                 self.notes.failed(pod, why);
             }
         }
+    }
+}
+
+/// The next question, if any can come.
+async fn question(asks: Option<&Asks>) -> Ask {
+    match asks {
+        Some(asks) => asks.next().await,
+        None => std::future::pending().await,
     }
 }
 

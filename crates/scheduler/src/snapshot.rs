@@ -241,23 +241,40 @@ impl Snapshot {
         self.remove_pod(&pod.uid);
         let slot = self.slot_for(node);
         let shape = self.shapes.intern(&pod.shape);
+        let labels = self.labels.intern(&pod.labels);
+        self.count_tenant(Arc::new(Tenant { shape, labels, ..Tenant::imagined(pod, slot) }));
+        true
+    }
+
+    /// Stops counting a pod for a while; what it gives goes to [`Snapshot::put_back`].
+    pub(crate) fn take_out(&mut self, uid: &str) -> Option<(Arc<str>, Arc<Tenant>)> {
+        let tenant = Arc::clone(self.pods.get(uid)?);
+        let node = Arc::clone(self.names.get(tenant.slot)?);
+        self.remove_pod(uid).then_some((node, tenant))
+    }
+
+    /// Counts a pod again that was taken out.
+    pub(crate) fn put_back(&mut self, node: &str, tenant: &Tenant) {
+        let slot = self.slot_for(node);
+        self.count_tenant(Arc::new(Tenant { slot, ..tenant.clone() }));
+    }
+
+    fn count_tenant(&mut self, tenant: Arc<Tenant>) {
+        let (slot, shape) = (tenant.slot, Arc::clone(&tenant.shape));
         self.count(slot, &shape, 1);
         if let Some(ports) = self.ports.get_mut(slot) {
             ports.extend(shape.host_ports.iter().cloned());
         }
-        if pod.relations.as_ref().is_some_and(|r| r.concerns_others()) {
-            self.with_terms.insert(Arc::clone(&pod.uid));
+        if tenant.relations.as_ref().is_some_and(|r| r.concerns_others()) {
+            self.with_terms.insert(Arc::clone(&tenant.uid));
         }
-        let labels = self.labels.intern(&pod.labels);
-        let tenant = Arc::new(Tenant { shape, labels, ..Tenant::imagined(pod, slot) });
         if let Some(here) = self.tenants.get_mut(slot) {
             here.push(Arc::clone(&tenant));
         }
         *self.priorities.entry(tenant.priority).or_default() += 1;
         self.volumes.use_claims(&tenant.shape, 1);
-        self.pods.insert(Arc::clone(&pod.uid), Arc::clone(&tenant));
+        self.pods.insert(Arc::clone(&tenant.uid), Arc::clone(&tenant));
         self.touch(slot, Some((tenant, Turn::Came)));
-        true
     }
 
     /// Stops counting a pod. Returns whether it was counted.

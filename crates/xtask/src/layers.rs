@@ -12,6 +12,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("resource", 1),
     ("store", 1),
     ("runtime", 1),
+    ("rpc", 1),
     ("apiserver", 2),
     ("kinds", 2),
     ("reconcile", 2),

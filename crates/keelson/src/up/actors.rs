@@ -134,7 +134,7 @@ impl Actors {
         Ok(())
     }
 
-    /// The controller manager and the operators: one set of caches for all.
+    /// The controller manager and the operators: one set of caches for all. Returns what answers for them.
     pub(crate) fn controllers(
         &mut self,
         server: &ApiServer,
@@ -142,7 +142,7 @@ impl Actors {
         operators: Vec<reconcile::Controller>,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
-    ) {
+    ) -> controllers::Desk {
         let client = server.client("system:kube-controller-manager", &[MASTERS]);
         let options = controllers::Options {
             root_ca_pem: server.pki.ca_pem().to_owned(),
@@ -153,28 +153,33 @@ impl Actors {
         let mut all = controllers::all(&options);
         all.extend(operators);
         let context = reconcile::Context::new(client, clock.clone(), random.clone());
+        let desk = controllers::Desk::new(all.iter().map(reconcile::Controller::control).collect());
         let election = self.election(server, "kube-controller-manager", clock, random);
         self.spawn(election.hold(move |token| async move {
             reconcile::run(all, context.clone(), token).await;
             context.stores.shutdown().await;
         }));
+        desk
     }
 
+    /// The scheduler. Returns what answers for it.
     pub(crate) fn scheduler(
         &mut self,
         server: &ApiServer,
         placing: scheduler::Configuration,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
-    ) {
+    ) -> scheduler::Desk {
         let client = server.client("system:kube-scheduler", &[MASTERS]);
         let scheduler::Configuration { profiles, backoff, leader_elect } = placing;
+        let (desk, asks) = scheduler::desk(client.clone());
         // Beside others on the same store, one has to be elected in any case.
         let identity = (leader_elect || server.shared).then(|| parts::identity(&**random));
         let options = scheduler::Options {
             profiles,
             backoff,
             leader_elect: identity,
+            asks: Some(asks),
             ..scheduler::Options::new("default-scheduler-keelson", clock.clone(), random.clone())
         };
         let stopping = self.stopping();
@@ -182,6 +187,7 @@ impl Actors {
             scheduler::run(client, options, stopping).await;
             Ok(())
         });
+        desk
     }
 
     /// Who acts alone: without others on the same store, this process; else whoever holds the Lease.

@@ -7,6 +7,7 @@ mod actors;
 mod bootstrap;
 mod bridge;
 mod choose;
+mod control;
 mod nodes;
 mod operators;
 mod scheduling;
@@ -143,9 +144,15 @@ async fn start(
     let controllers = chosen.iter().flat_map(|operator| (operator.start)(0).controllers).collect();
     steps.done(if names.is_empty() { "none".to_owned() } else { names.join(", ") }.as_str());
     steps.start("controllers");
-    actors.controllers(server, data, controllers, clock, random);
-    actors.scheduler(server, placing, clock, random);
-    steps.done("controller manager and scheduler");
+    let all = actors.controllers(server, data, controllers, clock, random);
+    let desk = actors.scheduler(server, placing, clock, random);
+    let control = control::start(server, data, desk, all, stop.clone()).await?;
+    let answering = control.task;
+    actors.spawn(async move {
+        answering.await;
+        Ok(())
+    });
+    steps.done(&format!("controller manager and scheduler, gRPC on {}", control.address));
     actors.keep(started);
     Ok(())
 }

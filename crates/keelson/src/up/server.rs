@@ -51,6 +51,8 @@ pub(crate) struct ApiServer {
     pub(crate) server: Server,
     pub(crate) rest: Rest,
     pub(crate) pki: Arc<Pki>,
+    authenticator: Arc<Authenticator>,
+    authorizer: Arc<dyn Authorizer>,
     /// The port that `--listen` came to.
     pub(crate) address: SocketAddr,
     /// Whether others may stand on the same store, so that who acts alone has to be elected.
@@ -132,7 +134,7 @@ impl ApiServer {
         let crds = tokio::spawn(CustomResources::install_stored(&rest).run(stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
-        let mut server = Server::new(rest.clone(), authenticator, authorizer, GIT_VERSION)
+        let mut server = Server::new(rest.clone(), authenticator.clone(), authorizer.clone(), GIT_VERSION)
             .with_tokens(tokens)
             .with_kubelets(kubelets)
             .with_backup(store)
@@ -145,6 +147,8 @@ impl ApiServer {
             server,
             rest,
             pki,
+            authenticator,
+            authorizer,
             address: listen,
             shared,
             advertise: stand.advertise.clone(),
@@ -230,6 +234,16 @@ impl ApiServer {
         kubeconfig.write(path).map_err(|error| Failure::of(format!("write {}", path.display()), error))
     }
 
+    /// Who proves and who decides who may ask.
+    pub(crate) fn guards(&self) -> (Arc<Authenticator>, Arc<dyn Authorizer>) {
+        (self.authenticator.clone(), self.authorizer.clone())
+    }
+
+    /// The server's certificate, and the authority of its clients.
+    pub(crate) fn tls(&self) -> rustls::ServerConfig {
+        self.tls.clone()
+    }
+
     /// A client that acts as `name`, through the same authorization and admission as anyone.
     pub(crate) fn client(&self, name: &str, groups: &[&str]) -> kube::Client {
         let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
@@ -243,6 +257,8 @@ impl ApiServer {
             server,
             rest,
             pki: _,
+            authenticator: _,
+            authorizer: _,
             address: _,
             shared: _,
             advertise: _,

@@ -135,6 +135,12 @@ impl Cluster {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// Runs `keelson` on this cluster's data directory and returns what it printed.
+    pub(crate) fn keelson(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(env!("CARGO_BIN_EXE_keelson"));
+        command.args(arguments).arg("--data-dir").arg(self.data_dir()).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// Runs kubectl and returns what it printed, whether or not it succeeded.
     pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
         let mut command = self.command("kubectl");

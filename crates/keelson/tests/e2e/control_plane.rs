@@ -271,3 +271,51 @@ fn jobs_end_daemons_are_on_every_node_and_budgets_count_them() {
         if counts == "2 1" { Ok(()) } else { Err(counts) }
     });
 }
+
+const HUGE: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: huge}
+spec:
+  containers: [{name: c, image: nginx:1.27, resources: {requests: {cpu: 9999}}}]
+";
+
+#[test]
+fn scheduler_and_controllers_say_what_they_do() {
+    let cluster = Cluster::up(Runtime::Simulated, &["--nodes", "2"]);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]);
+    let say = |arguments: &[&str]| {
+        let output = cluster.keelson(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    cluster.apply(HUGE);
+    cluster.eventually("why the pod waits", || {
+        let (_, told, errors) = say(&["explain", "pod", "huge"]);
+        let whole = told.contains("0 of 2 fit")
+            && told.contains("NodeResourcesFit: Insufficient cpu")
+            && told
+                .contains("0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available");
+        if whole { Ok(()) } else { Err(format!("{told}{errors}")) }
+    });
+    let (done, told, _) = say(&["explain", "pod", "huge", "-o", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(done && told["nodes"].as_array().unwrap().len() == 2, "{told}");
+    let (done, _, errors) = say(&["explain", "pod", "nobody"]);
+    assert!(!done && errors.contains("there is no pod \"nobody\""), "{errors}");
+
+    // A paused controller does nothing, whatever comes; resumed, it has missed nothing.
+    let name = "replicaset";
+    let (done, told, errors) = say(&["controllers", "pause", name]);
+    assert!(done, "{told}{errors}");
+    cluster.apply(DEPLOYMENT);
+    cluster.eventually("the replica set waits", || {
+        let (_, told, _) = say(&["controllers", "queues", name]);
+        if told.contains("default/web-") { Ok(()) } else { Err(told) }
+    });
+    assert_eq!(cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"]), "");
+    assert!(say(&["controllers", "resume", name]).0);
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    let (done, _, errors) = say(&["controllers", "trigger", "nobody", "x"]);
+    assert!(!done && errors.contains("there is no controller"), "{errors}");
+}

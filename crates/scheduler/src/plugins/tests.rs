@@ -391,3 +391,151 @@ fn pod_topology_spread() {
     // Preferred: the emptiest first.
     check(constraint(json!({"whenUnsatisfiable": "ScheduleAnyway"})), &[web("a1")], ["0", "0", "200"]);
 }
+
+fn change(snapshot: &mut Snapshot, kind: &str, object: Value) {
+    use crate::volumes::{Claim, StorageClass, Volume};
+    match kind {
+        "claim" => snapshot.volumes.set_claim(Claim::read(&serde_json::from_value(object).unwrap())),
+        "volume" => snapshot.volumes.set_volume(Volume::read(&serde_json::from_value(object).unwrap())),
+        _ => snapshot.volumes.set_class(StorageClass::read(&serde_json::from_value(object).unwrap())),
+    }
+}
+
+/// A claim that is bound to a volume of the same name.
+fn bound(snapshot: &mut Snapshot, name: &str, mode: &str, labels: Value, csi: Option<&str>) {
+    let claim = json!({"metadata": {"name": name, "namespace": "default", "uid": name},
+        "spec": {"volumeName": name, "accessModes": [mode]}, "status": {"phase": "Bound"}});
+    change(snapshot, "claim", claim);
+    let csi = csi.map(|driver| json!({"driver": driver, "volumeHandle": name}));
+    change(snapshot, "volume", json!({"metadata": {"name": name, "labels": labels}, "spec": {"csi": csi}}));
+}
+
+fn user(uid: &str, claims: &[&str]) -> PodInfo {
+    let volumes: Vec<Value> =
+        claims.iter().map(|c| json!({"name": c, "persistentVolumeClaim": {"claimName": c}})).collect();
+    test_pod(uid, spec(json!({"volumes": volumes})))
+}
+
+/// What each node is refused for, in order of names; `""` means it fits.
+fn refusals(pod: &PodInfo, snapshot: &Snapshot, profile: &Profile) -> Vec<String> {
+    let text = |v: &crate::Verdict| v.refused.first().map(|(_, why)| why.join(", ")).unwrap_or_default();
+    explain(pod, snapshot, profile).unwrap().iter().map(text).collect()
+}
+
+#[test]
+fn volumes_of_a_zone_stay_in_it() {
+    let no = "node(s) had no available volume zone";
+    let mut snapshot = Snapshot::new();
+    for (name, zone) in [("a", "z1"), ("b", "z2"), ("c", "z3")] {
+        snapshot.set_node(node(name, json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}})));
+    }
+    snapshot.set_node(node("d", json!({})));
+    let zones = json!({"topology.kubernetes.io/zone": "z1__z2"});
+    bound(&mut snapshot, "v", "ReadWriteOnce", zones, None);
+    assert_eq!(refusals(&user("p", &["v"]), &snapshot, &Profile::new(0)), ["", "", no, no]);
+    let old = json!({"failure-domain.beta.kubernetes.io/zone": "z3"});
+    bound(&mut snapshot, "w", "ReadWriteOnce", old, None);
+    assert_eq!(refusals(&user("p", &["w"]), &snapshot, &Profile::new(0)), [no, no, "", no]);
+}
+
+#[test]
+fn a_claim_for_one_pod_is_one_pods() {
+    let no = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+    let mut snapshot = Snapshot::new();
+    snapshot.set_node(node("a", json!({})));
+    snapshot.set_node(node("b", json!({})));
+    bound(&mut snapshot, "v", "ReadWriteOncePod", json!({}), None);
+    assert_eq!(refusals(&user("p", &["v"]), &snapshot, &Profile::new(0)), ["", ""]);
+    snapshot.set_pod(&user("other", &["v"]), "a");
+    assert_eq!(refusals(&user("p", &["v"]), &snapshot, &Profile::new(0)), [no, no]);
+    bound(&mut snapshot, "v", "ReadWriteOnce", json!({}), None);
+    assert_eq!(refusals(&user("p", &["v"]), &snapshot, &Profile::new(0)), ["", ""]);
+}
+
+#[test]
+fn nodes_take_as_many_volumes_as_their_drivers_say() {
+    let no = "node(s) exceed max volume count";
+    let mut snapshot = Snapshot::new();
+    snapshot.set_node(node("a", json!({})));
+    snapshot.set_node(node("b", json!({})));
+    snapshot.volumes.set_limits("a", Some([("csi.example.com".to_owned(), 2)].into()));
+    for name in ["u", "v", "w"] {
+        bound(&mut snapshot, name, "ReadWriteMany", json!({}), Some("csi.example.com"));
+    }
+    bound(&mut snapshot, "x", "ReadWriteMany", json!({}), Some("other.example.com"));
+    snapshot.set_pod(&user("other", &["u", "v"]), "a");
+    // A volume that is there already takes no more room; another driver has its own.
+    let profile = Profile::new(0);
+    assert_eq!(refusals(&user("p", &["w"]), &snapshot, &profile), [no, ""]);
+    assert_eq!(refusals(&user("p", &["u"]), &snapshot, &profile), ["", ""]);
+    assert_eq!(refusals(&user("p", &["x"]), &snapshot, &profile), ["", ""]);
+    snapshot.volumes.set_limits("a", None);
+    assert_eq!(refusals(&user("p", &["w"]), &snapshot, &profile), ["", ""]);
+}
+
+#[test]
+fn pods_of_a_service_or_workload_are_spread_by_default() {
+    let mut snapshot = Snapshot::new();
+    let zone = |z: &str| json!({"metadata": {"labels": {"topology.kubernetes.io/zone": z}}});
+    for (name, z) in [("a", "z1"), ("b", "z1"), ("c", "z2")] {
+        snapshot.set_node(node(name, zone(z)));
+    }
+    snapshot.set_pod(&labelled_pod("web-0", app("web"), spec(json!({}))), "a");
+    let pod = labelled_pod("web-1", app("web"), spec(json!({})));
+    let score = |snapshot: &Snapshot, profile: &Profile| -> Vec<i64> {
+        let of = |v: &crate::Verdict| {
+            v.scores.iter().find(|(name, _)| *name == "PodTopologySpread").unwrap().1 / 2
+        };
+        explain(&pod, snapshot, profile).unwrap().iter().map(of).collect()
+    };
+    let profile = Profile::new(0);
+    // It belongs to nothing: all the same.
+    let alike = score(&snapshot, &profile);
+    assert_eq!(alike[0], alike[2]);
+    snapshot
+        .workloads
+        .set_service(&meta::ObjectKey::new("default", "web"), Some([("app".into(), "web".into())].into()));
+    let [a, b, c] = score(&snapshot, &profile)[..] else { panic!() };
+    assert!(a < b && b < c, "another host of the zone is better, another zone best: {a} {b} {c}");
+    let mut off = Profile::new(0);
+    off.args.default_spread = crate::DefaultSpread::List(Vec::new());
+    assert_eq!(score(&snapshot, &off), alike);
+}
+
+#[test]
+fn profiles_score_and_admit_as_they_are_told() {
+    let quarter = requests(json!({"cpu": "1", "memory": "2Gi"}));
+    let scored = |profile: &Profile, pod: &Value| -> i64 {
+        let mut snapshot = Snapshot::new();
+        snapshot.set_node(node("a", json!({"status": {"allocatable": {"x.y/z": "4"}}})));
+        let verdicts = explain(&test_pod("p", spec(pod.clone())), &snapshot, profile).unwrap();
+        verdicts[0].scores.iter().find(|(name, _)| *name == "NodeResourcesFit").unwrap().1
+    };
+    let mut profile = Profile::new(0);
+    profile.args.fit.strategy = crate::Strategy::MostAllocated;
+    assert_eq!(scored(&profile, &quarter), 25);
+    profile.args.fit.strategy = crate::Strategy::RequestedToCapacityRatio(vec![(0, 0), (50, 100), (100, 0)]);
+    assert_eq!(scored(&profile, &quarter), 50);
+    profile.args.fit.resources = vec![(crate::Measure::Extended("x.y/z".into()), 1)];
+    profile.args.fit.strategy = crate::Strategy::LeastAllocated;
+    assert_eq!(scored(&profile, &requests(json!({"x.y/z": "1"}))), 75);
+    assert_eq!(scored(&profile, &quarter), 0);
+    // A lack that is overlooked, and affinity that every pod of the profile has.
+    let mut snapshot = Snapshot::new();
+    snapshot.set_node(node("a", json!({"metadata": {"labels": {"pool": "x"}}})));
+    snapshot.set_node(node("b", json!({})));
+    let gpu = test_pod("p", spec(requests(json!({"example.com/gpu": "1"}))));
+    let lacks = "Insufficient example.com/gpu";
+    assert_eq!(refusals(&gpu, &snapshot, &Profile::new(0)), [lacks, lacks]);
+    let mut profile = Profile::new(0);
+    profile.args.ignored_resource_groups = vec!["example.com".into()];
+    assert_eq!(refusals(&gpu, &snapshot, &profile), ["", ""]);
+    let pool: k8s_openapi::api::core::v1::NodeSelector =
+        serde_json::from_value(json!({"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["x"]}]}]}))
+        .unwrap();
+    profile.args.added_affinity =
+        Some(crate::AddedAffinity { required: Some((&pool).into()), preferred: Vec::new() });
+    let enforced = "node(s) didn't match scheduler-enforced node affinity";
+    assert_eq!(refusals(&gpu, &snapshot, &profile), ["", enforced]);
+}
