@@ -264,7 +264,7 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
 #[derive(Debug, Args)]
 pub(crate) struct DataDir {
     /// Where the cluster lives [default: /var/lib/keelson as root, else $XDG_STATE_HOME/keelson]
-    #[arg(long, env = "KEELSON_DATA_DIR")]
+    #[arg(long, global = true, env = "KEELSON_DATA_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 }
 

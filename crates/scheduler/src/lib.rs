@@ -31,6 +31,7 @@ mod relations;
 mod resources;
 mod run;
 mod selector;
+mod shared;
 mod snapshot;
 mod taint;
 mod trial;

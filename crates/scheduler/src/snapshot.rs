@@ -18,6 +18,7 @@ use crate::{
     pod::{HostPort, PodInfo, Shape},
     profile::Profile,
     relations::{Labels, Relations},
+    shared::Shared,
     volumes::Volumes,
     workloads::Workloads,
 };
@@ -28,9 +29,6 @@ pub type Slot = usize;
 /// Changes the journal remembers; a reader further behind looks at every node again. Several
 /// thousand binds pass between two looks of a class that is still worth keeping.
 const JOURNAL_MAX: usize = 8192;
-
-/// Distinct values held before those nobody uses are dropped.
-const SHARED_PRUNE_AT: usize = 1024;
 
 /// Where a reader of the journal stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,33 +139,6 @@ impl Tenant {
             deleting: pod.deleting,
             shape: Arc::clone(&pod.shape),
         }
-    }
-}
-
-/// Values that many pods have in common, held once.
-#[derive(Debug)]
-struct Shared<T> {
-    held: HashSet<Arc<T>>,
-    prune_at: usize,
-}
-
-impl<T> Default for Shared<T> {
-    fn default() -> Self {
-        Self { held: HashSet::new(), prune_at: SHARED_PRUNE_AT }
-    }
-}
-
-impl<T: Eq + std::hash::Hash> Shared<T> {
-    fn intern(&mut self, value: &Arc<T>) -> Arc<T> {
-        if let Some(known) = self.held.get(value) {
-            return Arc::clone(known);
-        }
-        if self.held.len() >= self.prune_at {
-            self.held.retain(|s| Arc::strong_count(s) > 1);
-            self.prune_at = (self.held.len() * 2).max(SHARED_PRUNE_AT);
-        }
-        self.held.insert(Arc::clone(value));
-        Arc::clone(value)
     }
 }
 

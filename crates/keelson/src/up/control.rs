@@ -182,12 +182,7 @@ impl Site {
         }
     }
 
-    async fn admit(
-        &self,
-        peer: &Peer,
-        path: &str,
-        headers: &http::HeaderMap,
-    ) -> Result<(), tonic::Status> {
+    async fn admit(&self, peer: &Peer, path: &str, headers: &http::HeaderMap) -> Result<(), tonic::Status> {
         if path.starts_with("/grpc.health.v1.Health/") {
             return Ok(());
         }
