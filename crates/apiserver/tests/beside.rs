@@ -17,15 +17,21 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use apiserver::{
+    crd::CustomResources,
+    rest::{DeleteOptions, ListOptions},
+};
 use common::race::{self, Server};
 use futures::{
     FutureExt, StreamExt,
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use meta::Revision;
+use meta::{FieldSelector, GroupResource, Object, Revision};
+use serde_json::json;
 use store::{Change, Error, Head, Loaded, Memory, Outcome, Result, Store, Write, Writers};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 fn two() -> Vec<Arc<dyn Store>> {
     let store = Memory::shared();
@@ -118,7 +124,7 @@ async fn what_another_server_acknowledged_counts_even_where_it_is_not_seen_yet()
     let mut read = Box::pin(here.read("a"));
     assert!(read.as_mut().now_or_never().is_none());
     let options = race::Server::options(0);
-    let options = apiserver::rest::ListOptions { watch_from: None, ..options };
+    let options = ListOptions { watch_from: None, ..options };
     let mut list = Box::pin(here.rest.list(&here.maps, None, &options));
     assert!(list.as_mut().now_or_never().is_none());
     gated.open.send_replace(true);
@@ -172,6 +178,50 @@ async fn a_server_that_lost_history_loads_anew_and_has_watchers_list_again() {
     let mut watch = here.rest.watch(&here.maps, None, &Server::options(last.0)).await.unwrap();
     let next = here.create("c", 4).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().entry.revision, next);
+}
+
+/// A definition that one server is given is served, and given up, by both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_custom_kind_is_served_by_both() {
+    let memory = Memory::shared();
+    let (one, two) =
+        (Server::start(Arc::new(memory.clone()), 1).await, Server::start(Arc::new(memory), 2).await);
+    let stop = CancellationToken::new();
+    let loops = [&one, &two]
+        .map(|server| tokio::spawn(CustomResources::install_stored(&server.rest).run(stop.clone())));
+    let definitions =
+        one.rest.registry().resolve("apiextensions.k8s.io", "v1", "customresourcedefinitions").unwrap();
+    let definition = json!({"metadata": {"name": "toys.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": "toys", "kind": "Toy"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+            {"type": "object", "properties": {"colour": {"type": "string"}}}},
+            "selectableFields": [{"jsonPath": ".colour"}]}]}});
+    let definition = Object::from_value(definition).unwrap();
+    one.rest.create(&race::caller(), &definitions, "", definition, Vec::new()).await.unwrap();
+    let served = |server: &Server| server.rest.registry().resolve("example.com", "v1", "toys");
+    for server in [&one, &two] {
+        server.rest.registry().changes().wait_for(|_| served(server).is_some()).await.unwrap();
+    }
+    let toy = Object::from_value(json!({"metadata": {"name": "car"}, "colour": "red"})).unwrap();
+    one.rest.create(&race::caller(), &served(&one).unwrap(), "default", toy, Vec::new()).await.unwrap();
+    let fields = Some(FieldSelector::parse("colour=red").unwrap());
+    let options = ListOptions { fields, ..ListOptions::default() };
+    let listed = two.rest.list(&served(&two).unwrap(), None, &options).await.unwrap();
+    assert_eq!(
+        listed.entries.len(),
+        1,
+        "found at the other server by a field that only the definition names"
+    );
+    let key = meta::ObjectKey::new("", "toys.example.com");
+    two.rest.delete(&race::caller(), &definitions, &key, &DeleteOptions::default()).await.unwrap();
+    for server in [&one, &two] {
+        server.rest.registry().changes().wait_for(|_| served(server).is_none()).await.unwrap();
+        assert!(server.rest.cache().kind(&GroupResource::new("example.com", "toys")).snapshot().is_empty());
+    }
+    stop.cancel();
+    for one in loops {
+        one.await.unwrap();
+    }
 }
 
 /// A store that another one took over from.
