@@ -33,6 +33,13 @@ pub(crate) struct Operator {
 /// Every operator of this release.
 pub(crate) const OPERATORS: &[Operator] = &[
     Operator {
+        name: "buildbarn",
+        crds: operator_buildbarn::crds,
+        start: |_| Started { controllers: operator_buildbarn::controllers(), metrics: None },
+        rules: || BUILDBARN.to_vec(),
+        memory_mib: 128,
+    },
+    Operator {
         name: "database",
         crds: || vec![operator_database::crd()],
         start: |_| Started { controllers: operator_database::controllers(), metrics: None },
@@ -55,6 +62,51 @@ const READ: &[&str] = &["get", "list", "watch"];
 const OWN: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete"];
 const STATUS: &[&str] = &["get", "update", "patch"];
 const TELL: &[&str] = &["create", "patch"];
+
+/// What the Buildbarn operator may do.
+const BUILDBARN: &[Rule] = &[
+    (
+        "buildbarn.io",
+        &[
+            "buildbarnbrowsers",
+            "buildbarnfrontends",
+            "buildbarnschedulers",
+            "buildbarnstorages",
+            "buildbarnworkers",
+        ],
+        &["get", "list", "watch", "patch", "update"],
+    ),
+    (
+        "buildbarn.io",
+        &[
+            "buildbarnbrowsers/status",
+            "buildbarnfrontends/status",
+            "buildbarnschedulers/status",
+            "buildbarnstorages/status",
+            "buildbarnworkers/status",
+        ],
+        &["get", "patch", "update"],
+    ),
+    (
+        "",
+        &["configmaps", "services", "pods", "persistentvolumeclaims"],
+        &["get", "list", "watch", "create", "patch", "update", "delete"],
+    ),
+    ("", &["pods/proxy"], &["get"]),
+    ("", &["nodes"], &["get", "list", "watch"]),
+    (
+        "apps",
+        &["deployments", "statefulsets"],
+        &["get", "list", "watch", "create", "patch", "update", "delete"],
+    ),
+    (
+        "networking.k8s.io",
+        &["ingresses", "networkpolicies"],
+        &["get", "list", "watch", "create", "patch", "update", "delete"],
+    ),
+    ("policy", &["poddisruptionbudgets"], &["get", "list", "watch", "create", "patch", "update", "delete"]),
+    ("events.k8s.io", &["events"], &["create", "patch"]),
+];
 
 const DATABASE: &[Rule] = &[
     (operator_database::GROUP, &["databases"], &["get", "list", "watch", "update", "patch"]),

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("scheduler", 3),
     ("node", 3),
     ("network", 3),
+    ("operator-buildbarn", 3),
     ("operator-database", 3),
     ("operator-obsyk", 3),
     ("obsyk-platform", 3),

@@ -1,0 +1,53 @@
+//! The Buildbarn operator: a build farm from five objects, its configuration generated, no action lost.
+//!
+//! Guarantees: a bad spec changes nothing and says which field to change; every configuration is checked before it
+//! is rolled out, and a change restarts what it touches and nothing else; a worker's pod goes when the scheduler
+//! says that it runs nothing, or its limit is over; what is stored stays found while shards come and go. Runs on
+//! any Kubernetes cluster.
+//!
+//! Not supported by this release: FUSE and NFS build directories, references to other namespaces, TLS between the
+//! parts of a farm.
+
+mod autoscale;
+mod catalogue;
+mod children;
+mod component;
+mod config;
+mod crd;
+mod drain;
+mod farm;
+mod kinds;
+mod metrics;
+mod model;
+mod observe;
+mod plan;
+mod queue;
+mod reconciler;
+mod status;
+#[cfg(test)]
+mod tests;
+mod topology;
+mod types;
+mod validate;
+mod verdict;
+
+use std::sync::Arc;
+
+pub use catalogue::{RELEASE, Release};
+pub use crd::crds;
+pub use model::{Program, check};
+pub use types::*;
+
+use reconciler::Loop;
+
+/// The controllers of this operator, for `reconcile::run`.
+pub fn controllers() -> Vec<reconcile::Controller> {
+    let queues = Arc::new(queue::Grpc::default());
+    vec![
+        reconcile::Controller::new(Loop::<BuildbarnStorage>::new(queues.clone())),
+        reconcile::Controller::new(Loop::<BuildbarnScheduler>::new(queues.clone())),
+        reconcile::Controller::new(Loop::<BuildbarnWorker>::new(queues.clone())),
+        reconcile::Controller::new(Loop::<BuildbarnFrontend>::new(queues.clone())),
+        reconcile::Controller::new(Loop::<BuildbarnBrowser>::new(queues)),
+    ]
+}
