@@ -30,7 +30,7 @@ pub(crate) enum Command {
     /// Stop what `up` left running: its process, pods, containerd and network rules
     Down(DownOptions),
     /// Run an API server alone; several may share one store in PostgreSQL
-    Apiserver(ApiserverOptions),
+    Apiserver(Box<ApiserverOptions>),
     /// Run a scheduler against an API server; of several one works at a time
     Scheduler(SchedulerOptions),
     /// Run a controller manager against an API server; of several one works at a time

@@ -62,7 +62,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(options) => up::up(*options).await,
         Command::Down(options) => down::down(options).await,
-        Command::Apiserver(options) => up::apiserver(options).await,
+        Command::Apiserver(options) => up::apiserver(*options).await,
         Command::Scheduler(options) => parts::scheduler(options).await,
         Command::ControllerManager(options) => parts::controller_manager(options).await,
         Command::Node(options) => parts::node(options).await,

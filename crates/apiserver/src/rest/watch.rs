@@ -58,6 +58,9 @@ enum Pending {
     Seen(WatchEvent),
 }
 
+/// What happened, to what, and the event where others may be sent the same.
+type Through<'e> = (Happened, Arc<Entry>, Option<&'e Arc<Event>>);
+
 impl From<Item> for Pending {
     fn from(item: Item) -> Self {
         match item {
@@ -317,7 +320,7 @@ impl Watch {
     }
 
     /// The same before it is written; the event itself where others may see the same.
-    fn through<'e>(&self, event: &'e Arc<Event>) -> Option<(Happened, Arc<Entry>, Option<&'e Arc<Event>>)> {
+    fn through<'e>(&self, event: &'e Arc<Event>) -> Option<Through<'e>> {
         let gone = event.happened == Happened::Deleted;
         let now = !gone && self.selection.matches(&event.entry);
         let before = event.previous.as_ref().filter(|previous| self.selection.matches(previous));
