@@ -228,7 +228,8 @@ fn scalar(form: &str) -> Shape {
 }
 
 fn enumeration(values: &str) -> Node {
-    let values = values.split(' ').filter_map(|quoted| serde_json::from_str(quoted).ok()).collect();
+    // Quoted, one after the other; a value may hold blanks.
+    let values = serde_json::Deserializer::from_str(values).into_iter().map_while(Result::ok).collect();
     let constraints = Constraints { enumeration: values, ..Constraints::default() };
     Node { shape: Shape::String(Format::None), constraints: Some(Box::new(constraints)), ..Node::default() }
 }

@@ -128,7 +128,8 @@ pub(crate) fn moves(state: &State<'_>) -> Moves {
             moves.undrain.push(pod.name.clone());
         }
     }
-    moves.undrain.extend(forgotten(state, &moves.undrain));
+    let forgotten = forgotten(state, &moves);
+    moves.undrain.extend(forgotten);
     moves.look_again = moves.draining > 0;
     moves
 }
@@ -233,10 +234,13 @@ fn victims<'a>(state: &State<'_>, alive: &[&'a Member], number: i32) -> Vec<&'a 
     ranked
 }
 
-/// Drained pods that are no more: a scheduler never forgets a drain by itself.
-fn forgotten(state: &State<'_>, known: &[String]) -> Vec<String> {
+/// Drained pods that are no more, or stay after all while the scheduler could not be told so: it never forgets a
+/// drain by itself, and would give such a pod nothing for ever.
+fn forgotten(state: &State<'_>, moves: &Moves) -> Vec<String> {
     let Some(queue) = state.queue else { return Vec::new() };
-    let present: BTreeSet<&str> = state.members.iter().map(|pod| pod.name.as_str()).collect();
+    let leaving = state.members.iter().filter(|pod| pod.draining_since.is_some() || pod.released);
+    let leaving: BTreeSet<&str> =
+        leaving.map(|pod| pod.name.as_str()).chain(moves.drain.iter().map(String::as_str)).collect();
     let named: BTreeSet<&String> = queue
         .drains
         .values()
@@ -244,7 +248,9 @@ fn forgotten(state: &State<'_>, known: &[String]) -> Vec<String> {
         .filter(|pattern| is_pod(pattern))
         .filter_map(|pattern| pattern.get("pod"))
         .collect();
-    named.into_iter().filter(|pod| !present.contains(pod.as_str()) && !known.contains(pod)).cloned().collect()
+    let stale =
+        named.into_iter().filter(|pod| !leaving.contains(pod.as_str()) && !moves.undrain.contains(pod));
+    stale.cloned().collect()
 }
 
 /// Drains by hand have other patterns and are left alone.

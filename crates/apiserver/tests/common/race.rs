@@ -90,20 +90,26 @@ pub(crate) fn count(entry: &meta::Entry) -> u64 {
 type Seen = Vec<(u64, u64)>;
 
 /// Watches from before the first write, at each of the servers in turn: after `each` events it goes to the
-/// next one with the last revision it has seen. Ends with the revision in `end`.
-fn watcher(
+/// next one with the last revision it has seen. Ends with the revision in `end`. It watches when this returns.
+async fn watcher(
     servers: &[Arc<Server>],
     each: usize,
     mut end: tokio::sync::watch::Receiver<u64>,
 ) -> JoinHandle<Seen> {
     let servers = servers.to_vec();
+    // At 0 there is nothing yet: the present state and what comes then is everything.
+    let start = Server::options(0);
+    let mut first = Some(servers[0].rest.watch(&servers[0].maps, Some("default"), &start).await.unwrap());
     tokio::spawn(async move {
         let mut seen: Seen = Vec::new();
         for server in servers.iter().cycle() {
             let from = seen.last().map_or(0, |(revision, _)| *revision);
-            // At 0 there is nothing yet: the present state and what comes then is everything.
-            let mut watch =
-                server.rest.watch(&server.maps, Some("default"), &Server::options(from)).await.unwrap();
+            let mut watch = match first.take() {
+                Some(first) => first,
+                None => {
+                    server.rest.watch(&server.maps, Some("default"), &Server::options(from)).await.unwrap()
+                }
+            };
             for _ in 0..each {
                 let last = seen.last().map_or(0, |(revision, _)| *revision);
                 if last >= *end.borrow_and_update() {
@@ -129,11 +135,10 @@ pub(crate) async fn race_on_one_object(stores: Vec<Arc<dyn Store>>, writers: usi
         servers.push(Arc::new(Server::start(store.clone(), seed as u64 + 1).await));
     }
     let end = tokio::sync::watch::Sender::new(u64::MAX);
-    let mut watchers: Vec<_> = servers
-        .iter()
-        .map(|server| watcher(std::slice::from_ref(server), usize::MAX, end.subscribe()))
-        .collect();
-    watchers.push(watcher(&servers, 37, end.subscribe()));
+    let mut watchers = vec![watcher(&servers, 37, end.subscribe()).await];
+    for server in &servers {
+        watchers.push(watcher(std::slice::from_ref(server), usize::MAX, end.subscribe()).await);
+    }
     servers[0].create("one", 0).await.unwrap();
     let (tried, clashes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut tasks = Vec::new();

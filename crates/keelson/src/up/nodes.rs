@@ -111,6 +111,7 @@ fn simulate(
     let name = machine.name.clone();
     let mut agent = machine.agent(clock.clone(), random.clone());
     agent.usage = Some(board.clone());
+    agent.local_volumes = Some(server.client(bootstrap::LOCAL_VOLUMES, &[]));
     let runtime =
         machine.runtime(clock.clone()).map_err(|error| Failure::of("start the simulated runtime", error))?;
     let client = server.client(&format!("system:node:{name}"), &["system:nodes"]);

@@ -225,7 +225,7 @@ fn the_command_line_says_what_to_do() {
     for (arguments, directory, code, expected) in [
         (up(&[]), &*data, 1, "`keelson down` stops it"),
         (up(&[]), home, 1, "is no data directory of keelson"),
-        (up(&["--nodes", "0"]), &*data, 2, "0 is not in 1..=256"),
+        (up(&["--nodes", "0"]), &*data, 2, "0 is not in 1..=32768"),
         (up(&["--operators", "x"]), &*data, 2, "say all, none, or some of"),
         (vec!["up", "--listen", "6443"], &*data, 2, "want ADDRESS:PORT"),
         (vec!["up", "--eviction-hard", "disk<1%"], &*data, 2, "there are memory.available"),

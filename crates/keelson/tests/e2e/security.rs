@@ -132,7 +132,7 @@ fn secrets_are_sealed_nodes_are_narrow_and_requests_are_logged() {
     assert_eq!(made("secrets")["user"]["username"], "kubernetes-admin");
 
     // Another key: everything is encrypted anew, and readable.
-    let file = cluster.data_dir().join("encryption.yaml");
+    let file = cluster.data_dir().join("pki/encryption.yaml");
     let before = fs::read_to_string(&file).unwrap();
     assert_eq!(cluster.stop(), 0);
     let key = "      - name: next\n        secret: MDEyMzQ1Njc4OWFiY2RlZg==\n";
