@@ -3,7 +3,7 @@
 //! Guarantees: [`plan`] is pure, names every file with its mode and owner, and refuses what this node
 //! cannot provide by name. Supported: emptyDir, hostPath, configMap, secret, downwardAPI, projected
 //! (serviceAccountToken, configMap, secret, downwardAPI), and claims bound to hostPath or local
-//! volumes. Everything else (CSI, NFS, images, generic ephemeral, block mode) is refused. The size
+//! volumes, ephemeral ones too. Everything else (CSI, NFS, images, block mode) is refused. The size
 //! limit of an emptyDir bounds a Memory one; on disk it is not enforced.
 
 mod claim;
