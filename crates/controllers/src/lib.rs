@@ -120,8 +120,8 @@ impl Metrics {
 
 /// Every controller.
 pub fn all(options: &Options) -> Vec<Controller> {
-    let graph = Arc::new(garbage::Graph::new());
-    let feed = Arc::clone(&graph);
+    let graph = Arc::new(garbage::Graph::default());
+    let (feed, heard) = (Arc::clone(&graph), Arc::clone(&graph));
     let mut all = vec![
         Controller::new(CertificateApprover),
         Controller::new(CertificateCleaner),
@@ -150,7 +150,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(PodGc::default()),
         Controller::new(ReplicaSets::default()),
         Controller::new(ReplicationControllers::default()),
-        Controller::new(ResourceQuotas::default()),
+        Controller::new(ResourceQuotas::hearing(heard)),
         Controller::new(RootCaPublisher { root_ca_pem: options.root_ca_pem.clone() }),
         Controller::new(ServiceAccounts),
         Controller::new(StatefulSets),

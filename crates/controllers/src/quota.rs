@@ -20,29 +20,28 @@ use k8s_openapi::api::{
     },
 };
 use kinds::quota::{self, Amounts};
-use kube::{
-    Resource, ResourceExt,
-    api::ListParams,
-    core::{PartialObjectMeta, Request},
-};
+use kube::{Resource, ResourceExt, api::ListParams, core::Request};
 use meta::{GroupResource, Object, ObjectKey, Timestamp};
 use parking_lot::Mutex;
-use reconcile::{Change, Context, Error, Kind, Plan, Reconciler, Result, Stores, Watches, key_of};
+use reconcile::{Change, Context, Error, Kind, Plan, Progress, Reconciler, Result, Stores, Watches, key_of};
 use serde_json::Value;
+use tokio::sync::watch;
 
-use crate::{discovery::discover, pods};
+use crate::{discovery::discover, garbage::Graph, pods};
 
 /// How long nobody may have added to a quota before it is lowered: longer than a create takes from
 /// admission to the store.
 const CALM_MS: i64 = 2_000;
-/// Counted anew although nothing was heard (`resource-quota-sync-period`), and, where it counts kinds whose
-/// objects nobody watches here, sooner.
+/// Counted anew although nothing was heard (`resource-quota-sync-period`), and, where it counts Events, which
+/// nobody watches here, sooner.
 const EVERY: Duration = Duration::from_secs(300);
 const EVERY_UNWATCHED: Duration = Duration::from_secs(10);
 
-/// The controller.
+/// The controller. That objects come and go it hears from the watches of the garbage collector, which sees
+/// all kinds and keeps next to nothing of their objects; only what matters of a kind beyond that is watched.
 #[derive(Default)]
 pub struct ResourceQuotas {
+    graph: Arc<Graph>,
     /// The version of each quota, and since when it is seen.
     seen: Mutex<HashMap<ObjectKey, (String, Timestamp)>>,
 }
@@ -58,6 +57,12 @@ pub struct World {
     unwatched: bool,
 }
 
+impl ResourceQuotas {
+    pub(crate) fn hearing(graph: Arc<Graph>) -> Self {
+        Self { graph, ..Self::default() }
+    }
+}
+
 impl Reconciler for ResourceQuotas {
     type World = World;
     const NAME: &'static str = "resourcequota";
@@ -69,14 +74,22 @@ impl Reconciler for ResourceQuotas {
             .also::<PersistentVolumeClaim>(|change, stores| {
                 quotas(change, stores, differs(change, |c| &c.spec))
             })
-            .also::<PartialObjectMeta<ConfigMap>>(comes_or_goes)
-            .also::<PartialObjectMeta<Secret>>(comes_or_goes)
-            .also::<ReplicationController>(comes_or_goes)
-            .also::<Deployment>(comes_or_goes)
-            .also::<ReplicaSet>(comes_or_goes)
-            .also::<StatefulSet>(comes_or_goes)
-            .also::<Job>(comes_or_goes)
-            .also::<CronJob>(comes_or_goes)
+            .fed_by({
+                let graph = Arc::clone(&self.graph);
+                move |stores, enqueue| {
+                    let quotas = stores.of::<ResourceQuota>();
+                    graph.hear(move |kind, namespace| {
+                        let concerned = match namespace {
+                            Some(namespace) => quotas.in_namespace(namespace),
+                            None => quotas.all(),
+                        };
+                        let concerned = concerned.iter().filter(|quota| counts(quota, kind));
+                        concerned.for_each(|quota| enqueue(key_of(&**quota)));
+                    });
+                    // Each count is made anew from the API, so nothing has to be heard before the first.
+                    watch::Sender::new(Progress { lists_done: 1, ..Progress::default() }).subscribe()
+                }
+            })
     }
 
     async fn observe(&self, cx: &Context, key: &ObjectKey) -> Result<Option<World>> {
@@ -173,9 +186,17 @@ fn known(resource: &GroupResource) -> Option<Kind> {
     kinds.into_iter().find(|kind| kind.group == resource.group && kind.plural == resource.resource)
 }
 
-/// All known kinds are watched.
+/// All but Events are.
 fn is_watched(resource: &GroupResource) -> bool {
-    known(resource).is_some()
+    resource.resource != "events"
+}
+
+/// Whether the quota limits how many objects of a kind there are, or what they take.
+fn counts(quota: &ResourceQuota, kind: &Kind) -> bool {
+    let names = quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
+    names
+        .filter_map(|(name, _)| quota::counts(name))
+        .any(|counted| counted.group == kind.group && counted.resource == kind.plural)
 }
 
 fn quotas<K: Resource>(change: &Change<K>, stores: &Stores, counts_otherwise: bool) -> Vec<ObjectKey> {
@@ -185,10 +206,6 @@ fn quotas<K: Resource>(change: &Change<K>, stores: &Stores, counts_otherwise: bo
     }
     let quotas = stores.of::<ResourceQuota>().in_namespace(&namespace);
     quotas.iter().map(|quota| key_of(&**quota)).collect()
-}
-
-fn comes_or_goes<K: Resource>(change: &Change<K>, stores: &Stores) -> Vec<ObjectKey> {
-    quotas(change, stores, change.old.is_none() || change.new.is_none())
 }
 
 fn differs<K, T: PartialEq>(change: &Change<K>, of: impl Fn(&K) -> &T) -> bool {
@@ -203,7 +220,11 @@ fn pod_counts_otherwise(change: &Change<Pod>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use reconcile::testkit::Bench;
+    use meta::{Fixed, Seeded};
+    use reconcile::{
+        CancellationToken, Controller,
+        testkit::{Bench, FakeApi},
+    };
     use serde_json::json;
 
     use super::*;
@@ -268,5 +289,33 @@ mod tests {
         bench.advance(3);
         bench.settle(&key()).await;
         assert_eq!(used(&bench), json!({ "pods": "1" }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn objects_of_every_kind_are_heard_of() {
+        let clock = Arc::new(Fixed::new(Timestamp::UNIX_EPOCH));
+        let api = FakeApi::new(clock.clone(), Arc::new(Seeded::new(1)));
+        api.register(Kind::of::<ResourceQuota>(), true);
+        api.register(Kind::new("example.com", "v1", "Widget", "widgets"), true);
+        api.put(&json!({
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q", "namespace": "ns" },
+            "spec": { "hard": { "count/widgets.example.com": "3" } },
+        }));
+        let cx = Context::new(api.client(), clock, Arc::new(Seeded::new(2)));
+        let graph = Arc::new(Graph::default());
+        let (feed, stop) = (Arc::clone(&graph), CancellationToken::new());
+        let watches =
+            Controller::custom("monitors", move |cx, stop| crate::garbage::monitors(feed, cx, stop));
+        let quotas = Controller::new(ResourceQuotas::hearing(graph));
+        let run = tokio::spawn(reconcile::run(vec![watches, quotas], cx, stop.clone()));
+        let used = async || {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            api.get(&Kind::of::<ResourceQuota>(), &key()).unwrap()["status"]["used"].clone()
+        };
+        assert_eq!(used().await, json!({ "count/widgets.example.com": "0" }));
+        api.put(&json!({ "apiVersion": "example.com/v1", "kind": "Widget", "metadata": { "name": "w", "namespace": "ns" } }));
+        assert_eq!(used().await, json!({ "count/widgets.example.com": "1" }));
+        stop.cancel();
+        run.await.unwrap();
     }
 }

@@ -68,7 +68,7 @@ impl Reconciler for Agents {
 
     fn watches(&self) -> Watches {
         let (fleet, fed) = (Arc::clone(&self.fleet), self.fed.clone());
-        Watches::of::<ObsykAgent>().fed_by(move |enqueue| {
+        Watches::of::<ObsykAgent>().fed_by(move |_, enqueue| {
             fleet.notify(enqueue);
             fed.subscribe()
         })

@@ -79,13 +79,14 @@ impl Watches {
     }
 
     /// Takes keys from elsewhere than a cache: `feed` is given where to put them and says when what it
-    /// knows is complete ([`Progress::lists_done`] above 0).
+    /// knows is complete ([`Progress::lists_done`] above 0). Of the caches it may keep single ones, never
+    /// all of them.
     #[must_use]
     pub fn fed_by(
         mut self,
-        feed: impl Fn(Enqueue) -> watch::Receiver<Progress> + Send + Sync + 'static,
+        feed: impl Fn(&Stores, Enqueue) -> watch::Receiver<Progress> + Send + Sync + 'static,
     ) -> Self {
-        self.sources.push(Box::new(move |_, enqueue| feed(Arc::clone(enqueue))));
+        self.sources.push(Box::new(move |stores, enqueue| feed(stores, Arc::clone(enqueue))));
         self
     }
 

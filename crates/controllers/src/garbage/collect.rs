@@ -60,7 +60,7 @@ impl Reconciler for GarbageCollector {
 
     fn watches(&self) -> Watches {
         let graph = Arc::clone(&self.graph);
-        Watches::default().fed_by(move |enqueue| graph.feed(enqueue))
+        Watches::default().fed_by(move |_, enqueue| graph.feed(enqueue))
     }
 
     async fn observe(&self, cx: &Context, key: &ObjectKey) -> Result<Option<World>> {

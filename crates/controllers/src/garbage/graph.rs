@@ -1,4 +1,5 @@
-//! Who depends on whom. Kept small: of an object without owners only the UID is remembered.
+//! Who depends on whom. Kept small: of an object without owners only the UID is remembered. As it hears of
+//! every object, it also tells others in which namespaces objects come and go ([`Graph::hear`]).
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -55,10 +56,15 @@ pub(super) struct Node {
     pub(super) orphans_dependents: bool,
 }
 
+/// Told where objects of a kind came or went; `None` when nobody knows where: a list shows that some went.
+type Hear = Box<dyn Fn(&Kind, Option<&str>) + Send + Sync>;
+
 /// The graph, shared by the watches that feed it and the collector that reads it.
+#[derive(Default)]
 pub(crate) struct Graph {
     state: Mutex<State>,
     enqueue: Mutex<Option<Enqueue>>,
+    hear: Mutex<Option<Hear>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -75,9 +81,10 @@ struct State {
 }
 
 impl Graph {
-    /// An empty graph.
-    pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), enqueue: Mutex::default(), progress: watch::Sender::default() }
+    /// Who is told where objects come and go from now on: one listener. It is called on the task of a watch
+    /// and must be quick.
+    pub(crate) fn hear(&self, hear: impl Fn(&Kind, Option<&str>) + Send + Sync + 'static) {
+        *self.hear.lock() = Some(Box::new(hear));
     }
 
     /// Where UIDs to look at go; those due already go there at once. The answer says when all watches
@@ -134,26 +141,38 @@ impl Graph {
     /// Takes one event of the watch of `kind`.
     pub(super) fn take(&self, kind: &Arc<Kind>, event: Event<ObjectMeta>) {
         let mut state = self.state.lock();
-        match event {
+        let moved = match event {
             Event::Init => {
                 state.listing.insert(Arc::clone(kind), HashSet::new());
+                None
             }
             Event::InitApply(meta) => {
                 let uid = Uid::of(meta.uid.as_deref().unwrap_or_default());
                 state.listing.entry(Arc::clone(kind)).or_default().insert(uid);
-                state.upsert(kind, &meta);
+                state.upsert(kind, &meta).then_some(meta.namespace)
             }
             Event::InitDone => {
                 let listed = state.listing.remove(kind).unwrap_or_default();
                 let alive = state.alive.get(kind).cloned().unwrap_or_default();
+                let mut some_went = false;
                 for gone in alive.difference(&listed) {
+                    some_went = true;
                     state.remove(kind, *gone);
                 }
+                some_went.then_some(None)
             }
-            Event::Apply(meta) => state.upsert(kind, &meta),
-            Event::Delete(meta) => state.remove(kind, Uid::of(meta.uid.as_deref().unwrap_or_default())),
-        }
+            Event::Apply(meta) => state.upsert(kind, &meta).then_some(meta.namespace),
+            Event::Delete(meta) => {
+                state.remove(kind, Uid::of(meta.uid.as_deref().unwrap_or_default()));
+                Some(meta.namespace)
+            }
+        };
         drop(state);
+        if let Some(namespace) = moved
+            && let Some(hear) = &*self.hear.lock()
+        {
+            hear(kind, namespace.as_deref());
+        }
         if self.progress.borrow().lists_done > 0 {
             self.flush();
         }
@@ -206,10 +225,11 @@ impl State {
             }))
     }
 
-    fn upsert(&mut self, kind: &Arc<Kind>, meta: &ObjectMeta) {
-        let Some(text) = meta.uid.clone() else { return };
+    /// Whether the object was not known before.
+    fn upsert(&mut self, kind: &Arc<Kind>, meta: &ObjectMeta) -> bool {
+        let Some(text) = meta.uid.clone() else { return false };
         let uid = Uid::of(&text);
-        self.alive.entry(Arc::clone(kind)).or_default().insert(uid);
+        let came = self.alive.entry(Arc::clone(kind)).or_default().insert(uid);
         let deleting = meta.deletion_timestamp.is_some();
         let has = |finalizer: &str| deleting && meta.finalizers.iter().flatten().any(|f| f == finalizer);
         let node = Node {
@@ -243,6 +263,7 @@ impl State {
             }
             self.nodes.insert(uid, node);
         }
+        came
     }
 
     fn remove(&mut self, kind: &Arc<Kind>, uid: Uid) {

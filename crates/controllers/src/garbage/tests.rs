@@ -26,7 +26,7 @@ impl Cluster {
             api.put(object);
         }
         let cx = Context::new(api.client(), clock, Arc::new(Seeded::new(2)));
-        let graph = Arc::new(Graph::new());
+        let graph = Arc::new(Graph::default());
         let (feed, stop) = (Arc::clone(&graph), CancellationToken::new());
         let watches = Controller::custom("monitors", move |cx, stop| monitors(feed, cx, stop));
         tokio::spawn(run(vec![watches, Controller::new(GarbageCollector { graph })], cx, stop.clone()));
