@@ -153,6 +153,9 @@ pub(crate) struct ApiserverOptions {
     /// Under what address clients reach it, such as a balancer's HOST:PORT [default: where it listens]
     #[arg(long, env = "KEELSON_ADVERTISE", value_parser = advertise)]
     pub(crate) advertise: Option<(String, u16)>,
+    /// Nodes whose credentials to write, as node-NAME.kubeconfig in the data directory
+    #[arg(long, env = "KEELSON_NODE", value_name = "NAME,...", value_delimiter = ',', value_parser = node_name)]
+    pub(crate) node: Vec<String>,
     #[command(flatten)]
     pub(crate) store: StoreOptions,
     #[command(flatten)]
@@ -241,6 +244,13 @@ fn advertise(text: &str) -> Result<(String, u16), String> {
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
     if host.is_empty() || host.contains('/') { Err(wrong()) } else { Ok((host.to_owned(), port)) }
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    match meta::names::dns1123_subdomain(text).first() {
+        Some(why) => Err(why.clone()),
+        None => Ok(text.to_owned()),
+    }
 }
 
 impl UpOptions {

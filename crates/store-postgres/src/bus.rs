@@ -130,11 +130,15 @@ impl Events {
     pub(crate) async fn probe(&self) -> Result<(), Fault> {
         let asked = timeout(ANSWER, async {
             let mut connection = self.connect().await?;
-            redis::cmd("XLEN")
-                .arg("keelson:probe")
-                .query_async::<Value>(&mut connection)
-                .await
-                .map_err(|error| self.fault(&error))
+            // Reading and writing, without making anything.
+            let (mut length, mut add) = (redis::cmd("XLEN"), redis::cmd("XADD"));
+            length.arg("keelson:probe");
+            add.arg("keelson:probe").arg("NOMKSTREAM").arg("*").arg("k").arg("");
+            for command in [length, add] {
+                let asked = command.query_async::<Value>(&mut connection).await;
+                asked.map_err(|error| self.fault(&error))?;
+            }
+            Ok(())
         });
         match asked.await {
             Ok(Err(fault @ Fault::Events { .. })) if lasting(&fault) => Err(fault),

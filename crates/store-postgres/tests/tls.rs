@@ -132,6 +132,8 @@ fn redis_behind_tls_with_an_acl_user_who_may_no_more_than_is_needed() {
         // As `examples/ha` says: this user, on these keys, with these commands.
         let user = "--user default off --user keelson on >hunter2 ~keelson:* -@all +@connection +@stream";
         settings.extend(words(user));
+        // Who may only read.
+        settings.extend(words("--user reader on >hunter2 ~keelson:* -@all +@connection +xlen +xread +xinfo"));
         settings
     });
     let at = |name: &str| files.join(name).display().to_string();
@@ -162,6 +164,7 @@ fn redis_behind_tls_with_an_acl_user_who_may_no_more_than_is_needed() {
         }
     });
     refused(config(&events("somebody", "ours.crt")), "Redis at 127.0.0.1");
+    refused(config(&events("reader", "ours.crt")), "xadd");
     run(async {
         // Nobody can tell who answers there, so nothing is sent; the log does the work, as while Redis is away.
         let store = open(config(&events("keelson", "other.crt"))).await.unwrap();

@@ -145,6 +145,39 @@ pub(crate) fn local_volumes() -> Vec<Object> {
     ]
 }
 
+/// What parts in processes of their own may do beside upstream's policy. The controller manager is one user,
+/// which has the roles that upstream gives to the service accounts of its controllers. A node takes the finalizer
+/// off the local volumes that it has removed.
+pub(crate) fn parts() -> Vec<Object> {
+    let controllers = "system:keelson:controller-manager";
+    let policy = kinds::bootstrap(&kinds::Options::default());
+    let of_controllers =
+        |object: &&Object| object.kind() == "ClusterRole" && object.name().starts_with("system:controller:");
+    let mut rules: Vec<Value> = Vec::new();
+    for rule in policy.iter().filter(of_controllers).flat_map(|role| role.list(&["rules"])) {
+        if !rules.contains(rule) {
+            rules.push(rule.clone());
+        }
+    }
+    let group = "rbac.authorization.k8s.io";
+    let metadata = |name: &str| json!({"name": name, "annotations": {AUTOUPDATE: "true"}});
+    let binding = |name: &str, role: &str, kind: &str, subject: &str| {
+        object(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": metadata(name),
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": group, "kind": kind, "name": subject}],
+        }))
+    };
+    vec![
+        object(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata(controllers),
+            "rules": rules,
+        })),
+        binding(controllers, controllers, "User", "system:kube-controller-manager"),
+        binding("system:keelson:local-volumes-of-nodes", LOCAL_VOLUMES, "Group", "system:nodes"),
+    ]
+}
+
 /// Where the API server and the DNS server are reached from pods.
 pub(crate) struct Addresses {
     pub(crate) host: std::net::IpAddr,

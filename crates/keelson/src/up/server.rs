@@ -16,7 +16,7 @@ use apiserver::{
     encryption::Sealed,
     expiry,
     http::{Health, Server, Serving, tls_config},
-    pki::{Kubeconfig, Leaf, Login, Pair, Pki},
+    pki::{Kubeconfig, Login, Pair, Pki},
     rest::{Parts, Rest},
     tokens::{Signer, TokenRequest, Tokens},
 };
@@ -205,11 +205,20 @@ impl ApiServer {
         self.write_kubeconfig_of("admin", admin, path)
     }
 
-    /// For a part of the cluster in a process of its own: `system:NAME`, with every right, as inside `up`.
+    /// For a part of the cluster in a process of its own: `system:NAME`, with the rights that RBAC gives it.
     pub(crate) fn write_part_kubeconfig(&self, name: &str, path: &Path) -> Result<(), Failure> {
-        let pair = self.pki.keep(name, &Leaf::client(&format!("system:{name}"), Some("system:masters")));
+        let pair = self.pki.component(name);
         let pair = pair.map_err(|error| Failure::of(format!("make the certificate of {name}"), error))?;
         self.write_kubeconfig_of(name, pair, path)
+    }
+
+    /// For a node in a process of its own: `system:node:NAME`, which the Node authorizer narrows to what its pods
+    /// need.
+    pub(crate) fn write_node_kubeconfig(&self, name: &str, path: &Path) -> Result<(), Failure> {
+        let pair = self.pki.node(name, &[]);
+        let pair =
+            pair.map_err(|error| Failure::of(format!("make the certificate of node {name}"), error))?;
+        self.write_kubeconfig_of(&format!("system:node:{name}"), pair, path)
     }
 
     fn write_kubeconfig_of(&self, user: &str, pair: Pair, path: &Path) -> Result<(), Failure> {

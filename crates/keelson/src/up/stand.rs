@@ -44,12 +44,12 @@ impl Stand {
     }
 }
 
-/// Parts that have a kubeconfig of their own, with the rights that they have inside `keelson up`.
+/// Parts that have a kubeconfig of their own: each is the user that upstream's policy knows.
 const PARTS: &[&str] = &["kube-scheduler", "kube-controller-manager"];
 
 pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
     until_stopped(|stop| async move {
-        let ApiserverOptions { data, listen, advertise, store, security } = options;
+        let ApiserverOptions { data, listen, advertise, node, store, security } = options;
         security.check()?;
         let data = DataDir::locate(&data)?;
         data.prepare()?;
@@ -59,8 +59,12 @@ pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> 
         let server = ApiServer::start(&data, &stand, &security, &clock, &random, &mut steps).await?;
         let served = async {
             bootstrap::services(&server.rest, None).await?;
+            bootstrap::objects(&server.rest, bootstrap::parts()).await?;
             for part in PARTS {
                 server.write_part_kubeconfig(part, &data.part_kubeconfig(part))?;
+            }
+            for name in &node {
+                server.write_node_kubeconfig(name, &data.part_kubeconfig(&format!("node-{name}")))?;
             }
             term::line(&format!("ready in {} ms: https://{}", steps.elapsed_ms(), server.address));
             tokio::select! {

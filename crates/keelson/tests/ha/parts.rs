@@ -43,6 +43,8 @@ impl Cluster {
             "127.0.0.1:0",
             "--advertise",
             &advertise,
+            "--node",
+            "node-1,node-2",
             "--store",
             &self.store,
             "--events",
@@ -103,7 +105,7 @@ fn the_workload_goes_on_when_each_leader_is_killed() {
     let _nodes: Vec<Part> = (1..=2)
         .map(|at| {
             let (name, range) = (format!("node-{at}"), format!("10.42.{at}.0/24"));
-            cluster.part(&["node", "--name", &name, "--pod-cidr", &range], "admin.kubeconfig")
+            cluster.part(&["node", "--name", &name, "--pod-cidr", &range], &format!("node-{name}.kubeconfig"))
         })
         .collect();
     let kubeconfig = cluster.kubeconfig();
@@ -122,6 +124,61 @@ fn the_workload_goes_on_when_each_leader_is_killed() {
     assert_eq!(pods.matches(" Running ").count(), 7, "{pods}");
     for node in ["node-1", "node-2"] {
         assert!(pods.contains(node), "{pods}");
+    }
+}
+
+/// What each part's credentials are good for, and what not.
+#[test]
+fn parts_may_do_what_is_theirs_and_no_more() {
+    let cluster = Cluster::start(1);
+    let _scheduler = cluster.part(&["scheduler"], "kube-scheduler.kubeconfig");
+    let _manager = cluster.part(&["controller-manager"], "kube-controller-manager.kubeconfig");
+    let _nodes: Vec<Part> = ["node-1", "node-2"]
+        .map(|name| {
+            let range = name.replace("node-", "10.42.") + ".0/24";
+            let kubeconfig = format!("node-{name}.kubeconfig");
+            cluster.part(&["node", "--name", name, "--pod-cidr", &range], &kubeconfig)
+        })
+        .into();
+    let admin = cluster.kubeconfig();
+    for secret in ["used", "other"] {
+        kubectl(&admin, &["create", "secret", "generic", secret, "--from-literal=a=b"]);
+    }
+    eventually("the default service account", || {
+        crate::part::try_kubectl(&admin, &["get", "serviceaccount", "default"])
+    });
+    let pod = cluster.path("pod.yaml");
+    let text = "\
+apiVersion: v1
+kind: Pod
+metadata: { name: web }
+spec:
+  nodeName: node-1
+  containers:
+  - { name: c, image: i, env: [{ name: A, valueFrom: { secretKeyRef: { name: used, key: a } } }] }
+";
+    std::fs::write(&pod, text).unwrap();
+    kubectl(&admin, &["apply", "-f", pod.to_str().unwrap()]);
+    eventually("the pod runs", || {
+        let phase =
+            crate::part::try_kubectl(&admin, &["get", "pod", "web", "-o", "jsonpath={.status.phase}"])?;
+        if phase == "Running" { Ok(()) } else { Err(phase) }
+    });
+    let of = |name: &str| cluster.path("server-0").join(format!("{name}.kubeconfig"));
+    kubectl(&of("node-node-1"), &["get", "secret", "used"]);
+    for (who, what) in [
+        ("node-node-1", ["get", "secret", "other"]),
+        ("node-node-2", ["get", "secret", "used"]),
+        ("node-node-1", ["delete", "node", "node-2"]),
+        ("kube-scheduler", ["get", "secret", "used"]),
+        ("kube-controller-manager", ["create", "clusterrole", "wide"]),
+    ] {
+        let mut arguments = what.to_vec();
+        if what[0] == "create" {
+            arguments.extend(["--verb=get", "--resource=pods"]);
+        }
+        let refused = crate::part::try_kubectl(&of(who), &arguments);
+        assert!(refused.as_ref().is_err_and(|why| why.contains("orbidden")), "{who} {what:?}: {refused:?}");
     }
 }
 
