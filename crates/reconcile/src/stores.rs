@@ -11,7 +11,7 @@ use std::{
 use futures::StreamExt;
 use kube::{
     Api, Resource,
-    runtime::watcher::{self, watcher},
+    runtime::watcher::{self, Event, watcher},
 };
 use meta::{ObjectKey, Random};
 use parking_lot::Mutex;
@@ -179,7 +179,10 @@ where
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                failures = 0;
+                // The beginning of a list is no success: it comes before the API server is asked.
+                if !matches!(event, Event::Init) {
+                    failures = 0;
+                }
                 store.take(event);
             }
             Err(error) => {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     CancellationToken, Child, Context, Controller, Kind, LeaseLock, LeaseOptions, Note, Plan, Reconciler,
-    Result, Watches, key_of, owner_reference, run,
+    Result, Stores, Watches, key_of, owner_reference, run,
     testkit::{Bench, FakeApi},
 };
 
@@ -217,4 +217,22 @@ impl Reconciler for Stranger {
 #[should_panic(expected = "which the fake API does not know")]
 async fn a_kind_that_nobody_registered_is_a_failure_and_no_endless_wait() {
     Bench::new(Stranger).plan(&ObjectKey::new("", "x")).await;
+}
+
+/// An API server that is away costs a request for each cache every half a minute, not several a second.
+#[tokio::test(start_paused = true)]
+async fn lists_that_fail_are_asked_for_more_and_more_seldom() {
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counting = asked.clone();
+    let refuse = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+        counting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        std::future::ready(Err::<http::Response<kube::client::Body>, _>(refused))
+    });
+    let stores = Stores::new(kube::Client::new(refuse, "default"), Arc::new(Seeded::new(1)));
+    let _cache = stores.of::<Pod>();
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((30..=80).contains(&asked), "asked {asked} times");
+    stores.shutdown().await;
 }

@@ -70,7 +70,7 @@ pub async fn run(plan: Plan) -> Result<Report, Error> {
         if chaos.random.below(4) == 0 && cluster.serves() {
             users.act().await;
         }
-        chaos.step(second, &mut cluster);
+        chaos.step(second, &mut cluster).await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         if second.is_multiple_of(30)
             && let Some(truth) = cluster.truth()
@@ -112,17 +112,19 @@ enum Mend {
     Join(usize),
     Rates(usize),
     Store,
+    Api,
     Clock(usize),
 }
 
 impl Chaos {
-    fn step(&mut self, second: u64, cluster: &mut Cluster) {
+    async fn step(&mut self, second: u64, cluster: &mut Cluster) -> Result<(), Error> {
         let (due, later) = self.down.drain(..).partition(|(at, _)| *at <= second);
         self.down = later;
         let due: Vec<(u64, Mend)> = due;
         for (_, mend) in due {
             match mend {
                 Mend::Store => cluster.slow_store(0),
+                Mend::Api => cluster.start_api().await?,
                 Mend::Start(at) => cluster.parts.get_mut(at).into_iter().for_each(crate::Part::start),
                 Mend::Join(at) => cluster.parts.get(at).into_iter().for_each(|p| p.faults.partition(false)),
                 Mend::Rates(at) => {
@@ -134,11 +136,18 @@ impl Chaos {
         if self.random.below(20) == 0 {
             self.break_something(second, cluster);
         }
+        Ok(())
     }
 
     fn break_something(&mut self, second: u64, cluster: &mut Cluster) {
         let at = usize::try_from(self.random.below(cluster.parts.len() as u64)).unwrap_or(0);
         let for_s = 1 + self.random.below(30);
+        if self.random.below(13) == 0 {
+            cluster.crash_api();
+            self.faults.push(format!("{second} s: the API server crashes for {for_s} s"));
+            self.down.push((second + for_s, Mend::Api));
+            return;
+        }
         let Some(part) = cluster.parts.get_mut(at) else { return };
         let (what, mend, back) = match self.random.below(12) {
             0..=3 => {

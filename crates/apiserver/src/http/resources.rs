@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Response};
-use meta::{ObjectKey, Status};
+use meta::{ObjectKey, Reason, Status};
 use resource::{Resource, Scope, Subresource, User};
 
 use super::{
@@ -137,7 +137,7 @@ pub(crate) fn resolve(call: &Call<'_>) -> Result<Arc<Resource>, Status> {
         (Scope::Namespaced, false) if !call.named.name.is_empty() => Err(Status::no_such_path()),
         (Scope::Namespaced, false) if !matches!(call.verb, "list" | "watch") => Err(Status::new(
             405,
-            meta::Reason::MethodNotAllowed,
+            Reason::MethodNotAllowed,
             format!(
                 "the server does not allow this method on the requested resource: name a namespace to {} {plural}",
                 call.verb
@@ -212,6 +212,11 @@ pub(crate) async fn watch(call: &Call<'_>, resource: &Arc<Resource>) -> Result<R
         stop: call.server.stop.clone(),
         _running: call.server.metrics.begin(Class::Watch),
     };
-    let watch = call.rest().watch(resource, call.namespace(), &options).await?;
-    Ok(watch::response(watch, writing))
+    match call.rest().watch(resource, call.namespace(), &options).await {
+        Ok(watch) => Ok(watch::response(watch, writing)),
+        Err(expired) if expired.reason == Some(Reason::Expired) => {
+            Ok(watch::broken(resource, &writing, &expired))
+        }
+        Err(refused) => Err(refused),
+    }
 }

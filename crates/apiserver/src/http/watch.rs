@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, Response};
 use meta::Status;
+use resource::Resource;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -35,23 +36,51 @@ pub(crate) struct Writing {
 
 /// Streams the watch until it ends, the client leaves or the server stops.
 pub(crate) fn response(watch: Watch, writing: Writing) -> Response<Body> {
-    if writing.wanted.media == Media::Yaml {
-        return encode::status(&negotiate::not_acceptable(Binary::of(watch.resource())));
-    }
-    let (mut content_type, mut frames) = (writing.wanted.content_type(), None);
-    if writing.wanted.media == Media::Protobuf {
-        match protobuf::Writer::new(writing.wanted.form, watch.resource(), &writing.registry) {
-            Ok(writer) => frames = Some(writer),
-            Err(refused) => return encode::status(&refused),
-        }
-        content_type = HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
-    }
+    let (content_type, frames) = match spoken(watch.resource(), &writing) {
+        Ok(spoken) => spoken,
+        Err(refused) => return encode::status(&refused),
+    };
     let state = State { watch, writing, frames, columns_sent: false, ended: false };
     let lines = stream::unfold(state, |mut state| async move {
         let line = state.next().await?;
         Some((Ok::<_, BoxError>(line), state))
     });
     encode::response(200, content_type, Body::stream(lines))
+}
+
+/// A watch that breaks before its first event. Once a request is authorized and its revision read, upstream
+/// says what is wrong with an event of type ERROR (`newErrWatcher` in `storage/cacher`), and clients count on
+/// it: kube-rs lists again when it reads 410 there, and asks for the same revision for ever when it is the
+/// answer's own code.
+pub(crate) fn broken(resource: &Resource, writing: &Writing, why: &Status) -> Response<Body> {
+    match spoken(resource, writing) {
+        Ok((content_type, frames)) => {
+            let last = error_event(frames.is_some(), &writing.registry, why);
+            let lines = stream::iter([Ok::<_, BoxError>(last)]);
+            encode::response(200, content_type, Body::stream(lines))
+        }
+        Err(refused) => encode::status(&refused),
+    }
+}
+
+/// The content type of the stream, and what writes protobuf where the client wants it.
+fn spoken(resource: &Resource, writing: &Writing) -> Result<(HeaderValue, Option<protobuf::Writer>), Status> {
+    match writing.wanted.media {
+        Media::Yaml => Err(negotiate::not_acceptable(Binary::of(resource))),
+        Media::Protobuf => {
+            let writer = protobuf::Writer::new(writing.wanted.form, resource, &writing.registry)?;
+            let content_type = HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
+            Ok((content_type, Some(writer)))
+        }
+        Media::Json => Ok((writing.wanted.content_type(), None)),
+    }
+}
+
+fn error_event(protobuf: bool, registry: &Registry, why: &Status) -> Bytes {
+    if protobuf && let Ok(frame) = protobuf::error_event(registry, why) {
+        return frame.into();
+    }
+    Bytes::from(format!("{}\n", json!({ "type": "ERROR", "object": why.to_json() })))
 }
 
 struct State {
@@ -76,12 +105,7 @@ impl State {
         };
         Some(line.unwrap_or_else(|failed| {
             self.ended = true;
-            if self.frames.is_some()
-                && let Ok(frame) = protobuf::error_event(&self.writing.registry, &failed)
-            {
-                return frame.into();
-            }
-            Bytes::from(format!("{}\n", json!({ "type": "ERROR", "object": failed.to_json() })))
+            error_event(self.frames.is_some(), &self.writing.registry, &failed)
         }))
     }
 
