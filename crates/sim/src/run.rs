@@ -16,7 +16,7 @@ use crate::{
 /// toleration, after which the node lifecycle moves pods.
 const QUIET: Duration = Duration::from_secs(360);
 /// A cluster in peace comes to rest in this time.
-const REST_MAX: Duration = Duration::from_secs(2 * 3600);
+const REST_MAX: Duration = Duration::from_secs(1500);
 
 /// What a simulation is to be like.
 #[derive(Clone, Copy, Debug)]

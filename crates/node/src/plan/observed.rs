@@ -30,6 +30,8 @@ pub struct Observed {
     pub stopping_since: Option<Timestamp>,
     /// Whether the API server has the status that tells how it ended.
     pub end_reported: bool,
+    /// When the API server last took a deletion of the object for good. Finalizers may keep it all the same.
+    pub delete_asked: Option<Timestamp>,
 }
 
 impl Observed {

@@ -48,7 +48,7 @@ fn merge(into: &mut Value, change: &Value) {
 
 /// Words: `sandbox`, `dead-sandbox`, `NAME.ATTEMPT=running|created|exit:CODE@SECOND`, `NAME!started`,
 /// `NAME!starting`, `NAME!stopping:GRACE`, `NAME!crash:STEP@SECOND`, `NAME!unhealthy`,
-/// `NAME!failed:STEP@SECOND`, `NAME!changed`, `no-volumes`, `broken-volumes`, `gone`, `reported`, `busy`,
+/// `NAME!failed:STEP@SECOND`, `NAME!changed`, `no-volumes`, `broken-volumes`, `gone`, `reported`, `asked`, `busy`,
 /// `finished`, `stopping@SECOND`.
 fn have(words: &str) -> Observed {
     let mut have = Observed { volumes: Volumes::Ready, ..Observed::default() };
@@ -74,6 +74,7 @@ fn have(words: &str) -> Observed {
                 "broken-volumes" => have.volumes = Volumes::Failed(failure(4, 0)),
                 "gone" => have.gone = true,
                 "reported" => have.end_reported = true,
+                "asked" => have.delete_asked = Some(at(0)),
                 "busy" => have.pod_busy = true,
                 "finished" => have.finished = true,
                 "broken-sandbox" => have.sandbox_failure = Some(failure(4, 0)),
@@ -361,6 +362,9 @@ fn deletion_in_order() {
             ("dead-sandbox no-volumes", 0, ""),
             ("dead-sandbox no-volumes reported", 0, "delete"),
             ("dead-sandbox no-volumes reported busy", 0, ""),
+            ("no-volumes reported asked", 3, "in:7s"),
+            ("no-volumes reported asked", 10, "delete"),
+            ("no-volumes reported asked gone", 3, "forget"),
             ("dead-sandbox no-volumes gone", 0, "remove-sandbox:sb0"),
             ("no-volumes gone", 0, "forget"),
             ("no-volumes reported", 0, "delete"),

@@ -13,6 +13,10 @@ use crate::{backoff::since, pod};
 /// deletion asks for none.
 pub(crate) const GRACE_MIN: Duration = Duration::from_secs(2);
 
+/// How long a deletion that the API server took, of an object that stays, is not repeated (upstream's
+/// `syncPeriod` of its status manager).
+const DELETE_AGAIN: Duration = Duration::from_secs(10);
+
 pub(super) fn plan(want: &Pod, have: &Observed, now: Timestamp) -> Vec<Action> {
     let mut plan = Vec::new();
     for (name, facts) in &have.facts {
@@ -39,7 +43,12 @@ pub(super) fn plan(want: &Pod, have: &Observed, now: Timestamp) -> Vec<Action> {
             plan.push(Action::Forget);
         }
     } else if pod::is_deleting(want) && have.end_reported {
-        plan.push(Action::Delete);
+        // The watch tells when it is gone; until then whoever has a finalizer on it is waited for.
+        let waited = have.delete_asked.map_or(DELETE_AGAIN, |asked| since(now, asked));
+        match DELETE_AGAIN.checked_sub(waited).filter(|left| !left.is_zero()) {
+            Some(after) => plan.push(Action::Recheck { after }),
+            None => plan.push(Action::Delete),
+        }
     }
     plan
 }

@@ -226,10 +226,8 @@ impl Worker {
                 }
             }
             Outcome::Forgotten(Ok(())) => self.forgotten = true,
-            Outcome::SandboxGone(Ok(()))
-            | Outcome::Stopped(Ok(()))
-            | Outcome::Removed(Ok(()))
-            | Outcome::Deleted(Ok(())) => {}
+            Outcome::SandboxGone(Ok(())) | Outcome::Stopped(Ok(())) | Outcome::Removed(Ok(())) => {}
+            Outcome::Deleted(Ok(())) => self.have.delete_asked = Some(self.agent.now()),
             Outcome::VolumesGone(Err(failed))
             | Outcome::SandboxGone(Err(failed))
             | Outcome::Stopped(Err(failed))
