@@ -21,7 +21,7 @@ struct Options {
     /// Nodes
     #[arg(long, default_value_t = 3)]
     nodes: u32,
-    /// Also prints what was done and what was broken
+    /// Also prints what was done, what was broken, and the objects that are wrong
     #[arg(long)]
     trace: bool,
 }
@@ -41,7 +41,12 @@ fn main() -> ExitCode {
         match ran {
             Ok(report) => {
                 if options.trace {
-                    report.faults.iter().chain(&report.actions).for_each(|line| println!("  {line}"));
+                    report
+                        .faults
+                        .iter()
+                        .chain(&report.actions)
+                        .chain(&report.evidence)
+                        .for_each(|line| println!("  {line}"));
                 }
                 print!("{report}");
                 failed |= !report.violations.is_empty();

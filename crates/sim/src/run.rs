@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use meta::{Random, Seeded};
+use serde_json::Value;
 
 use crate::{
     cluster::{Cluster, Error, Settings},
@@ -16,7 +17,7 @@ use crate::{
 /// toleration, after which the node lifecycle moves pods.
 const QUIET: Duration = Duration::from_secs(360);
 /// A cluster in peace comes to rest in this time.
-const REST_MAX: Duration = Duration::from_secs(1500);
+const REST_MAX: Duration = Duration::from_secs(2 * 3600);
 
 /// What a simulation is to be like.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +43,13 @@ pub struct Report {
     pub objects: usize,
     /// What is wrong; empty is what everybody hopes for.
     pub violations: Vec<String>,
+    /// The objects around those that are wrong, and what is told about them, as JSON.
+    pub evidence: Vec<String>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, actions, faults, objects, violations } = self;
+        let Self { seed, actions, faults, objects, violations, evidence: _ } = self;
         writeln!(
             f,
             "seed {seed}: {} actions, {} faults, {objects} objects, {} violations",
@@ -90,12 +93,39 @@ pub async fn run(plan: Plan) -> Result<Report, Error> {
     if let Err(error) = cluster.settle(QUIET, REST_MAX).await {
         violations.push(error.to_string());
     }
-    let mut objects = 0;
+    let (mut objects, mut evidence) = (0, Vec::new());
     if let Some(truth) = cluster.truth() {
         violations.extend(at_rest(&truth, cluster.clock().now()));
-        objects = truth.everything().len();
+        let all = truth.everything();
+        objects = all.len();
+        evidence =
+            all.iter().filter(|(_, object)| concerns(object, &violations)).map(|(_, o)| told(o)).collect();
     }
-    Ok(Report { seed: plan.seed, actions: users.done, faults: chaos.faults, objects, violations })
+    Ok(Report { seed: plan.seed, actions: users.done, faults: chaos.faults, objects, violations, evidence })
+}
+
+/// Whether a violation names the object, what owns it by name, or what an event is about.
+fn concerns(object: &Value, violations: &[String]) -> bool {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let name = match text("/involvedObject/name") {
+        "" => text("/metadata/name"),
+        involved => involved,
+    };
+    let named = |violation: &String| {
+        let (_, key) = violation.split_once(' ')?;
+        let (namespace, rest) = key.split_once('/')?;
+        Some(namespace == text("/metadata/namespace") && name.starts_with(rest.split_once(':')?.0))
+    };
+    violations.iter().any(|violation| named(violation) == Some(true))
+}
+
+/// The object without what says who wrote it.
+fn told(object: &Value) -> String {
+    let mut object = object.clone();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    object.to_string()
 }
 
 /// Breaks and mends at random.

@@ -115,8 +115,7 @@ fn one_move(plan: &mut Plan, conditions: &mut status::Conditions, world: &World,
         }
         return;
     }
-    let recreate = deployment.spec().strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate");
-    if recreate {
+    if scale::is_recreate(deployment) {
         rollout::recreate(plan, conditions, world, sets);
     } else {
         rollout::rolling(plan, conditions, world, sets);

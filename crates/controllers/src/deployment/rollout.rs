@@ -10,11 +10,10 @@ use super::{
     World,
     limits::{max_surge, max_unavailable, replicas},
     revision::{create_new, sync_existing},
-    scale::set_size,
+    scale::{is_recreate, set_size},
     sets::{Sets, actual, available, replicas as set_replicas},
     status::Conditions,
 };
-use crate::spec::HasSpec;
 
 /// One step of a rolling update: grow the new ReplicaSet as far as surge allows, else shrink old ones
 /// as far as availability allows.
@@ -35,8 +34,7 @@ pub(super) fn rolling(plan: &mut Plan, conditions: &mut Conditions, world: &Worl
 /// How large the new ReplicaSet (now of `size`) may be (upstream `NewRSNewReplicas`).
 pub(super) fn new_set_size(deployment: &Deployment, sets: &Sets, size: i32) -> i32 {
     let wanted = replicas(deployment);
-    let recreate = deployment.spec().strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate");
-    if recreate {
+    if is_recreate(deployment) {
         return wanted;
     }
     let room = wanted + max_surge(deployment) - sets.total();

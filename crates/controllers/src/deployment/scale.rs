@@ -15,10 +15,20 @@ use super::{
 };
 use crate::spec::HasSpec;
 
-/// Whether the Deployment was resized since its active ReplicaSets were last scaled.
+/// Whether the Deployment was resized since its active ReplicaSets were last scaled, and scaling them is what
+/// is to be done. A recreation in the middle has no proportions to keep: it goes on (upstream's waits there for
+/// ever for somebody to resize it back).
 pub(super) fn is_scaling(deployment: &Deployment, sets: &Sets) -> bool {
+    if is_recreate(deployment) && active_or_latest(sets).is_none() && !is_saturated(deployment, sets) {
+        return false;
+    }
     let active = sets.all().filter(|set| set_replicas(set) > 0);
     active.into_iter().filter_map(|set| desired_then(set)).any(|then| then != replicas(deployment))
+}
+
+/// Whether all old pods go before new ones come.
+pub(super) fn is_recreate(deployment: &Deployment) -> bool {
+    deployment.spec().strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate")
 }
 
 /// Plans `size` for `set` and notes for which Deployment size that was. `true` when the size changes.
@@ -49,8 +59,7 @@ pub(super) fn proportionally(plan: &mut Plan, deployment: &Deployment, sets: &Se
         }
         return;
     }
-    let recreate = deployment.spec().strategy.as_ref().and_then(|s| s.type_.as_deref()) == Some("Recreate");
-    if !recreate {
+    if !is_recreate(deployment) {
         for (set, size) in proportions(deployment, sets) {
             set_size(plan, deployment, set, size);
         }

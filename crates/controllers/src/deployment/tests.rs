@@ -238,6 +238,21 @@ async fn recreate_waits_for_the_last_old_pod() {
     assert_eq!(cluster.sizes(), [size("web:1", 0, 0), size("web:2", 4, 4)]);
 }
 
+/// Upstream's controller takes such a resize for one to be scaled in proportion, which Recreate has not.
+#[tokio::test]
+async fn a_recreation_goes_on_when_a_rollout_is_resized_into_it() {
+    let cluster = Cluster::new(DEPLOYMENT);
+    cluster.rest(&["web:1"]).await;
+    cluster.set_image("web:2");
+    cluster.rest(&["web:1"]).await;
+    assert!(cluster.sizes().iter().filter(|(_, size, _)| *size > 0).count() > 1, "{:?}", cluster.sizes());
+    cluster.edit(json!({ "strategy": { "type": "Recreate", "rollingUpdate": null }, "replicas": 2 }));
+    cluster.set_image("web:3");
+    cluster.rest(&["web:1", "web:2", "web:3"]).await;
+    let active: Vec<_> = cluster.sizes().into_iter().filter(|(_, size, _)| *size > 0).collect();
+    assert_eq!(active, [size("web:3", 2, 2)]);
+}
+
 #[tokio::test]
 async fn a_paused_deployment_scales_but_does_not_roll() {
     let cluster = Cluster::new(DEPLOYMENT);

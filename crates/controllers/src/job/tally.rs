@@ -83,7 +83,8 @@ impl<'a> Tally<'a> {
         if is_indexed(spec) {
             tally.count_indexes(&status.failed_indexes.unwrap_or_default());
         } else {
-            let new = |pod: &&Arc<Pod>| is_succeeded(pod) && !tally.uncounted_succeeded.contains(&uid(pod));
+            let new =
+                |pod: &&Arc<Pod>| tally.is_success(pod) && !tally.uncounted_succeeded.contains(&uid(pod));
             tally.succeeded = status.succeeded.unwrap_or(0)
                 + count(&tally.uncounted_succeeded)
                 + count(tally.uncounted().filter(new));
@@ -92,7 +93,7 @@ impl<'a> Tally<'a> {
     }
 
     fn count_indexes(&mut self, given_up: &str) {
-        let new = self.uncounted().filter(|pod| is_succeeded(pod)).filter_map(|pod| index(pod)).collect();
+        let new = self.uncounted().filter(|pod| self.is_success(pod)).filter_map(|pod| index(pod)).collect();
         self.done = self.recorded.union(&new);
         self.succeeded = self.done.len();
         let Some(limit) = self.spec.backoff_limit_per_index else { return };
@@ -126,6 +127,12 @@ impl<'a> Tally<'a> {
     /// its indexes.
     fn uncounted(&self) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods.iter().filter(|pod| is_tracked(pod) && self.has_place(pod))
+    }
+
+    /// Whether the pod succeeded and was not counted as failed before. A pod on its way out fails; when it
+    /// says after that that it succeeded, it has been replaced already.
+    fn is_success(&self, pod: &Pod) -> bool {
+        is_succeeded(pod) && !self.uncounted_failed.contains(&uid(pod))
     }
 
     /// Of an indexed Job: whether the pod has one of the Job's indexes. Else always.
