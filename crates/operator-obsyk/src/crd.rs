@@ -113,7 +113,7 @@ fn status() -> Value {
             "observedGeneration": {"type": "integer", "format": "int64"},
             "resourceCounts": {"type": "object", "properties": counts},
             "stream": {"type": "object", "properties": {
-                "queueObjects": number, "queueBytes": number, "observed": number, "noop": number,
+                "queueObjects": number, "queueBytes": number, "queueBytesMax": number, "observed": number, "noop": number,
                 "queued": number, "sent": number, "merged": number, "withdrawn": number, "shed": number,
                 "retries": number, "annihilated": number, "quarantined": number, "snapshots": number,
                 "relists": number, "sessions": number, "epoch": number, "ackedSeq": number,

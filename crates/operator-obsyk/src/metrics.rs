@@ -10,6 +10,7 @@ type Series = (&'static str, &'static str, bool, fn(&StreamStatus) -> u64);
 const SERIES: &[Series] = &[
     ("queue_objects", "Objects whose change the platform does not have yet.", false, |s| s.queue_objects),
     ("queue_bytes", "Bytes that wait for them.", false, |s| s.queue_bytes),
+    ("queue_bytes_max", "Most bytes that ever waited.", false, |s| s.queue_bytes_max),
     ("observed_total", "States and deletes that watches and lists showed.", true, |s| s.observed),
     ("noop_total", "Of these, those that changed nothing the platform gets.", true, |s| s.noop),
     ("queued_total", "Changes that were queued.", true, |s| s.queued),

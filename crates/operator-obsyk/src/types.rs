@@ -106,6 +106,8 @@ pub struct StreamStatus {
     pub queue_objects: u64,
     /// Bytes that wait for them.
     pub queue_bytes: u64,
+    /// Most bytes that ever waited.
+    pub queue_bytes_max: u64,
     /// States and deletes that watches and lists showed.
     pub observed: u64,
     /// Of these, those that changed nothing the platform gets.

@@ -3,7 +3,8 @@
 //! the same seeds.
 //!
 //! The platform is the reference receiver, which shares no code with the agent; the oracle shares none with
-//! either. `OBSYK_SEEDS=5000 cargo test -p operator-obsyk proof` runs more seeds, `OBSYK_SEED=7` one.
+//! either. `OBSYK_SEEDS=5000 cargo test -p operator-obsyk proof` runs more seeds, `OBSYK_SEED=7` one, both
+//! together so many from there on.
 
 mod churn;
 mod original;
@@ -17,30 +18,36 @@ use meta::{Random, Seeded};
 use scene::{Mode, Scene};
 
 /// Seeds of each mode when nothing else is asked for.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 8;
+/// Seeds that once failed, which every run begins with: a platform whose disk lost objects while the agent
+/// spoke the original contract (50), a platform that ended between a request and its answer (125, 467), a
+/// session that a 404 ended before its first batch (425).
+const ONCE_FAILED: [u64; 4] = [50, 125, 425, 467];
 
 /// Which seeds to run.
-fn seeds() -> std::ops::Range<u64> {
+fn seeds() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match (number("OBSYK_SEED"), number("OBSYK_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(SEEDS),
+        (Some(first), count) => (first..first + count.unwrap_or(1)).collect(),
+        (None, count) => ONCE_FAILED.into_iter().chain(0..count.unwrap_or(SEEDS)).collect(),
     }
 }
 
-/// Runs each seed in a runtime of its own, whose time is virtual.
+/// Runs each seed in a runtime of its own, whose time is virtual; all of them, also after one that fails.
 fn run(mode: Mode) {
-    for seed in seeds() {
-        let outcome = std::panic::catch_unwind(|| {
+    let fails = |seed: &u64| {
+        let one = || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .start_paused(true)
                 .build()
                 .unwrap();
-            runtime.block_on(story(seed, mode));
-        });
-        assert!(outcome.is_ok(), "OBSYK_SEED={seed} {mode:?}");
-    }
+            runtime.block_on(story(*seed, mode));
+        };
+        std::panic::catch_unwind(one).inspect_err(|_| eprintln!("OBSYK_SEED={seed} {mode:?}")).is_err()
+    };
+    let failed: Vec<u64> = seeds().into_iter().filter(fails).collect();
+    assert!(failed.is_empty(), "{mode:?} fails with OBSYK_SEED of {failed:?}");
 }
 
 /// One run: churn with everything that can fail, then quiet, then the comparison.

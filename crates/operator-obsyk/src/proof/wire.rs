@@ -1,4 +1,5 @@
-//! The network between agent and receiver, in the process: it keeps what went over it.
+//! The network between agent and receiver, in the process: it keeps what went over it, and breaks where the
+//! receiver's process ends.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use http::header;
 use http_body_util::BodyExt;
 use obsyk_platform::{Answer, Cut, Receiver};
 use parking_lot::Mutex;
+use reconcile::CancellationToken;
 
 use crate::wire::{Body, Http, HttpError, Reply, Replying};
 
@@ -21,13 +23,31 @@ pub(super) struct Sent {
 
 /// See the module.
 pub(super) struct Wire {
-    pub(super) receiver: Mutex<Arc<Receiver>>,
+    /// The receiver, and the end of its process.
+    receiver: Mutex<(Arc<Receiver>, CancellationToken)>,
     pub(super) journal: Mutex<Vec<Sent>>,
 }
 
 impl Wire {
     pub(super) fn new(receiver: Arc<Receiver>) -> Arc<Self> {
-        Arc::new(Self { receiver: Mutex::new(receiver), journal: Mutex::default() })
+        Arc::new(Self {
+            receiver: Mutex::new((receiver, CancellationToken::new())),
+            journal: Mutex::default(),
+        })
+    }
+
+    pub(super) fn receiver(&self) -> Arc<Receiver> {
+        Arc::clone(&self.receiver.lock().0)
+    }
+
+    /// The receiver's process ends: what it was at is neither applied nor answered any more.
+    pub(super) fn cut(&self) {
+        self.receiver.lock().1.cancel();
+    }
+
+    /// Another process takes its place.
+    pub(super) fn connect(&self, receiver: Arc<Receiver>) {
+        *self.receiver.lock() = (receiver, CancellationToken::new());
     }
 }
 
@@ -46,8 +66,13 @@ impl Http for Wire {
                 encoding: text(header::CONTENT_ENCODING),
                 body: body.clone(),
             });
-            let receiver = Arc::clone(&self.receiver.lock());
-            match receiver.agent(http::Request::from_parts(parts, body)).await {
+            let (receiver, ended) = self.receiver.lock().clone();
+            let answered = tokio::select! {
+                biased;
+                () = ended.cancelled() => Err(Cut),
+                answered = receiver.agent(http::Request::from_parts(parts, body)) => answered,
+            };
+            match answered {
                 Err(Cut) | Ok(Answer { cut_after: Some(_), .. }) => Err(broken()),
                 Ok(Answer { response, cut_after: None }) => {
                     let text = |name: &str| {

@@ -328,6 +328,12 @@ impl State {
     /// Queues a change in the place of the one that waits, or last. What does not fit is read again: alone
     /// when kinds are listed for that, else with everything by a snapshot.
     fn put(&mut self, id: &Id, change: Change) {
+        self.queue(id, change);
+        let bytes = u64::try_from(self.bytes).unwrap_or(u64::MAX);
+        self.stats.queue_bytes_max = self.stats.queue_bytes_max.max(bytes);
+    }
+
+    fn queue(&mut self, id: &Id, change: Change) {
         let Some(entry) = self.index.get_mut(id) else { return };
         let size = change.bytes();
         self.bytes += size;
