@@ -39,6 +39,7 @@ var roots = []string{
 	"k8s.io/api/authorization/v1",
 	"k8s.io/api/admissionregistration/v1",
 	"k8s.io/api/certificates/v1",
+	"k8s.io/api/flowcontrol/v1",
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
 }
 

@@ -14,6 +14,7 @@ pub mod crd;
 mod discovery;
 pub mod encryption;
 pub mod expiry;
+mod flow;
 mod follower;
 pub mod http;
 mod merge;

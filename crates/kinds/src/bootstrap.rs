@@ -8,7 +8,7 @@
 use meta::{Object, Value};
 use serde_json::json;
 
-use crate::Options;
+use crate::{Options, flow_control};
 
 const POLICY: &str = include_str!("policy.txt");
 
@@ -32,7 +32,11 @@ pub fn bootstrap(options: &Options) -> Vec<Object> {
             "value": value, "description": description, "preemptionPolicy": "PreemptLowerPriority",
         }));
     }
-    all.into_iter().filter_map(|value| Object::from_value(value).ok()).chain(policy()).collect()
+    all.into_iter()
+        .filter_map(|value| Object::from_value(value).ok())
+        .chain(flow_control::objects())
+        .chain(policy())
+        .collect()
 }
 
 /// Roles and bindings.

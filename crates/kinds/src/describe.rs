@@ -12,8 +12,8 @@ use k8s_openapi::{
         authorization::v1 as authorization, autoscaling::v1 as autoscaling_v1,
         autoscaling::v2 as autoscaling_v2, batch::v1 as batch, certificates::v1 as certificates,
         coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
-        networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-        scheduling::v1 as scheduling, storage::v1 as storage,
+        flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+        rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
 };
@@ -78,6 +78,7 @@ fn cluster(generator: &mut SchemaGenerator) {
         networking::ServiceCIDR, node::RuntimeClass, scheduling::PriorityClass,
         storage::CSIDriver, storage::CSINode, storage::CSIStorageCapacity, storage::StorageClass,
         storage::VolumeAttachment, storage::VolumeAttributesClass, certificates::CertificateSigningRequest,
+        flowcontrol::FlowSchema, flowcontrol::PriorityLevelConfiguration,
     );
 }
 

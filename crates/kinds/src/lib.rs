@@ -4,8 +4,7 @@
 //! Guarantees: everything here is data or a pure function of its arguments; nothing waits, nothing is stored.
 //! Deliberately unaware of HTTP, of storage and of CRDs, which are values of the same type made elsewhere.
 //!
-//! Not served, so that discovery is honest: `flowcontrol.apiserver.k8s.io`,
-//! `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
+//! Not served, so that discovery is honest: `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
 //! `pods/binding` is), `pods/resize`.
 
 mod admission;
@@ -14,6 +13,7 @@ mod canonical;
 mod columns;
 mod describe;
 mod entry;
+mod flow_control;
 mod groups;
 mod inert;
 mod options;

@@ -3,9 +3,9 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
-use http::{HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
 use meta::{Reason, Status};
-use resource::User;
+use resource::{Subresource, User};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ use crate::{
     auth::{Ask, Asked, Authenticator, Authorizer, Decision, Peer, forbidden},
     connect::Kubelets,
     discovery::Discovery,
+    flow::{Asks, Flow, On, Place},
     openapi::OpenApi,
     rest::Rest,
     tokens::Tokens,
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     /// What a backup is made of.
     pub(crate) backup: Option<Arc<dyn store::Store>>,
     pub(crate) audit: Option<Arc<Audit>>,
+    /// Who runs, who waits and who is refused.
+    pub(crate) flow: Flow,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) discovery: Discovery,
@@ -71,6 +74,7 @@ impl Shared {
         let (mut parts, input) = request.into_parts();
         let audit_id = audit_id(&parts, &self.rest);
         let mut labels = Labels { verb: "OTHER", ..Labels::default() };
+        let mut noted = HeaderMap::new();
         let mut record = self.audit.as_ref().map(|audit| {
             let address = match &sender {
                 Sender::Connection(peer) => peer.address,
@@ -78,8 +82,8 @@ impl Shared {
             };
             Record::begin(audit, audit_id.to_str().unwrap_or_default(), &parts.uri, &parts.headers, address)
         });
-        let chain =
-            AssertUnwindSafe(self.chain(sender, &mut parts, input, &mut labels, record.as_deref_mut()));
+        let chain = self.chain(sender, &mut parts, input, &mut labels, record.as_deref_mut(), &mut noted);
+        let chain = AssertUnwindSafe(chain);
         let answer = match chain.catch_unwind().await {
             Ok(answer) => answer,
             Err(panic) => {
@@ -109,6 +113,7 @@ impl Shared {
         }
         let headers = response.headers_mut();
         headers.insert(AUDIT_ID, audit_id);
+        headers.extend(noted);
         if !headers.contains_key(header::CACHE_CONTROL) {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         }
@@ -122,6 +127,7 @@ impl Shared {
         input: Input,
         labels: &mut Labels,
         mut record: Option<&mut Record>,
+        noted: &mut HeaderMap,
     ) -> Result<Response<Body>, Status> {
         let sender = match sender {
             Sender::Connection(peer) => self.authenticator.authenticate(&peer, &parts.headers).await?,
@@ -140,6 +146,8 @@ impl Shared {
         }
         match route {
             Route::Path(path) => {
+                let asks = Asks { user: &user, verb: path_verb(&parts.method), on: On::Path(path) };
+                let _place = self.place(&asks, 0, noted).await?;
                 self.authorize_path(&user, &parts.method, path, record)?;
                 timeout(REQUEST_TIMEOUT, paths::answer(self, parts, path, &query))
                     .await
@@ -149,6 +157,17 @@ impl Shared {
                 let verb = verb(&parts.method, &named, query.flag("watch")).ok_or_else(|| {
                     Status::new(405, Reason::MethodNotAllowed, "the server does not know this method")
                 })?;
+                let on = On::Resource {
+                    group: named.group,
+                    resource: named.plural,
+                    subresource: named.subresource,
+                    namespace: &named.namespace,
+                };
+                // A watch gives its place back when it begins.
+                let _place = match self.objects(&named, verb, &query) {
+                    Some(objects) => Some(self.place(&Asks { user: &user, verb, on }, objects, noted).await?),
+                    None => None,
+                };
                 self.authorize(&user, verb, &named, &query, record.as_deref_mut())?;
                 self.resource(&user, parts, &uri, &named, query, verb, input, labels, record).await
             }
@@ -207,6 +226,45 @@ impl Shared {
                     }),
                     None => answer,
                 })
+            }
+        }
+    }
+
+    /// Waits for the request's turn. The answer says who decided, whatever it is.
+    async fn place(&self, asks: &Asks<'_>, objects: u64, noted: &mut HeaderMap) -> Result<Place, Status> {
+        match self.flow.admit(asks, objects).await {
+            Ok(place) => {
+                place.note(noted);
+                Ok(place)
+            }
+            Err(refused) => {
+                refused.note(noted);
+                Err(refused.status)
+            }
+        }
+    }
+
+    /// How many objects a request looks at, at most; `None` for streams to nodes, which need no place.
+    fn objects(&self, named: &Named<'_>, verb: &str, query: &Query<'_>) -> Option<u64> {
+        let many = match verb {
+            "list" => true,
+            "watch" => query.flag("sendInitialEvents"),
+            _ => false,
+        };
+        if !many && named.subresource.is_empty() {
+            return Some(1);
+        }
+        let Some(resource) = self.rest.registry().resolve(named.group, named.version, named.plural) else {
+            return Some(1);
+        };
+        match resource.subresource(named.subresource) {
+            Some(Subresource::Connect) => None,
+            _ if !many || !named.name.is_empty() => Some(1),
+            _ => {
+                let limit =
+                    query.get("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+                let stored = self.rest.cache().kind(&resource.stored_as).snapshot().len() as u64;
+                Some(limit.map_or(stored, |limit: u64| stored.min(limit)))
             }
         }
     }

@@ -44,7 +44,9 @@ pub(crate) async fn answer(
         )),
         "/version" => Ok(encode::value(200, wanted()?, server.rest.registry(), &server.version)),
         "/metrics" => {
-            let text = server.metrics.text(server.rest.cache(), &server.version);
+            let mut text = server.metrics.text(server.rest.cache(), &server.version);
+            // Writing to a String cannot fail.
+            let _ = server.flow.metrics(&mut text);
             let of = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             Ok(encode::response(200, of, Body::whole(text.into())))
         }

@@ -29,6 +29,7 @@ use crate::{
     auth::{Authenticator, Authorizer},
     connect::Kubelets,
     discovery::Discovery,
+    flow::{self, Flow},
     openapi::{Describe, OpenApi},
     rest::Rest,
     tokens::Tokens,
@@ -83,6 +84,7 @@ impl Server {
         version: &str,
     ) -> Self {
         let shared = Shared {
+            flow: Flow::new(rest.cache(), flow::SEATS),
             rest,
             authenticator,
             authorizer,
@@ -176,6 +178,14 @@ impl Server {
 
 #[cfg(test)]
 impl Server {
+    pub(super) fn with_seats(self, seats: u64) -> Self {
+        self.with(|shared| shared.flow = Flow::new(shared.rest.cache(), seats))
+    }
+
+    pub(super) fn flow(&self) -> &Flow {
+        &self.shared.flow
+    }
+
     pub(super) fn running_watches(&self) -> i64 {
         self.shared.metrics.watching()
     }

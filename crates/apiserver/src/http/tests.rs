@@ -16,6 +16,7 @@ use super::*;
 use crate::{
     Cache,
     auth::{Authenticator, Authorizer, Rbac},
+    flow::{Asks, On},
     pki::{Pair, Pki},
     rest::{Parts, Rest},
     testing_kinds,
@@ -145,6 +146,41 @@ async fn refuses_in_statuses() {
         assert_eq!((status["kind"].as_str(), status["reason"].as_str()), (Some("Status"), Some(reason)));
     }
     running.serving.stop().await;
+}
+
+#[tokio::test]
+async fn who_finds_no_place_is_told_to_come_again() {
+    let mut running = start().await;
+    running.serving.stop().await;
+    running.server = running.server.with_seats(1);
+    let tenant = |name: &str| User { name: name.into(), ..User::default() };
+    let (flood, other) = (tenant("flood"), tenant("other"));
+    let asks = Asks { user: &flood, verb: "get", on: On::Path("/version") };
+    let place = running.server.flow().admit(&asks, 1).await.ok().unwrap();
+    let call =
+        |user: &User, path: &str| running.server.service(user.clone()).oneshot(request("GET", path, None));
+    let refused = call(&other, "/api/v1/gadgets").await.unwrap();
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()[header::RETRY_AFTER]),
+        (429, &"1".parse().unwrap())
+    );
+    assert!(refused.headers().contains_key("x-kubernetes-pf-prioritylevel-uid"));
+    let body = refused.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["reason"], "TooManyRequests");
+    let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], ..User::default() };
+    let served = call(&admin, "/api/v1/gadgets").await.unwrap();
+    assert!(served.status() == 200 && served.headers().contains_key("x-kubernetes-pf-flowschema-uid"));
+    let metrics = call(&admin, "/metrics").await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    for line in [
+        "apiserver_flowcontrol_current_executing_requests{flow_schema=\"catch-all\",priority_level=\"catch-all\"} 1",
+        "apiserver_flowcontrol_rejected_requests_total{flow_schema=\"catch-all\",priority_level=\"catch-all\",reason=\"concurrency-limit\"} 1",
+        "apiserver_flowcontrol_current_executing_seats{priority_level=\"catch-all\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    drop(place);
+    assert_eq!(call(&other, "/api/v1/gadgets").await.unwrap().status(), 403);
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ pub(crate) const DNS_IP: &str = "10.43.0.10";
 /// Says that an object of the bootstrap policy follows the release (upstream RBAC reconciliation).
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
+/// The same of priority levels and flow schemas.
+const AUTOUPDATE_SPEC: &str = "apf.kubernetes.io/autoupdate-spec";
+
 /// Writes side by side, so that they share commits.
 const PARALLEL: usize = 64;
 
@@ -66,7 +69,7 @@ async fn ensure(rest: &Rest, object: Object) -> Result<(), Failure> {
         };
     };
     let current = entry.object().map_err(|error| failed(Status::internal(error)))?;
-    let follows = current.annotation(AUTOUPDATE) == Some("true");
+    let follows = [AUTOUPDATE, AUTOUPDATE_SPEC].iter().any(|note| current.annotation(note) == Some("true"));
     let same = object.0.iter().all(|(key, value)| key == "metadata" || current.0.get(key) == Some(value));
     if !follows || same {
         return Ok(());

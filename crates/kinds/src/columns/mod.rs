@@ -10,6 +10,7 @@ mod admission;
 mod age;
 mod certificates;
 mod cluster;
+mod flowcontrol;
 mod metrics;
 mod network;
 mod parts;
@@ -21,6 +22,7 @@ pub(crate) use admission::*;
 pub(crate) use age::{age, since};
 pub(crate) use certificates::REQUEST;
 pub(crate) use cluster::*;
+pub(crate) use flowcontrol::*;
 pub(crate) use metrics::METRICS;
 pub(crate) use network::*;
 pub(crate) use parts::{

@@ -25,6 +25,7 @@ mod coordination;
 mod core;
 mod discovery;
 mod events;
+mod flowcontrol;
 mod metrics;
 mod networking;
 mod node;
@@ -65,6 +66,7 @@ pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, a
         node::kinds(&group("node.k8s.io", "v1", "io.k8s.api.node.v1")),
         networking::claims(&group(NODE_PORTS.0, "v1", "")),
         metrics::kinds(&group("metrics.k8s.io", "v1beta1", "")),
+        flowcontrol::kinds(&group("flowcontrol.apiserver.k8s.io", "v1", "io.k8s.api.flowcontrol.v1")),
         discovery::kinds(&group("discovery.k8s.io", "v1", "io.k8s.api.discovery.v1")),
     ];
     for group in &mut kinds {
