@@ -199,7 +199,8 @@ pub(super) fn patched(resource: &Resource, tree: &mut Value, patch: &Patch) -> R
     })
 }
 
-fn brings_revision(body: &Value) -> bool {
+/// Whether the patch itself says which revision it is for.
+pub(super) fn brings_revision(body: &Value) -> bool {
     match body {
         Value::Array(ops) => {
             ops.iter().any(|op| op.get("path").and_then(Value::as_str) == Some("/metadata/resourceVersion"))

@@ -8,7 +8,7 @@ use resource::{Resource, Scale};
 use super::{
     Caller, Patch, PatchKind, Rest, Target, Written,
     create::Origin,
-    patch::patched,
+    patch::{brings_revision, patched},
     update::{Change, preconditions},
 };
 
@@ -61,7 +61,7 @@ impl Rest {
         scale: &Scale,
         wanted: &Object,
     ) -> Result<Written, Status> {
-        self.set_scale(caller, resource, target, scale, |_| Ok(wanted.clone())).await
+        self.set_scale(caller, resource, target, scale, true, |_| Ok(wanted.clone())).await
     }
 
     pub(super) async fn patch_scale(
@@ -84,7 +84,8 @@ impl Rest {
             PatchKind::Json => patch.clone(),
             _ => Patch { kind: PatchKind::Merge, ..patch.clone() },
         };
-        self.set_scale(caller, resource, target, scale, |current| {
+        // The Scale's revision came with it; only one that the patch brought counts.
+        self.set_scale(caller, resource, target, scale, brings_revision(&patch.body), |current| {
             let mut tree = scale_of(scale, current).into_value();
             patched(resource, &mut tree, &plain)?;
             Object::from_value(tree).map_err(|_| Status::bad_request("the patch does not leave a Scale"))
@@ -98,6 +99,7 @@ impl Rest {
         resource: &Arc<Resource>,
         target: &Target,
         scale: &Scale,
+        conditional: bool,
         wanted: impl Fn(&Object) -> Result<Object, Status>,
     ) -> Result<Written, Status> {
         let mut warnings = Vec::new();
@@ -105,7 +107,7 @@ impl Rest {
             .change(caller, resource, target, &mut warnings, |current, entry| {
                 let wanted = wanted(current)?;
                 let replicas = replicas(&wanted)?;
-                let conditional = preconditions(resource, current, entry, &wanted)?;
+                let conditional = conditional && preconditions(resource, current, entry, &wanted)?;
                 let mut object = current.clone();
                 object.set(&path(&scale.spec_replicas), replicas);
                 Ok(Change { object, origin: Origin::Sent, conditional, warnings: Vec::new() })

@@ -29,7 +29,9 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 use meta::{ObjectKey, Timestamp};
-use reconcile::{Change, Context, Note, Plan, Reconciler, Result, Stores, Watches, controller_of, key_of};
+use reconcile::{
+    Change, Context, Note, Plan, Reconciler, Result, Stores, Watches, Write, controller_of, key_of,
+};
 
 pub(crate) use self::finish::{finished_at, is_finished};
 pub use self::orphans::OrphanedJobPods;
@@ -131,6 +133,8 @@ impl Reconciler for Jobs {
         if let Some(verdict) = verdict {
             conclude(&mut plan, &tally, &verdict, accounted, &mut status, now);
         }
+        // A pod that cannot be made (a quota, a namespace that goes) keeps none that has ended from going.
+        plan.apply.sort_by_key(|child| child.write == Write::Create);
         plan.set_status(job, &status);
         plan
     }
