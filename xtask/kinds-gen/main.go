@@ -40,7 +40,9 @@ var roots = []string{
 	"k8s.io/api/admissionregistration/v1",
 	"k8s.io/api/certificates/v1",
 	"k8s.io/api/flowcontrol/v1",
+	"k8s.io/api/resource/v1",
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
+	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1",
 }
 
 // Types that requests carry although no kind refers to them.
@@ -51,7 +53,7 @@ var extras = map[string][]string{
 }
 
 func main() {
-	dirs, err := modules("k8s.io/api", "k8s.io/apimachinery", "k8s.io/apiextensions-apiserver")
+	dirs, err := modules("k8s.io/api", "k8s.io/apimachinery", "k8s.io/apiextensions-apiserver", "k8s.io/kube-aggregator")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kinds-gen:", err)
 		os.Exit(1)

@@ -13,7 +13,7 @@ use k8s_openapi::{
         autoscaling::v2 as autoscaling_v2, batch::v1 as batch, certificates::v1 as certificates,
         coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
         flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
-        rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
+        rbac::v1 as rbac, resource::v1 as resources, scheduling::v1 as scheduling, storage::v1 as storage,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
 };
@@ -77,6 +77,8 @@ fn cluster(generator: &mut SchemaGenerator) {
         networking::IPAddress, networking::Ingress, networking::IngressClass, networking::NetworkPolicy,
         networking::ServiceCIDR, node::RuntimeClass, scheduling::PriorityClass,
         storage::CSIDriver, storage::CSINode, storage::CSIStorageCapacity, storage::StorageClass,
+        resources::DeviceClass, resources::ResourceClaim, resources::ResourceClaimTemplate,
+        resources::ResourceSlice,
         storage::VolumeAttachment, storage::VolumeAttributesClass, certificates::CertificateSigningRequest,
         flowcontrol::FlowSchema, flowcontrol::PriorityLevelConfiguration,
     );

@@ -7,6 +7,10 @@ use resource::Resource;
 const INERT: &[(&str, &str, &str)] = &[
     ("networking.k8s.io", "ingresses", "no traffic is routed"),
     ("networking.k8s.io", "networkpolicies", "no traffic is filtered"),
+    ("resource.k8s.io", "deviceclasses", "no device is allocated"),
+    ("resource.k8s.io", "resourceclaims", "no device is allocated, and pods that use it are refused"),
+    ("resource.k8s.io", "resourceclaimtemplates", "no claim is made from it"),
+    ("resource.k8s.io", "resourceslices", "no device is allocated"),
     ("storage.k8s.io", "volumeattachments", "no volume is attached"),
 ];
 

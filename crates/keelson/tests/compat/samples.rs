@@ -127,6 +127,8 @@ fn workloads() -> Vec<(&'static str, &'static str, Value)> {
 fn cluster() -> Vec<(&'static str, &'static str, Value)> {
     let role = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
     let reference = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "x"});
+    let devices =
+        json!({"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "d.example.com"}}]}});
     let subjects = json!([{"kind": "User", "name": "u", "apiGroup": "rbac.authorization.k8s.io"}]);
     let backend = json!({"service": {"name": "s", "port": {"number": 80}}});
     let definition = json!({"group": "every.test", "scope": "Namespaced", "names": {"plural": "every", "kind": "Every"},
@@ -157,6 +159,14 @@ fn cluster() -> Vec<(&'static str, &'static str, Value)> {
             "rbac.authorization.k8s.io/v1",
             "rolebindings",
             json!({"roleRef": reference("Role"), "subjects": subjects}),
+        ),
+        ("resource.k8s.io/v1", "deviceclasses", json!({"spec": {}})),
+        ("resource.k8s.io/v1", "resourceclaims", json!({"spec": devices})),
+        ("resource.k8s.io/v1", "resourceclaimtemplates", json!({"spec": {"spec": devices}})),
+        (
+            "resource.k8s.io/v1",
+            "resourceslices",
+            json!({"spec": {"driver": "d.example.com", "nodeName": "none", "pool": {"name": "p", "resourceSliceCount": 1}}}),
         ),
         ("storage.k8s.io/v1", "csidrivers", json!({"spec": {"attachRequired": false}})),
         ("storage.k8s.io/v1", "csinodes", json!({"spec": {"drivers": []}})),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use resource::Resource;
+use ::resource::Resource;
 use schema::TypeSet;
 
 use crate::{
@@ -31,6 +31,7 @@ mod networking;
 mod node;
 mod policy;
 mod rbac;
+mod resource;
 mod scheduling;
 mod storage;
 
@@ -50,6 +51,7 @@ pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, a
         networking::kinds(&group("networking.k8s.io", "v1", "io.k8s.api.networking.v1")),
         policy::kinds(&group("policy", "v1", "io.k8s.api.policy.v1")),
         rbac::kinds(&group("rbac.authorization.k8s.io", "v1", "io.k8s.api.rbac.v1")),
+        resource::kinds(&group("resource.k8s.io", "v1", "io.k8s.api.resource.v1")),
         storage::kinds(&group("storage.k8s.io", "v1", "io.k8s.api.storage.v1")),
         apiextensions::kinds(&group(
             "apiextensions.k8s.io",
