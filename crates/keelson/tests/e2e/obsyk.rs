@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -124,6 +125,8 @@ impl Platform {
     fn get(&self, path: &str) -> Result<Value, String> {
         let host = self.page.trim_start_matches("http://").trim_end_matches('/');
         let mut stream = TcpStream::connect(host).map_err(|error| error.to_string())?;
+        // Whoever asks asks again, and gives up in the end.
+        stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(|error| error.to_string())?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         let mut answer = String::new();
