@@ -106,6 +106,8 @@ pub(crate) fn moves(state: &State<'_>) -> Moves {
             .all(|pod| if pod.released { may_go(state, pod) } else { pod.ready || busy(state, pod) == 0 });
         let fewer = if safe { absent + (released - due).clamp(0, surplus - absent) } else { 0 };
         let next = if target > asked { target } else { asked - fewer };
+        // What it has not taken yet it must not take any more when the scheduler has restarted since.
+        let next = if safe { next } else { next.max(asked + due) };
         moves.replicas.insert(template.clone(), next);
         let empty = next == 0 && state.members.iter().all(|pod| pod.template != *template);
         if empty && template != state.current {

@@ -1,7 +1,7 @@
 //! The moves of a pool against a scheduler that keeps its rules and a ReplicaSet controller that keeps its own: no
 //! schedule of scaling, rollouts, emptied nodes, restarts and silence of the scheduler takes a pod that runs
-//! something. What is left out: a scheduler that restarts between being looked at and the deletion that follows;
-//! for that moment there is the worker's own end on SIGTERM.
+//! something. What is left out: a scheduler that restarts between being looked at and the deletion that follows,
+//! the ReplicaSet controller's included; for that moment there is the worker's own end on SIGTERM.
 
 use std::sync::Arc;
 
@@ -88,7 +88,11 @@ impl Sim {
                     }
                 }
             }
-            Event::Restart => self.scheduler.restart(),
+            Event::Restart => {
+                // Left out, as the head of this file says: what was to be deleted is.
+                self.replicas();
+                self.scheduler.restart();
+            }
             Event::Silence(silent) => self.scheduler.silence(*silent),
             Event::Reconcile => self.reconcile(),
         }
@@ -177,9 +181,13 @@ impl Sim {
                 self.scheduler.register(&self.queue, &self.pods[index].name, 2);
             }
         }
-        if self.random.below(3) == 0 {
-            return;
+        if self.random.below(3) > 0 {
+            self.replicas();
         }
+    }
+
+    /// The ReplicaSet controller comes to its turn.
+    fn replicas(&mut self) {
         let asked: Vec<(String, i32)> =
             self.deployments.iter().map(|(name, asked)| (name.clone(), asked.replicas)).collect();
         for (template, replicas) in asked {
@@ -222,13 +230,30 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// The ReplicaSet controller is late; meanwhile the scheduler has forgotten its promise and given the pod something.
+#[test]
+fn a_deletion_that_has_not_happened_is_called_off_when_the_scheduler_restarts() {
+    let mut sim = Sim::new(1);
+    sim.reconcile();
+    while sim.pods.len() < 3 || sim.pods.iter().any(|pod| !pod.ready) {
+        sim.cluster();
+    }
+    sim.desired = 2;
+    while sim.deployments["t0"].replicas > 2 {
+        sim.pods.iter().for_each(|pod| sim.scheduler.finish(&pod.name));
+        sim.reconcile();
+    }
+    assert!(sim.pods.iter().any(|pod| pod.released));
+    sim.scheduler.restart();
+    sim.scheduler.submit(&sim.queue, 6);
+    sim.scheduler.assign();
+    sim.reconcile();
+    sim.replicas();
+    assert_eq!((sim.pods.len(), sim.lost.len()), (3, 0));
+}
+
 proptest! {
-    // The same cases each time: docs/limits.md names one beyond them that loses an action.
-    #![proptest_config(ProptestConfig {
-        cases: 60,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(4),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     /// No schedule loses an action, and when the world comes to rest so does the pool, as it was wanted.
     #[test]
