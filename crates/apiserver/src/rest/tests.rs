@@ -462,6 +462,19 @@ async fn scale_reads_and_sets_replicas() {
     assert_eq!(bad.code, 422);
 }
 
+/// Only a revision that the patch itself brings can clash with what others write meanwhile.
+#[tokio::test]
+async fn a_patch_of_a_scale_is_tried_again_beside_other_writers() {
+    let server = Server::start().await;
+    server.create(json!({"metadata": {"name": "a"}, "spec": {"replicas": 0}})).await.unwrap();
+    let scales = (1..=5).map(|n| server.merge("a", "scale", json!({"spec": {"replicas": n}})));
+    for scaled in futures::future::join_all(scales).await {
+        scaled.unwrap();
+    }
+    let stale = json!({"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 9}});
+    assert_eq!(server.merge("a", "scale", stale).await.unwrap_err().code, 409);
+}
+
 #[tokio::test]
 async fn finalizers_hold_a_deletion_until_the_last_is_gone() {
     let server = Server::start().await;

@@ -109,6 +109,39 @@ async fn the_first_plan_makes_pods_and_a_start_time() {
     insta::assert_yaml_snapshot!(bench(json!({})).plan(&key()).await.unwrap());
 }
 
+/// As in a namespace that goes, or under a quota: upstream frees what has ended all the same.
+#[tokio::test]
+async fn pods_that_have_ended_are_freed_although_no_new_one_can_be_made() {
+    let job = bench(json!({}));
+    job.rest().await;
+    job.end(2, "Succeeded");
+    for _ in 0..2 {
+        let full = meta::Status::new(403, meta::Reason::Forbidden, "exceeded quota");
+        job.api.fail_next(http::Method::POST, "/pods", full);
+        let (_, acted) = job.step(&key()).await.unwrap();
+        assert!(acted.result.is_err(), "the third pod is refused");
+    }
+    let held = |pod: &Value| pod["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+    assert_eq!((job.pods().len(), job.pods().iter().filter(|pod| held(pod)).count()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_pod_that_was_counted_as_failed_succeeds_no_more() {
+    let job = bench(json!({ "parallelism": 1, "completions": 1 }));
+    job.rest().await;
+    let pod = job.pods().remove(0);
+    job.api.delete(&Kind::of::<Pod>(), &ObjectKey::new("ns", pod["metadata"]["name"].as_str().unwrap()));
+    job.step(&key()).await;
+    assert_eq!(job.status()["uncountedTerminatedPods"]["failed"].as_array().map(Vec::len), Some(1));
+    job.end_pod(&pod, "Succeeded", 0);
+    job.rest().await;
+    job.advance(60);
+    job.rest().await;
+    let status = job.status();
+    assert_eq!((status["failed"].as_i64(), status["succeeded"].as_i64()), (Some(1), None));
+    assert_eq!((job.running(), job.conditions().as_str()), (1, ""), "another takes its place");
+}
+
 #[tokio::test]
 async fn each_pod_is_counted_once_and_the_job_completes() {
     let job = bench(json!({}));
