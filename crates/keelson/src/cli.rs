@@ -50,6 +50,9 @@ pub(crate) enum Command {
     Explain(ExplainCommand),
     /// Show the controllers; pause one, let it go on, or have it look at an object
     Controllers(ControllersOptions),
+    /// Look at build farms
+    #[command(subcommand)]
+    Buildbarn(BuildbarnCommand),
     /// Work with container images on this node
     #[command(subcommand)]
     Image(ImageCommand),
@@ -373,6 +376,21 @@ pub(crate) enum ControllersCommand {
         #[arg(long, short)]
         namespace: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildbarnCommand {
+    /// Show the farms: components, pools and their queues, shards, where clients connect
+    Status(BuildbarnStatusOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildbarnStatusOptions {
+    /// The farm of one namespace [default: every farm]
+    #[arg(long, short, env = "KEELSON_NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: StatusOptions,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 //! chance and sockets.
 
 mod backup;
+mod buildbarn;
 mod cli;
 mod clock;
 mod completions;
@@ -72,6 +73,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Status(options) => status::status(options).await,
         Command::Explain(command) => explain::explain(command).await,
         Command::Controllers(options) => controllers::controllers(options).await,
+        Command::Buildbarn(command) => buildbarn::buildbarn(command).await,
         Command::Image(command) => image::image(command).await,
         Command::Operator(options) => operator::operator(options).await,
         Command::Install(options) => install::install(&options),

@@ -1,5 +1,10 @@
 //! `keelson status`: components, nodes, workloads and databases at a glance.
 
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+};
+
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     core::v1::{Node, Pod},
@@ -17,15 +22,8 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub(crate) async fn status(options: StatusOptions) -> Result<(), Failure> {
     let data = DataDir::locate(&options.data)?;
-    let path = options.kubeconfig.clone().unwrap_or_else(|| data.kubeconfig());
-    if !path.exists() {
-        return Err(Failure::new(format!("there is no cluster in {}", data.path().display()))
-            .advise("start one with `keelson up`, or name another with --data-dir or --kubeconfig"));
-    }
-    let seen = tokio::time::timeout(PATIENCE, look(&path)).await.unwrap_or_else(|_| {
-        Err(Failure::new(format!("the cluster of {} does not answer", path.display()))
-            .advise("start it with `keelson up`"))
-    })?;
+    let path = kubeconfig(&options, &data)?;
+    let seen = within_patience(&path, look(&path)).await?;
     match options.output {
         Some(output) => term::machine(&seen, output)?,
         None => show(&seen, &data),
@@ -33,7 +31,28 @@ pub(crate) async fn status(options: StatusOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-fn unreachable(path: &std::path::Path, error: kube::Error) -> Failure {
+/// The kubeconfig of the cluster that is meant.
+pub(crate) fn kubeconfig(options: &StatusOptions, data: &DataDir) -> Result<PathBuf, Failure> {
+    let path = options.kubeconfig.clone().unwrap_or_else(|| data.kubeconfig());
+    if !path.exists() {
+        return Err(Failure::new(format!("there is no cluster in {}", data.path().display()))
+            .advise("start one with `keelson up`, or name another with --data-dir or --kubeconfig"));
+    }
+    Ok(path)
+}
+
+/// What a look came to, unless the cluster takes too long.
+pub(crate) async fn within_patience<T>(
+    path: &Path,
+    look: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| {
+        Err(Failure::new(format!("the cluster of {} does not answer", path.display()))
+            .advise("start it with `keelson up`"))
+    })
+}
+
+pub(crate) fn unreachable(path: &Path, error: kube::Error) -> Failure {
     let mut cause: Option<&dyn std::error::Error> = Some(&error);
     while let Some(at) = cause {
         let io = at.downcast_ref::<std::io::Error>();
@@ -47,7 +66,7 @@ fn unreachable(path: &std::path::Path, error: kube::Error) -> Failure {
         .advise("is it the cluster that this kubeconfig is for? `keelson up` writes its own anew")
 }
 
-async fn look(path: &std::path::Path) -> Result<Value, Failure> {
+async fn look(path: &Path) -> Result<Value, Failure> {
     let client = crate::parts::client(path).await?;
     let unreachable = |error: kube::Error| unreachable(path, error);
     let version = client.apiserver_version().await.map_err(unreachable)?;

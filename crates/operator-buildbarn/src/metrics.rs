@@ -1,5 +1,5 @@
-//! How the stores do, read from their pods' metrics through the API server: retention, and whether the key-location
-//! map is too small. A pod that does not answer is left out.
+//! How the stores do, read from their pods' metrics through the API server: retention, fill, and whether the
+//! key-location map is too small. A pod that does not answer is left out.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,6 +18,8 @@ const PODS_MAX: usize = 32;
 
 const EVICTED: &str =
     "buildbarn_blobstore_old_current_new_location_blob_map_last_removed_old_block_insertion_time_seconds";
+const ALLOCATED: &str = "buildbarn_blobstore_block_device_backed_block_allocator_allocations_total";
+const FREED: &str = "buildbarn_blobstore_block_device_backed_block_allocator_releases_total";
 const FULL: &str = "buildbarn_blobstore_hashing_key_location_map_put_too_many_iterations_total";
 
 /// How long a reading is good for: the numbers it gives move by the hour.
@@ -94,10 +96,15 @@ pub(crate) fn parse(pod: &str, text: &str, now: Timestamp) -> Vec<StoreStatus> {
                 entry.retention_hours = Some((now.as_second() - seconds(value)).max(0) / 3600)
             }
             FULL => entry.map_too_full = Some(seconds(value)),
+            // Blocks that were found again after a restart count as allocated.
+            ALLOCATED => entry.blocks_in_use = Some(entry.blocks_in_use.unwrap_or(0) + seconds(value)),
+            FREED => entry.blocks_in_use = Some(entry.blocks_in_use.unwrap_or(0) - seconds(value)),
             _ => {}
         }
     }
-    stores.retain(|entry| entry.retention_hours.is_some() || entry.map_too_full.is_some());
+    stores.retain(|entry| {
+        entry.retention_hours.is_some() || entry.map_too_full.is_some() || entry.blocks_in_use.is_some()
+    });
     stores.sort_by(|a, b| a.store.cmp(&b.store));
     stores
 }
@@ -128,6 +135,7 @@ mod tests {
     fn retention_is_the_age_of_what_was_evicted_last() {
         let text = format!(
             "# HELP x\n{EVICTED}{{storage_type=\"cas\"}} 3600\n{EVICTED}{{storage_type=\"ac\"}} 0\n\
+             {FREED}{{storage_type=\"cas\"}} 3\n{ALLOCATED}{{storage_type=\"cas\"}} 22\n\
              {FULL}{{storage_type=\"cas\"}} 7\nbuildbarn_blobstore_other 1\n{EVICTED}{{storage_type=\"cas\" nonsense\n"
         );
         let now = Timestamp::from_second(3 * 3600).unwrap();
@@ -136,6 +144,8 @@ mod tests {
             store: "cas".into(),
             retention_hours: Some(2),
             map_too_full: Some(7),
+            blocks_in_use: Some(19),
+            fill_percent: None,
         };
         assert_eq!(parse("storage-0", &text, now), [wanted]);
     }

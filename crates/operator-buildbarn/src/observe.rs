@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::api::{
@@ -27,6 +28,8 @@ use crate::{
 
 /// Port of BuildQueueState.
 const QUEUE_PORT: u16 = 8984;
+/// How long all queues of a scheduler may take to be read; a pool of 10,000 pods takes some hundred milliseconds.
+const LOOK_MAX: Duration = Duration::from_secs(20);
 
 /// One component, what there is of it, and the farm it belongs to.
 pub(crate) struct World<K> {
@@ -113,7 +116,7 @@ async fn look(
     let object = farm.schedulers.iter().find(|object| object.name_any() == scheduler)?;
     let address = address(cx, key, object).await?;
     let queue = source.open(&address);
-    let seen = Snapshot::take(&*queue, into).await.map_err(|error| error.to_string());
+    let seen = Snapshot::take_within(&*queue, into, LOOK_MAX).await.map_err(|error| error.to_string());
     Some((queue, seen))
 }
 

@@ -27,8 +27,10 @@ use crate::{
 };
 
 mod bad_input;
+mod definitions;
 mod farms;
 mod lossless;
+mod options;
 mod storage;
 
 const FARM: &str = include_str!("../../../examples/buildbarn/small.yaml");

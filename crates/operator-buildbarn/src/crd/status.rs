@@ -36,6 +36,7 @@ pub(super) fn status() -> Value {
         }))},
         "stores": list(object(json!({
             "pod": text(), "store": text(), "retentionHours": integer(), "mapTooFull": integer(),
+            "blocksInUse": integer(), "fillPercent": integer(),
         }))),
     }))
 }

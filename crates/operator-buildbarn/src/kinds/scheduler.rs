@@ -18,6 +18,10 @@ use crate::{
     verdict::{Verdict, Wrong},
 };
 
+/// How long a scheduler that does not tell what runs is waited for before a restart. Workers whose scheduler is
+/// silent for so long give up what they run (upstream's own limit), and a restart may be what makes it speak again.
+const SILENT_MAX_S: i64 = 60;
+
 const PORTS: [(&str, u16); 5] =
     [("client-grpc", 8982), ("worker-grpc", 8983), ("http", 7982), ("queue-grpc", 8984), ("metrics", 9980)];
 
@@ -81,8 +85,15 @@ impl Component for BuildbarnScheduler {
             .unwrap_or_else(|| world.before().queues);
         let mut conditions: Vec<_> = queue_condition(world).into_iter().collect();
         if pending.is_some() {
-            let message = "a change waits until nothing is queued or runs, since a restart forgets the queue";
-            conditions.push(("RestartPending", true, "Busy", message.to_owned()));
+            conditions.push(if world.seen().is_some() {
+                let message =
+                    "a change waits until nothing is queued or runs, since a restart forgets the queue";
+                ("RestartPending", true, "Busy", message.to_owned())
+            } else {
+                let message =
+                    format!("a change waits for the scheduler to tell what runs, at most {SILENT_MAX_S} s");
+                ("RestartPending", true, "NoAnswer", message)
+            });
         }
         let deployment = children::deployment(&base, replicas, true, &template);
         Ok(Design {
@@ -172,11 +183,24 @@ fn pending(world: &World<BuildbarnScheduler>, wanted: &str, now: Timestamp) -> O
     if current == wanted || !runs || at_once || spec.replicas == Some(0) || world.seen().is_some_and(idle) {
         return None;
     }
+    if silent_seconds(world, now) >= SILENT_MAX_S {
+        return None;
+    }
     let since = world.before().restart_pending_since;
     let began = since.as_ref().and_then(|since| since.parse::<Timestamp>().ok()).unwrap_or(now);
     let waited = now.as_second().saturating_sub(began.as_second());
     (waited < spec.restart_max_wait_seconds.unwrap_or(600))
         .then(|| since.unwrap_or_else(|| format_second(now)))
+}
+
+/// For how long the scheduler has not answered, as its condition has it.
+fn silent_seconds(world: &World<BuildbarnScheduler>, now: Timestamp) -> i64 {
+    if world.seen().is_some() {
+        return 0;
+    }
+    let conditions = world.before().conditions;
+    let said = conditions.iter().find(|c| c.type_ == "QueueReachable" && c.status == "False");
+    said.map_or(0, |said| now.as_second().saturating_sub(said.last_transition_time.0.as_second()))
 }
 
 fn idle(seen: &Snapshot) -> bool {

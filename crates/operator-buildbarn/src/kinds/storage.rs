@@ -14,7 +14,7 @@ use crate::{
     config,
     observe::World,
     topology::{self, Facts},
-    types::{BuildbarnStorage, Common, Geometry, Reference, ReshardingStage, Status, Topology},
+    types::{BuildbarnStorage, Common, Geometry, Reference, ReshardingStage, Status, StoreStatus, Topology},
     validate::{self, StorePlan, Vault},
     verdict::{Verdict, Wrong},
 };
@@ -75,8 +75,8 @@ impl Component for BuildbarnStorage {
         }
         let status = Status {
             topology: Some(step.topology),
+            stores: world.stores.iter().map(|store| filled(store, &geometry)).collect(),
             geometry,
-            stores: world.stores.clone(),
             ..Status::default()
         };
         let set = children::stateful_set(&base, replicas, &template, claims, retention);
@@ -97,6 +97,15 @@ impl Component for BuildbarnStorage {
             recheck_seconds: Some(if resharding { 15 } else { 60 }),
         })
     }
+}
+
+/// A reading with the share of the blocks that hold data.
+fn filled(store: &StoreStatus, geometry: &BTreeMap<String, Geometry>) -> StoreStatus {
+    let blocks = geometry.get(&store.store).map_or(0, |sizes| {
+        i64::from(sizes.old_blocks + sizes.current_blocks + sizes.new_blocks + sizes.spare_blocks)
+    });
+    let percent = store.blocks_in_use.filter(|_| blocks > 0).map(|used| (used * 100 / blocks).clamp(0, 100));
+    StoreStatus { fill_percent: percent, ..store.clone() }
 }
 
 fn stage_reason(stage: ReshardingStage) -> &'static str {

@@ -14,6 +14,8 @@ mod tests;
 use serde_json::Value;
 
 pub(crate) use rules::bad_instance_name;
+#[cfg(test)]
+pub(crate) use table::{Shape, Table, Type, kind as kind_of, table};
 
 /// A program that reads a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -91,7 +91,8 @@ fn field(line: &'static str) -> Field {
     }
 }
 
-fn kind(text: &'static str) -> Type {
+/// A type from its name.
+pub(crate) fn kind(text: &'static str) -> Type {
     match text {
         "string" => Type::String,
         "bool" => Type::Bool,

@@ -1,9 +1,14 @@
 //! BuildQueueState over gRPC.
+//!
+//! Guarantees: every call ends within its bound, and a scheduler that does not answer costs its askers one bound in
+//! a while and not each of them one: who asks again soon after is told so at once. A connection that went silent is
+//! not used again.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::{
     Code, Request,
     client::Grpc as Stub,
@@ -16,6 +21,8 @@ use crate::types;
 
 /// How long a scheduler may take; it answers from memory.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a scheduler that did not answer is not asked again: less than a pool's next look, twice.
+const REST: Duration = Duration::from_secs(9);
 /// Workers of one page; the scheduler's own largest.
 const PAGE: u32 = 1000;
 /// Pages of one list: a million threads.
@@ -28,9 +35,34 @@ const CONNECTIONS_MAX: usize = 256;
 const SERVICE: &str = "buildbarn.buildqueuestate.BuildQueueState";
 
 /// Opens queues over gRPC, one connection for each address.
-#[derive(Default)]
 pub(crate) struct Grpc {
+    bounds: Bounds,
     open: Mutex<HashMap<String, Arc<Client>>>,
+}
+
+/// What is waited for, and what is not asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// How long one call may take.
+    pub(super) patience: Duration,
+    /// How long a scheduler that did not answer is not asked again.
+    pub(super) rest: Duration,
+    /// Workers of one page.
+    pub(super) page: u32,
+    /// Pages of one list.
+    pub(super) pages_max: usize,
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self::within(Bounds { patience: PATIENCE, rest: REST, page: PAGE, pages_max: PAGES_MAX })
+    }
+}
+
+impl Grpc {
+    pub(super) fn within(bounds: Bounds) -> Self {
+        Self { bounds, open: Mutex::default() }
+    }
 }
 
 impl QueueSource for Grpc {
@@ -42,22 +74,30 @@ impl QueueSource for Grpc {
         if open.len() >= CONNECTIONS_MAX {
             open.clear();
         }
-        let client = Arc::new(Client { channel: channel(address), address: address.to_owned() });
+        let link = Mutex::new(Link { channel: channel(address, self.bounds), silent_until: None });
+        let client = Arc::new(Client { link, address: address.to_owned(), bounds: self.bounds });
         open.insert(address.to_owned(), Arc::clone(&client));
         client
     }
 }
 
-fn channel(address: &str) -> Result<Channel, String> {
+fn channel(address: &str, bounds: Bounds) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-    Ok(endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect_lazy())
+    Ok(endpoint.connect_timeout(bounds.patience).connect_lazy())
 }
 
 /// One scheduler.
 struct Client {
+    link: Mutex<Link>,
+    address: String,
+    bounds: Bounds,
+}
+
+struct Link {
     /// Made when it is first used, and anew when it breaks.
     channel: Result<Channel, String>,
-    address: String,
+    /// Not asked before.
+    silent_until: Option<Instant>,
 }
 
 impl Client {
@@ -67,7 +107,7 @@ impl Client {
         A: prost::Message + Default + Send + Sync + 'static,
     {
         let failed = |why: &str| QueueError::Failed(format!("{method} at {}: {why}", self.address));
-        let channel = self.channel.clone().map_err(|why| failed(&why))?;
+        let channel = self.link.lock().channel.clone().map_err(|why| failed(&why))?;
         let path =
             PathAndQuery::try_from(format!("/{SERVICE}/{method}")).map_err(|why| failed(&why.to_string()))?;
         let work = async {
@@ -77,10 +117,40 @@ impl Client {
             match stub.unary(Request::new(request), path, codec).await {
                 Ok(answer) => Ok(answer.into_inner()),
                 Err(status) if status.code() == Code::NotFound => Err(QueueError::NotFound),
-                Err(status) => Err(failed(&format!("{:?}: {}", status.code(), status.message()))),
+                Err(status) => Err(failed(&format!("{:?}: {}", status.code(), reason(&status)))),
             }
         };
-        tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(failed("no answer within 5 s")))
+        match tokio::time::timeout(self.bounds.patience, work).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // It may have gone to a pod that is no more: the kernel would try it for a quarter of an hour.
+                self.link.lock().channel = self::channel(&self.address, self.bounds);
+                Err(failed(&format!("no answer within {:?}", self.bounds.patience)))
+            }
+        }
+    }
+
+    /// Asks what is asked first of every look. Who looks soon after a silence is not kept waiting.
+    async fn list(&self) -> Result<wire::ListPlatformQueuesResponse, QueueError> {
+        let now = Instant::now();
+        if let Some(until) = self.link.lock().silent_until.filter(|until| now < *until) {
+            let (left, patience) = ((until - now).as_secs() + 1, self.bounds.patience);
+            let why =
+                format!("{} gave no answer within {patience:?} and is asked again in {left} s", self.address);
+            return Err(QueueError::Failed(why));
+        }
+        let answer = self.call("ListPlatformQueues", wire::Empty {}).await;
+        let silent = answer.is_err() && now.elapsed() >= self.bounds.patience;
+        self.link.lock().silent_until = silent.then(|| Instant::now() + self.bounds.rest);
+        answer
+    }
+}
+
+/// What a status says, with the cause that this side of the connection knows.
+fn reason(status: &tonic::Status) -> String {
+    match std::error::Error::source(status).map(text) {
+        Some(causes) => format!("{}: {causes}", status.message()),
+        None => status.message().to_owned(),
     }
 }
 
@@ -98,8 +168,7 @@ fn text(error: &(dyn std::error::Error + 'static)) -> String {
 impl BuildQueue for Client {
     fn queues(&self) -> Answer<'_, Vec<Queue>> {
         Box::pin(async {
-            let answer: wire::ListPlatformQueuesResponse =
-                self.call("ListPlatformQueues", wire::Empty {}).await?;
+            let answer = self.list().await?;
             let mut queues = Vec::new();
             for platform in answer.platform_queues {
                 let name = platform.name.unwrap_or_default();
@@ -112,23 +181,25 @@ impl BuildQueue for Client {
     fn threads<'a>(&'a self, queue: &'a QueueName) -> Answer<'a, Vec<Thread>> {
         Box::pin(async move {
             let mut threads: Vec<Thread> = Vec::new();
-            for _ in 0..PAGES_MAX {
+            for _ in 0..self.bounds.pages_max {
                 let start_after =
                     threads.last().map(|thread| wire::StartAfter { worker_id: thread.id.clone() });
                 let filter = Some(wire::ListWorkersFilter { all: Some(encode(queue)) });
-                let request = wire::ListWorkersRequest { filter, page_size: PAGE, start_after };
+                let request = wire::ListWorkersRequest { filter, page_size: self.bounds.page, start_after };
                 let answer: wire::ListWorkersResponse = self.call("ListWorkers", request).await?;
-                let last = answer.workers.len() < PAGE as usize;
+                let last = answer.workers.len() < self.bounds.page as usize;
                 threads.extend(answer.workers.into_iter().map(|worker| Thread {
                     id: worker.id,
                     busy: worker.current_operation.is_some(),
                     drained: worker.drained,
                 }));
                 if last {
-                    break;
+                    return Ok(threads);
                 }
             }
-            Ok(threads)
+            // Whoever is not listed would count as idle.
+            let (at, most) = (&self.address, threads.len());
+            Err(QueueError::Failed(format!("ListWorkers at {at}: more than {most} workers in one queue")))
         })
     }
 
@@ -199,3 +270,7 @@ fn encode(queue: &QueueName) -> wire::SizeClassQueueName {
         size_class: *size_class,
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

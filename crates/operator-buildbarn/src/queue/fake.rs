@@ -7,6 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::{Answer, BuildQueue, Queue, QueueError, QueueName, QueueSource, Thread, WorkerId};
 
@@ -14,6 +15,8 @@ use super::{Answer, BuildQueue, Queue, QueueError, QueueName, QueueSource, Threa
 #[derive(Default)]
 pub(crate) struct FakeScheduler {
     state: Mutex<State>,
+    /// An action ended or a worker went.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -71,6 +74,7 @@ impl FakeScheduler {
         for entry in state.queues.values_mut() {
             entry.threads.retain(|id, _| id.get("pod").map(String::as_str) != Some(pod));
         }
+        self.changed.notify_waiters();
     }
 
     pub(crate) fn submit(&self, queue: &QueueName, actions: u32) {
@@ -103,6 +107,7 @@ impl FakeScheduler {
                 }
             }
         }
+        self.changed.notify_waiters();
     }
 
     /// Everything queued is gone, with all drains and promises; workers come back with what they run.
@@ -119,6 +124,17 @@ impl FakeScheduler {
         let state = self.state.lock();
         let mut slots = state.queues.values().flat_map(|entry| &entry.threads);
         slots.any(|(id, slot)| slot.busy && id.get("pod").map(String::as_str) == Some(pod))
+    }
+
+    /// Marks workers and answers when none of them runs anything, as the real one does.
+    pub(crate) async fn terminated(&self, pattern: &WorkerId) {
+        loop {
+            let changed = self.changed.notified();
+            if self.terminate(pattern).await.is_ok() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     pub(crate) fn drains(&self) -> usize {
@@ -146,7 +162,7 @@ fn entry<'a>(state: &'a mut State, queue: &QueueName) -> Result<&'a mut Entry, Q
 impl BuildQueue for FakeScheduler {
     fn queues(&self) -> Answer<'_, Vec<Queue>> {
         self.ask(|state| {
-            let count = |number: usize| u32::try_from(number).unwrap();
+            let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
             let queue = |(name, entry): (&QueueName, &Entry)| Queue {
                 name: name.clone(),
                 workers: count(entry.threads.len()),

@@ -2,12 +2,14 @@
 
 mod client;
 mod effects;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+pub(crate) mod served;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 
@@ -118,6 +120,16 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// As [`Snapshot::take`], in so much time: a scheduler that answers every call slowly is none that answers.
+    pub(crate) async fn take_within(
+        queue: &dyn BuildQueue,
+        into: Option<&[QueueName]>,
+        limit: Duration,
+    ) -> Result<Self, QueueError> {
+        let late = |_| Err(QueueError::Failed(format!("its queues could not be read within {limit:?}")));
+        tokio::time::timeout(limit, Self::take(queue, into)).await.unwrap_or_else(late)
+    }
+
     /// Looks at all queues, and into those named; none is all. Then every thread must tell its pod.
     pub(crate) async fn take(queue: &dyn BuildQueue, into: Option<&[QueueName]>) -> Result<Self, QueueError> {
         let mut seen = Self { queues: queue.queues().await?, ..Self::default() };

@@ -175,4 +175,10 @@ pub struct StoreStatus {
     /// Puts that found no slot in the key-location map: it is too small when this grows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_too_full: Option<i64>,
+    /// Blocks that hold data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_in_use: Option<i64>,
+    /// Their share of all blocks. Full is as it should be: the oldest block makes room for the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill_percent: Option<i64>,
 }
