@@ -9,19 +9,16 @@ use std::{
 };
 
 use futures::StreamExt;
-use kube::{
-    Api, Resource,
-    runtime::watcher::{self, Event, watcher},
-};
+use kube::{Api, Resource, runtime::watcher};
 use meta::{ObjectKey, Random};
 use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    Backoff, Kind, Progress, Store,
+    Kind, Progress, Store,
     applied::{Seen, fingerprint},
-    error::chain,
+    events::events,
     store::revision_of,
 };
 
@@ -169,28 +166,12 @@ async fn feed<K>(store: Arc<Store<K>>, fields: &'static str, client: kube::Clien
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let kind = Kind::of::<K>();
     let mut config = watcher::Config::default();
     if !fields.is_empty() {
         config = config.fields(fields);
     }
-    let mut events = pin!(watcher(Api::<K>::all(client), config));
-    let mut failures = 0_u32;
+    let mut events = pin!(events(Api::<K>::all(client), config, random));
     while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                // The beginning of a list is no success: it comes before the API server is asked.
-                if !matches!(event, Event::Init) {
-                    failures = 0;
-                }
-                store.take(event);
-            }
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                let wait = Backoff::WATCH.after(failures, &*random);
-                tracing::debug!(%kind, failures, ?wait, error = chain(&error), "watch failed, trying again");
-                tokio::time::sleep(wait).await;
-            }
-        }
+        store.take(event);
     }
 }

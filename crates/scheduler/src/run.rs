@@ -111,6 +111,7 @@ pub async fn run(client: Client, options: Options, shutdown: impl Future<Output 
 async fn schedule(client: Client, options: Options, shutdown: impl Future<Output = ()> + Send) {
     let core = Core::with_backoff(options.profiles, options.backoff);
     let clock = Arc::clone(&options.clock);
+    let random = Arc::clone(&options.random);
     let notes = Notes::start(Writer {
         client: client.clone(),
         clock: options.clock,
@@ -123,6 +124,7 @@ async fn schedule(client: Client, options: Options, shutdown: impl Future<Output
         notes,
         client,
         clock,
+        random,
         asks: options.asks,
         start: Instant::now(),
         jobs: JoinSet::new(),
@@ -141,6 +143,7 @@ struct Session {
     notes: Notes,
     client: Client,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     asks: Option<Asks>,
     start: Instant,
     jobs: JoinSet<Result<Done, WriteError>>,
@@ -151,7 +154,7 @@ struct Session {
 impl Session {
     async fn serve(&mut self, shutdown: impl Future<Output = ()> + Send) {
         let mut shutdown = std::pin::pin!(shutdown);
-        let mut signals = std::pin::pin!(all(&self.client));
+        let mut signals = std::pin::pin!(all(&self.client, &self.random));
         let mut synced = 0;
         let asks = self.asks.clone();
         loop {

@@ -17,9 +17,9 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
+    runtime::watcher::{self, Event},
 };
-use meta::ObjectKey;
+use meta::{ObjectKey, Random};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -44,9 +44,9 @@ pub(crate) enum Signal {
     Synced,
 }
 
-/// Everything the scheduler looks at. Never ends; broken watches are resumed with backoff.
-pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> {
-    stream::select_all(placing(client).into_iter().chain(spreading(client)))
+/// Everything the scheduler looks at. Never ends; broken watches are resumed as [`reconcile::events`] says.
+pub(crate) fn all(client: &Client, random: &Arc<dyn Random>) -> impl Stream<Item = Signal> + Send + use<> {
+    stream::select_all(placing(client, random).into_iter().chain(spreading(client, random)))
 }
 
 fn key<K: ResourceExt>(object: &K) -> ObjectKey {
@@ -54,40 +54,46 @@ fn key<K: ResourceExt>(object: &K) -> ObjectKey {
 }
 
 /// Kinds that say where pods can go.
-fn placing(client: &Client) -> [stream::BoxStream<'static, Signal>; 8] {
+fn placing(client: &Client, random: &Arc<dyn Random>) -> [stream::BoxStream<'static, Signal>; 8] {
     [
         follow(
             Api::<SlimPod>::all(client.clone()),
+            random,
             |pod| Arc::from(pod.uid().unwrap_or_default()),
             |pod| Change::Pod(Box::new(PodInfo::read(&pod.0))),
             Change::PodGone,
         ),
         follow(
             Api::<Node>::all(client.clone()),
+            random,
             ResourceExt::name_any,
             |node| Change::Node(Box::new(NodeInfo::read(&node))),
             Change::NodeGone,
         ),
         follow(
             Api::<PersistentVolumeClaim>::all(client.clone()),
+            random,
             key::<PersistentVolumeClaim>,
             |claim| Change::Claim(Box::new(Claim::read(&claim))),
             Change::ClaimGone,
         ),
         follow(
             Api::<PersistentVolume>::all(client.clone()),
+            random,
             ResourceExt::name_any,
             |volume| Change::Volume(Box::new(Volume::read(&volume))),
             Change::VolumeGone,
         ),
         follow(
             Api::<WireClass>::all(client.clone()),
+            random,
             ResourceExt::name_any,
             |class| Change::Class(Box::new(StorageClass::read(&class))),
             Change::ClassGone,
         ),
         follow(
             Api::<Namespace>::all(client.clone()),
+            random,
             ResourceExt::name_any,
             |namespace| {
                 Change::Namespace(namespace.name_any(), namespace.metadata.labels.unwrap_or_default())
@@ -96,12 +102,14 @@ fn placing(client: &Client) -> [stream::BoxStream<'static, Signal>; 8] {
         ),
         follow(
             Api::<PodDisruptionBudget>::all(client.clone()),
+            random,
             key::<PodDisruptionBudget>,
             |budget| Change::Budget(Box::new(Budget::read(&budget))),
             Change::BudgetGone,
         ),
         follow(
             Api::<CSINode>::all(client.clone()),
+            random,
             ResourceExt::name_any,
             |node| {
                 let drivers = node.spec.drivers.iter();
@@ -117,10 +125,11 @@ fn placing(client: &Client) -> [stream::BoxStream<'static, Signal>; 8] {
 }
 
 /// Kinds that say which pods belong together.
-fn spreading(client: &Client) -> [stream::BoxStream<'static, Signal>; 4] {
+fn spreading(client: &Client, random: &Arc<dyn Random>) -> [stream::BoxStream<'static, Signal>; 4] {
     [
         follow(
             Api::<Service>::all(client.clone()),
+            random,
             key::<Service>,
             |service| {
                 let selector = service.spec.as_ref().and_then(|s| s.selector.clone());
@@ -130,6 +139,7 @@ fn spreading(client: &Client) -> [stream::BoxStream<'static, Signal>; 4] {
         ),
         follow(
             Api::<ReplicationController>::all(client.clone()),
+            random,
             key::<ReplicationController>,
             |controller| {
                 let labels = controller.spec.as_ref().and_then(|s| s.selector.clone());
@@ -140,6 +150,7 @@ fn spreading(client: &Client) -> [stream::BoxStream<'static, Signal>; 4] {
         ),
         follow(
             Api::<ReplicaSet>::all(client.clone()),
+            random,
             key::<ReplicaSet>,
             |set| {
                 let selector = set.spec.as_ref().map(|s| s.selector.clone());
@@ -149,6 +160,7 @@ fn spreading(client: &Client) -> [stream::BoxStream<'static, Signal>; 4] {
         ),
         follow(
             Api::<StatefulSet>::all(client.clone()),
+            random,
             key::<StatefulSet>,
             |set| {
                 let selector = set.spec.as_ref().map(|s| s.selector.clone());
@@ -161,6 +173,7 @@ fn spreading(client: &Client) -> [stream::BoxStream<'static, Signal>; 4] {
 
 fn follow<K, Key>(
     api: Api<K>,
+    random: &Arc<dyn Random>,
     key: fn(&K) -> Key,
     set: fn(K) -> Change,
     gone: fn(Key) -> Change,
@@ -170,8 +183,7 @@ where
     Key: Eq + Hash + Clone + Send + 'static,
 {
     let mut known = Known { keys: HashSet::new(), listed: HashSet::new(), synced: false };
-    watcher(api, watcher::Config::default())
-        .default_backoff()
+    reconcile::events(api, watcher::Config::default(), Arc::clone(random))
         .flat_map(move |event| stream::iter(known.signals(event, key, set, gone)))
         .boxed()
 }
@@ -186,25 +198,21 @@ struct Known<Key> {
 impl<Key: Eq + Hash + Clone> Known<Key> {
     fn signals<K: Resource<DynamicType = ()>>(
         &mut self,
-        event: Result<watcher::Event<K>, watcher::Error>,
+        event: Event<K>,
         key: fn(&K) -> Key,
         set: fn(K) -> Change,
         gone: fn(Key) -> Change,
     ) -> Vec<Signal> {
         match event {
-            Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch broke, resuming");
-                Vec::new()
-            }
-            Ok(watcher::Event::Init) => {
+            Event::Init => {
                 self.listed.clear();
                 Vec::new()
             }
-            Ok(watcher::Event::InitApply(object)) => {
+            Event::InitApply(object) => {
                 self.listed.insert(key(&object));
                 vec![Signal::Change(set(object))]
             }
-            Ok(watcher::Event::InitDone) => {
+            Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed);
                 let before = std::mem::replace(&mut self.keys, listed);
                 let lost = before.into_iter().filter(|k| !self.keys.contains(k));
@@ -214,11 +222,11 @@ impl<Key: Eq + Hash + Clone> Known<Key> {
                 }
                 signals
             }
-            Ok(watcher::Event::Apply(object)) => {
+            Event::Apply(object) => {
                 self.keys.insert(key(&object));
                 vec![Signal::Change(set(object))]
             }
-            Ok(watcher::Event::Delete(object)) => {
+            Event::Delete(object) => {
                 let key = key(&object);
                 self.keys.remove(&key);
                 vec![Signal::Change(gone(key))]
@@ -239,7 +247,7 @@ mod tests {
         };
         let mut feed = |event| -> Vec<String> {
             let set = |node| Change::Node(Box::new(NodeInfo::read(&node)));
-            let signals = known.signals(Ok(event), ResourceExt::name_any, set, Change::NodeGone);
+            let signals = known.signals(event, ResourceExt::name_any, set, Change::NodeGone);
             signals
                 .into_iter()
                 .map(|signal| match signal {
@@ -250,13 +258,13 @@ mod tests {
                 })
                 .collect()
         };
-        assert!(feed(watcher::Event::Init).is_empty());
-        assert_eq!(feed(watcher::Event::InitApply(node("a"))), ["+a"]);
-        assert_eq!(feed(watcher::Event::InitDone), ["synced"]);
-        assert_eq!(feed(watcher::Event::Apply(node("b"))), ["+b"]);
-        assert!(feed(watcher::Event::Init).is_empty());
-        assert_eq!(feed(watcher::Event::InitApply(node("b"))), ["+b"]);
-        assert_eq!(feed(watcher::Event::InitDone), ["-a"]);
-        assert_eq!(feed(watcher::Event::Delete(node("b"))), ["-b"]);
+        assert!(feed(Event::Init).is_empty());
+        assert_eq!(feed(Event::InitApply(node("a"))), ["+a"]);
+        assert_eq!(feed(Event::InitDone), ["synced"]);
+        assert_eq!(feed(Event::Apply(node("b"))), ["+b"]);
+        assert!(feed(Event::Init).is_empty());
+        assert_eq!(feed(Event::InitApply(node("b"))), ["+b"]);
+        assert_eq!(feed(Event::InitDone), ["-a"]);
+        assert_eq!(feed(Event::Delete(node("b"))), ["-b"]);
     }
 }
