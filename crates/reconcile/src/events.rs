@@ -23,25 +23,22 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let kind = Kind::of::<K>();
-    let watch = (watcher(api, config).boxed(), 0_u32);
-    stream::unfold(watch, move |(mut watch, mut failures)| {
-        let (kind, random) = (kind.clone(), Arc::clone(&random));
-        async move {
-            loop {
-                match watch.next().await? {
-                    Ok(event) => {
-                        // The beginning of a list is no success: it comes before the API server is asked.
-                        if !matches!(event, Event::Init) {
-                            failures = 0;
-                        }
-                        return Some((event, (watch, failures)));
+    let state = (watcher(api, config).boxed(), 0_u32, kind, random);
+    stream::unfold(state, |(mut watch, mut failures, kind, random)| async move {
+        loop {
+            match watch.next().await? {
+                Ok(event) => {
+                    // The beginning of a list is no success: it comes before the API server is asked.
+                    if !matches!(event, Event::Init) {
+                        failures = 0;
                     }
-                    Err(error) => {
-                        failures = failures.saturating_add(1);
-                        let wait = Backoff::WATCH.after(failures, &*random);
-                        tracing::debug!(%kind, failures, ?wait, error = chain(&error), "watch failed, trying again");
-                        tokio::time::sleep(wait).await;
-                    }
+                    return Some((event, (watch, failures, kind, random)));
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    let wait = Backoff::WATCH.after(failures, &*random);
+                    tracing::debug!(%kind, failures, ?wait, error = chain(&error), "watch failed, trying again");
+                    tokio::time::sleep(wait).await;
                 }
             }
         }
