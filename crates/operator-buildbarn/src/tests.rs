@@ -35,6 +35,7 @@ mod storage;
 
 const FARM: &str = include_str!("../../../examples/buildbarn/small.yaml");
 const SHARDED: &str = include_str!("../../../examples/buildbarn/sharded-mirrored.yaml");
+const THREE: &str = include_str!("../../../examples/buildbarn/three-pools.yaml");
 
 /// The five controllers at one API, with one scheduler.
 struct Farm {
@@ -84,6 +85,9 @@ impl Farm {
                 continue;
             }
             object["metadata"]["namespace"] = json!("buildbarn");
+            if let Some(schema) = schema_of(&object["kind"]) {
+                schema::default::apply(&schema, &mut object);
+            }
             self.storage.api.put(&object);
         }
     }
@@ -245,6 +249,13 @@ impl Farm {
     }
 }
 
+/// What an API server would default and check an object of the operator by.
+fn schema_of(kind: &Value) -> Option<schema::Schema> {
+    let crd = crate::crds().into_iter().find(|crd| crd["spec"]["names"]["kind"] == *kind)?;
+    let json = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+    Some(schema::openapi::from_crd(json, "spec.validation").unwrap())
+}
+
 fn parse(text: &str) -> Value {
     let text =
         text.replace("std.extVar(\"POD_NAME\")", "\"pod\"").replace("std.extVar(\"NODE_NAME\")", "\"node\"");
@@ -273,5 +284,10 @@ fn the_crds_are_structural_and_their_rules_compile() {
         let json = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
         let schema = schema::openapi::from_crd(json, "spec.validation").unwrap();
         schema::cel::Rules::compile(&schema).unwrap();
+        // Clients of typed objects cannot read one without a spec, and one such would stop them for all.
+        let mut empty = json!({});
+        schema::default::apply(&schema, &mut empty);
+        assert_eq!(empty, json!({"spec": {}}));
+        assert!(schema::validate::value(&schema, &empty, None).is_empty());
     }
 }

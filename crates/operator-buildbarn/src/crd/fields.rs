@@ -128,7 +128,12 @@ pub(super) fn spec(own: Value, rules: &[(&str, &str)]) -> Value {
         "configOverlay is for generated configuration: remove it, or configMapName",
     )];
     all.extend_from_slice(rules);
-    ruled(object("What is wanted.", &[], properties.into()), &all)
+    let mut spec = object("What is wanted.", &[], properties.into());
+    // Every field has a meaning when absent, so all of them may be.
+    if let Some(map) = spec.as_object_mut() {
+        map.insert("default".to_owned(), json!({}));
+    }
+    ruled(spec, &all)
 }
 
 fn common() -> Map<String, Value> {
