@@ -11,14 +11,14 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
-};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::{http::TlsError, pki::Pair};
+use crate::{
+    http::{TlsError, Trust, client_config},
+    pki::Pair,
+};
 
 /// Longest answer that is read. An issuer's keys and a webhook's review have a thousandth of it.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -59,35 +59,8 @@ impl Outbound {
     /// Trusts the authorities of `ca_pem` alone, or without it those of the system; presents `login` where it is
     /// asked to. A call takes at most `time`.
     pub fn new(ca_pem: Option<&str>, login: Option<&Pair>, time: Duration) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        match ca_pem {
-            Some(pem) => {
-                for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                    roots.add(certificate.map_err(|_| TlsError::Pem("certificate authority"))?)?;
-                }
-            }
-            None => {
-                // Those that cannot be read trust nobody.
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        if roots.is_empty() {
-            return Err(TlsError::Pem("certificate authority"));
-        }
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots);
-        let config = match login {
-            None => builder.with_no_client_auth(),
-            Some(Pair { cert_pem, key_pem }) => {
-                let chain = CertificateDer::pem_slice_iter(cert_pem.as_bytes())
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|_| TlsError::Pem("client certificate"))?;
-                let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
-                    .map_err(|_| TlsError::Pem("client key"))?;
-                builder.with_client_auth_cert(chain, key)?
-            }
-        };
+        let trust = ca_pem.map_or(Trust::System, |pem| Trust::Authorities(pem.as_bytes()));
+        let config = client_config(trust, login)?;
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), headers: HeaderMap::new(), time })
     }
 

@@ -89,6 +89,11 @@ impl Hook {
         json!({"url": format!("https://{}{path}", self.address), "caBundle": self.ca})
     }
 
+    /// Its authority, PEM.
+    pub(crate) fn ca_pem(&self) -> String {
+        String::from_utf8(base64::engine::general_purpose::STANDARD.decode(&self.ca).unwrap()).unwrap()
+    }
+
     /// Its authority as `caBundle`.
     pub(crate) fn ca(&self) -> &str {
         &self.ca

@@ -12,8 +12,17 @@ use super::Call;
 pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: u16,
-    /// With TLS and our certificate: a kubelet.
-    pub(super) kubelet: bool,
+    pub(super) over: Over,
+}
+
+/// How it is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    Plain,
+    /// TLS with whoever answers, as upstream.
+    Tls,
+    /// TLS with our certificate.
+    Kubelet,
 }
 
 fn port_of(value: Option<&Value>) -> Option<u16> {
@@ -40,7 +49,7 @@ pub(super) fn kubelet(node: &Object) -> Result<Endpoint, Status> {
         )),
         _ => missing("kubelet endpoint"),
     })?;
-    Ok(Endpoint { host: host.to_owned(), port, kubelet: true })
+    Ok(Endpoint { host: host.to_owned(), port, over: Over::Kubelet })
 }
 
 /// The kubelet endpoint of the node that runs a pod.
@@ -88,22 +97,22 @@ pub(super) fn container(call: &Call<'_>, pod: &Object) -> Result<String, Status>
     }
 }
 
-/// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`; only plain HTTP is dialled.
-fn split(text: &str) -> Result<(&str, &str), Status> {
+/// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`.
+fn split(text: &str) -> Result<(Over, &str, &str), Status> {
     let parts: Vec<&str> = text.split(':').collect();
     match parts.as_slice() {
-        [name] => Ok((name, "")),
-        [name, port] | ["http" | "", name, port] => Ok((name, port)),
-        ["https", ..] => {
-            Err(Status::bad_request("proxying to https endpoints of pods and services is not supported"))
-        }
-        _ => Err(Status::bad_request(format!("invalid proxy target {text:?}: want NAME or NAME:PORT"))),
+        [name] => Ok((Over::Plain, name, "")),
+        [name, port] | ["http" | "", name, port] => Ok((Over::Plain, name, port)),
+        ["https", name, port] => Ok((Over::Tls, name, port)),
+        _ => Err(Status::bad_request(format!(
+            "invalid proxy target {text:?}: want NAME, NAME:PORT or SCHEME:NAME:PORT"
+        ))),
     }
 }
 
 /// A port of a pod, by number or name; the first container port when none is asked for.
 pub(super) async fn of_pod_port(call: &Call<'_>, resource: &Arc<Resource>) -> Result<Endpoint, Status> {
-    let (name, port) = split(&call.named.name)?;
+    let (over, name, port) = split(&call.named.name)?;
     let pod = super::object(call, resource, name).await?;
     let mut ports = pod
         .list(&["spec", "containers"])
@@ -121,19 +130,19 @@ pub(super) async fn of_pod_port(call: &Call<'_>, resource: &Arc<Resource>) -> Re
     let number = number.ok_or_else(|| Status::bad_request(format!("pod {name} has no port {port:?}")))?;
     let host = pod.str(&["status", "podIP"]).filter(|ip| !ip.is_empty());
     let host = host.ok_or_else(|| Status::bad_request(format!("pod {name} has no address yet")))?;
-    Ok(Endpoint { host: host.to_owned(), port: number, kubelet: false })
+    Ok(Endpoint { host: host.to_owned(), port: number, over })
 }
 
 /// A ready endpoint of a service.
 pub(super) async fn of_service(call: &Call<'_>, resource: &Arc<Resource>) -> Result<Endpoint, Status> {
-    let (name, asked) = split(&call.named.name)?;
+    let (over, name, asked) = split(&call.named.name)?;
     let namespace = &*call.named.namespace;
     // 404 when the service is not there, before looking for its endpoints.
     let service = call.rest().get(resource, &ObjectKey::new(namespace, name), None).await?;
     let service = service.object().map_err(Status::internal)?;
     let found = service_endpoints(call.rest().cache().as_ref(), &service, asked)?;
     let (host, port) = found.into_iter().next().ok_or_else(|| no_endpoints(name))?;
-    Ok(Endpoint { host, port, kubelet: false })
+    Ok(Endpoint { host, port, over })
 }
 
 fn no_endpoints(service: &str) -> Status {
@@ -177,4 +186,25 @@ pub(crate) fn service_endpoints(
         found.extend(addresses.map(|host| (host.to_owned(), port)));
     }
     if found.is_empty() { Err(no_endpoints(name)) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxy_targets() {
+        for (text, expected) in [
+            ("web", Some((Over::Plain, "web", ""))),
+            ("web:80", Some((Over::Plain, "web", "80"))),
+            ("http:web:80", Some((Over::Plain, "web", "80"))),
+            (":web:80", Some((Over::Plain, "web", "80"))),
+            ("https:web:tls", Some((Over::Tls, "web", "tls"))),
+            ("https:web:", Some((Over::Tls, "web", ""))),
+            ("ftp:web:80", None),
+            ("a:b:c:d", None),
+        ] {
+            assert_eq!(split(text).ok(), expected, "{text}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, BodyStream, Limited};
 use hyper::{body::Incoming, client::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use meta::{Reason, Status};
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional},
     net::TcpStream,
@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Endpoint, Kubelets};
+use super::Forwarder;
 use crate::http::{Body, InFlight, Input};
 
 /// How long a node may take to accept a connection and to begin its answer.
@@ -39,31 +39,56 @@ const KEPT_BACK: [HeaderName; 9] = [
 ];
 
 /// One request to pass on.
-pub(super) struct Forward<'a> {
-    pub(super) endpoint: Endpoint,
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) input: Input,
-    pub(super) upgrade: Option<OnUpgrade>,
-    pub(super) running: InFlight,
+pub(crate) struct Forward<'a> {
+    /// Where to dial, the next after each failure.
+    pub(crate) addresses: Vec<(String, u16)>,
+    /// With what and whom TLS is spoken; `None` for none.
+    pub(crate) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// The `Host` header.
+    pub(crate) authority: String,
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) headers: &'a HeaderMap,
+    /// What this server says in headers of its own.
+    pub(crate) added: HeaderMap,
+    pub(crate) input: Input,
+    pub(crate) upgrade: Option<OnUpgrade>,
+    pub(crate) running: Option<InFlight>,
+    pub(crate) refusals: Refusals,
 }
 
-impl Kubelets {
+/// What becomes of an answer that is a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusals {
+    /// The client gets it as it is.
+    Passed,
+    /// The client gets a Status with its text: a kubelet refuses in plain words.
+    Worded,
+}
+
+/// `host:port` as the `Host` header has it.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+impl Forwarder {
     /// Dials, sends, and answers with what comes back.
-    pub(super) async fn forward(&self, forward: Forward<'_>) -> Result<Response<Body>, Status> {
-        let Forward { endpoint, method, path, headers, input, upgrade, running } = forward;
-        let unreachable = |why: String| {
-            let Endpoint { host, port, .. } = &endpoint;
-            Status::new(
-                503,
-                Reason::ServiceUnavailable,
-                format!("error dialing backend {host}:{port}: {why}"),
-            )
-        };
-        let dialled = timeout(DIAL_TIMEOUT, self.dial(&endpoint)).await;
-        let stream =
-            dialled.map_err(|_| unreachable("timed out".into()))?.map_err(|e| unreachable(e.to_string()))?;
+    pub(crate) async fn forward(&self, forward: Forward<'_>) -> Result<Response<Body>, Status> {
+        let Forward {
+            addresses,
+            tls,
+            authority,
+            method,
+            path,
+            headers,
+            added,
+            input,
+            upgrade,
+            running,
+            refusals,
+        } = forward;
+        let stream = dial(&addresses, tls.as_ref(), &authority).await?;
+        let unreachable = |why: String| unreachable(&authority, &why);
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(e.to_string()))?;
         let stop = self.stop.clone();
@@ -72,40 +97,35 @@ impl Kubelets {
                 () = stop.cancelled() => {}
                 ended = connection.with_upgrades() => {
                     if let Err(error) = ended {
-                        tracing::debug!(%error, "connection to node ended");
+                        tracing::debug!(%error, "connection to another server ended");
                     }
                 }
             }
         });
-        let request = request(&endpoint, method, &path, headers, upgrade.is_some(), input)?;
+        let mut request = request(&authority, method, &path, headers, upgrade.is_some(), input)?;
+        request.headers_mut().extend(added);
         let answer = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
         let answer = answer.map_err(|_| unreachable("no answer in time".into()))?;
         let answer = answer.map_err(|e| unreachable(e.to_string()))?;
         match (answer.status(), upgrade) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) => Ok(self.switch(answer, upgrade, running)),
             (StatusCode::SWITCHING_PROTOCOLS, None) => {
-                Err(Status::internal("the node switched protocols without being asked to"))
+                Err(Status::internal("the other server switched protocols without being asked to"))
             }
-            (code, _) if endpoint.kubelet && !code.is_success() && !code.is_redirection() => {
+            (code, _) if refusals == Refusals::Worded && !code.is_success() && !code.is_redirection() => {
                 Err(refused(answer).await)
             }
             _ => Ok(passed(answer, running, self.stop.clone())),
         }
     }
 
-    async fn dial(&self, endpoint: &Endpoint) -> std::io::Result<Box<dyn Io>> {
-        let Endpoint { host, port, kubelet } = endpoint;
-        let stream = TcpStream::connect((host.as_str(), *port)).await?;
-        stream.set_nodelay(true)?;
-        if !kubelet {
-            return Ok(Box::new(stream));
-        }
-        let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
-        Ok(Box::new(TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?))
-    }
-
     /// Joins both connections once both have switched.
-    fn switch(&self, answer: Response<Incoming>, client: OnUpgrade, running: InFlight) -> Response<Body> {
+    fn switch(
+        &self,
+        answer: Response<Incoming>,
+        client: OnUpgrade,
+        running: Option<InFlight>,
+    ) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = answer.headers().clone();
@@ -132,35 +152,79 @@ impl Kubelets {
     }
 }
 
+fn unreachable(authority: &str, why: &str) -> Status {
+    let why = format!("error dialing backend {authority}: {why}");
+    Status::new(503, Reason::ServiceUnavailable, why)
+}
+
+/// The first address that answers.
+async fn dial(
+    addresses: &[(String, u16)],
+    tls: Option<&(Arc<ClientConfig>, ServerName<'static>)>,
+    asked: &str,
+) -> Result<Box<dyn Io>, Status> {
+    let mut last = unreachable(asked, "no address");
+    for (host, port) in addresses {
+        let shown = authority(host, *port);
+        match timeout(DIAL_TIMEOUT, dial_one(host, *port, tls)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = unreachable(&shown, &error.to_string()),
+            Err(_) => last = unreachable(&shown, "timed out"),
+        }
+    }
+    Err(last)
+}
+
+async fn dial_one(
+    host: &str,
+    port: u16,
+    tls: Option<&(Arc<ClientConfig>, ServerName<'static>)>,
+) -> std::io::Result<Box<dyn Io>> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(match tls {
+        None => Box::new(stream),
+        Some((tls, name)) => {
+            Box::new(TlsConnector::from(Arc::clone(tls)).connect(name.clone(), stream).await?)
+        }
+    })
+}
+
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 fn request(
-    endpoint: &Endpoint,
+    authority: &str,
     method: Method,
     path: &str,
     headers: &HeaderMap,
     upgrades: bool,
     input: Input,
 ) -> Result<Request<Body>, Status> {
-    let frames = BodyStream::new(input.into_body());
-    let data = frames.filter_map(|frame| async move { frame.map(|f| f.into_data().ok()).transpose() });
-    let body = if upgrades { Body::empty() } else { Body::stream(data) };
-    let has_body =
-        headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
-    let mut request = Request::new(if has_body { body } else { Body::empty() });
+    // Whether there is a body is not said by headers: HTTP/2 needs none for it.
+    let has_body = !upgrades && !input.is_empty();
+    let body = if has_body {
+        let frames = BodyStream::new(input.into_body());
+        Body::stream(frames.filter_map(|frame| async move { frame.map(|f| f.into_data().ok()).transpose() }))
+    } else {
+        Body::empty()
+    };
+    let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = path.parse().map_err(|_| Status::bad_request(format!("invalid path {path:?}")))?;
     for (name, value) in headers {
-        let own = KEPT_BACK.contains(name) || name.as_str().starts_with("impersonate-");
+        // Who vouches for a user in headers is this server, not its client.
+        let vouching = ["impersonate-", "x-remote-"].iter().any(|begin| name.as_str().starts_with(begin));
+        let own = KEPT_BACK.contains(name) || vouching;
         let connection = matches!(*name, header::CONNECTION | header::UPGRADE);
         if !own && (!connection || upgrades) {
             request.headers_mut().append(name.clone(), value.clone());
         }
     }
-    let host =
-        if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-    let host = HeaderValue::from_str(&format!("{host}:{}", endpoint.port)).map_err(Status::internal)?;
+    if let (true, Some(length)) = (has_body, headers.get(header::CONTENT_LENGTH)) {
+        request.headers_mut().insert(header::CONTENT_LENGTH, length.clone());
+    }
+    let host = HeaderValue::from_str(authority).map_err(Status::internal)?;
     request.headers_mut().insert(header::HOST, host);
     Ok(request)
 }
@@ -168,7 +232,7 @@ fn request(
 /// The answer as it comes, until it ends, the client leaves or the server stops.
 fn passed(
     answer: Response<Incoming>,
-    running: InFlight,
+    running: Option<InFlight>,
     stop: tokio_util::sync::CancellationToken,
 ) -> Response<Body> {
     let (mut parts, body) = answer.into_parts();
@@ -212,4 +276,64 @@ async fn refused(answer: Response<Incoming>) -> Status {
         _ => Reason::InternalError,
     };
     Status::new(code, reason, if message.is_empty() { format!("the node answered {code}") } else { message })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        http::{Trust, client_config},
+        testing_webhook::{Hook, Reply},
+    };
+
+    /// What comes of a POST to an address with these roots.
+    async fn check(addresses: &[(&str, u16)], trust: Trust<'_>, expected: Result<Value, (u16, &str)>) {
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("secret"))]);
+        let forward = Forward {
+            addresses: addresses.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect(),
+            tls: Some((Arc::new(client_config(trust, None).unwrap()), name)),
+            authority: "somewhere:443".to_owned(),
+            method: Method::POST,
+            path: "/x?y=z".to_owned(),
+            headers: &headers,
+            added: HeaderMap::new(),
+            input: Input::new(http_body_util::Full::new("{}".into())),
+            upgrade: None,
+            running: None,
+            refusals: Refusals::Passed,
+        };
+        let answer = match Forwarder::default().forward(forward).await {
+            Ok(answer) => {
+                let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+                Ok(serde_json::from_slice::<Value>(&bytes).unwrap())
+            }
+            Err(status) => Err((status.code, status.message)),
+        };
+        match (answer, expected) {
+            (Ok(answer), Ok(expected)) => assert_eq!(answer, expected),
+            (Err((code, why)), Err((as_code, part))) => {
+                assert!(code == as_code && why.contains(part), "{code} {why}");
+            }
+            (answer, expected) => panic!("{answer:?}, not {expected:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_answers_is_used_and_whom_to_trust_is_heeded() {
+        let hook = Hook::start(|path, _| Reply::Json(json!({"path": path}))).await;
+        let port = hook.address().port();
+        let seen = json!({"path": "/x"});
+        let dead = ("127.0.0.1", 1);
+        check(&[dead, ("127.0.0.1", port)], Trust::Anybody, Ok(seen.clone())).await;
+        let ca = hook.ca_pem();
+        check(&[("127.0.0.1", port)], Trust::Authorities(ca.as_bytes()), Ok(seen)).await;
+        let other = Hook::start(|_, _| Reply::Json(json!({}))).await.ca_pem();
+        let stranger = Err((503, "error dialing backend 127.0.0.1:"));
+        check(&[("127.0.0.1", port)], Trust::Authorities(other.as_bytes()), stranger.clone()).await;
+        check(&[dead], Trust::Anybody, stranger).await;
+        check(&[], Trust::Anybody, Err((503, "somewhere:443: no address"))).await;
+    }
 }

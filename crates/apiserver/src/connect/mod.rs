@@ -9,24 +9,21 @@ mod forward;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, Response};
+use http::{HeaderMap, Method, Response};
 use meta::{Object, ObjectKey, Reason, Status, Value};
 use resource::Resource;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    http::{Body, Call, Input, TlsError},
+    http::{Body, Call, Input, TlsError, Trust, client_config},
     pki::Pki,
     rest::Caller,
 };
 
-use endpoint::Endpoint;
 pub(crate) use endpoint::service_endpoints;
-use forward::Forward;
+use endpoint::{Endpoint, Over};
+pub(crate) use forward::{Forward, Refusals, authority};
 
 /// How long streams may take to end when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,37 +32,41 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Kubelets {
     tls: Arc<ClientConfig>,
+    /// For endpoints of pods and services: who answers there is whom the user means.
+    anybody: Arc<ClientConfig>,
+    forwarder: Forwarder,
+}
+
+/// Passes requests on, and keeps account of the streams that came of it.
+#[derive(Clone, Default)]
+pub(crate) struct Forwarder {
     streams: TaskTracker,
     stop: CancellationToken,
 }
 
-impl Kubelets {
-    /// Calls kubelets with a certificate of this authority, and trusts theirs if it issued them.
-    pub fn new(pki: &Pki) -> Result<Self, TlsError> {
-        let (ca_pem, client) = (pki.ca_pem(), pki.kubelet_client().map_err(TlsError::Pki)?);
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-            roots.add(certificate.map_err(|_| TlsError::Pem("kubelet authority"))?)?;
-        }
-        let chain = CertificateDer::pem_slice_iter(client.cert_pem.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| TlsError::Pem("kubelet client certificate"))?;
-        let key = PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes())
-            .map_err(|_| TlsError::Pem("kubelet client key"))?;
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
-        Ok(Self { tls: Arc::new(tls), streams: TaskTracker::new(), stop: CancellationToken::new() })
-    }
-
+impl Forwarder {
     /// Ends every stream and waits for it.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
         self.streams.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, self.streams.wait()).await.is_err() {
-            tracing::warn!("some streams to nodes did not end in time");
+            tracing::warn!("some streams to other servers did not end in time");
         }
+    }
+}
+
+impl Kubelets {
+    /// Calls kubelets with a certificate of this authority, and trusts theirs if it issued them.
+    pub fn new(pki: &Pki) -> Result<Self, TlsError> {
+        let client = pki.kubelet_client().map_err(TlsError::Pki)?;
+        let tls = client_config(Trust::Authorities(pki.ca_pem().as_bytes()), Some(&client))?;
+        let anybody = client_config(Trust::Anybody, None)?;
+        Ok(Self { tls: Arc::new(tls), anybody: Arc::new(anybody), forwarder: Forwarder::default() })
+    }
+
+    /// Ends every stream and waits for it.
+    pub(crate) async fn stop(&self) {
+        self.forwarder.stop().await;
     }
 
     /// Answers a request on a streaming subresource.
@@ -106,8 +107,31 @@ impl Kubelets {
         }
         let running = call.server.metrics.begin(crate::http::Class::Connect);
         let method = if call.subresource() == "proxy" { call.method.clone() } else { streaming(call.method) };
-        let forward = Forward { endpoint, method, path, headers: call.headers, input, upgrade, running };
-        self.forward(forward).await
+        let Endpoint { host, port, over } = endpoint;
+        let tls = match over {
+            Over::Plain => None,
+            Over::Kubelet => Some(&self.tls),
+            Over::Tls => Some(&self.anybody),
+        };
+        let name = || {
+            ServerName::try_from(host.clone())
+                .map_err(|_| Status::bad_request(format!("{host:?} is not the name of a host")))
+        };
+        let tls = tls.map(|tls| Ok::<_, Status>((tls.clone(), name()?))).transpose()?;
+        let forward = Forward {
+            tls,
+            authority: authority(&host, port),
+            addresses: vec![(host, port)],
+            method,
+            path,
+            headers: call.headers,
+            added: HeaderMap::new(),
+            input,
+            upgrade,
+            running: Some(running),
+            refusals: if over == Over::Kubelet { Refusals::Worded } else { Refusals::Passed },
+        };
+        self.forwarder.forward(forward).await
     }
 }
 

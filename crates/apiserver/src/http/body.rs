@@ -194,6 +194,11 @@ impl Input {
         }
     }
 
+    /// Whether it is known that there is nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The body as it comes, for requests that are passed on.
     pub(crate) fn into_body(self) -> UnsyncBoxBody<Bytes, BoxError> {
         self.0.unwrap_or_else(|| http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync())

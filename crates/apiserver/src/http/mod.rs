@@ -35,6 +35,7 @@ pub use metrics::Metrics;
 pub use serve::{ServeError, Server, Serving};
 pub use service::InProcess;
 pub use tls::{TlsError, tls_config};
+pub(crate) use tls::{Trust, client_config};
 
 pub(crate) use body::Input;
 pub(crate) use metrics::{Class, InFlight};

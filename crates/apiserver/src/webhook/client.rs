@@ -13,15 +13,13 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use meta::Value;
 use resource::View;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::{sync::CancellationToken, sync::DropGuard, task::TaskTracker};
 
 use super::Target;
+use crate::http::Trust;
 
 /// What is read of an answer: as much as of a request, since an answer may carry a whole object.
 const ANSWER_BYTES_MAX: usize = 3 << 20;
@@ -200,25 +198,9 @@ fn request(target: &Target, body: Bytes, within: Duration) -> Result<Request<Ful
 }
 
 fn client_config(ca: &[u8]) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    if ca.is_empty() {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    } else {
-        let mut found = 0;
-        for certificate in CertificateDer::pem_slice_iter(ca) {
-            let bad = |why: String| format!("unable to load root certificates: {why}");
-            let certificate = certificate.map_err(|error| bad(format!("{error:?}")))?;
-            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-            found += 1;
-        }
-        if found == 0 {
-            return Err("unable to load root certificates: no certificate in caBundle".to_owned());
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
+    let trust = if ca.is_empty() { Trust::System } else { Trust::Authorities(ca) };
+    crate::http::client_config(trust, None).map_err(|error| match trust {
+        Trust::Authorities(_) => format!("unable to load root certificates: caBundle: {error}"),
+        Trust::System | Trust::Anybody => error.to_string(),
+    })
 }
