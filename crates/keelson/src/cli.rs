@@ -159,6 +159,10 @@ pub(crate) struct ApiserverOptions {
     /// Nodes whose credentials to write, as node-NAME.kubeconfig in the data directory
     #[arg(long, env = "KEELSON_NODE", value_name = "NAME,...", value_delimiter = ',', value_parser = node_name)]
     pub(crate) node: Vec<String>,
+    /// Seconds between the signal to stop, when /readyz begins to fail, and the end of serving; a second signal
+    /// ends at once
+    #[arg(long, env = "KEELSON_SHUTDOWN_DELAY_SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
+    pub(crate) shutdown_delay_seconds: u64,
     #[command(flatten)]
     pub(crate) store: StoreOptions,
     #[command(flatten)]

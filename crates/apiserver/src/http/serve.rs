@@ -196,6 +196,12 @@ impl Server {
 }
 
 impl Serving {
+    /// From now on `/readyz` says no, and everything else is answered as before: a balancer that asks sends
+    /// nothing new by the time of [`stop`](Self::stop).
+    pub fn retire(&self) {
+        self.shared.health.stop();
+    }
+
     /// Stops accepting, ends watches and streams, waits for running requests (20 seconds at most).
     pub async fn stop(self) {
         self.shared.health.stop();

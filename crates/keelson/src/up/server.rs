@@ -260,6 +260,15 @@ impl ApiServer {
         kube::Client::new(self.server.service(user), "default")
     }
 
+    /// Not ready from now on, but serving: balancers have `delay` to notice before it stops.
+    pub(crate) async fn retire(&self, delay: std::time::Duration) {
+        self.serving.iter().for_each(Serving::retire);
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.broken() => {}
+        }
+    }
+
     /// Stops listening, drains, and closes the store after its last write.
     pub(crate) async fn stop(self) {
         let Self {

@@ -1,6 +1,6 @@
 //! What an API server stands on, and `keelson apiserver`: one that is alone in its process.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use meta::{Clock, Random};
 
@@ -49,7 +49,8 @@ const PARTS: &[&str] = &["kube-scheduler", "kube-controller-manager"];
 
 pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
     until_stopped(|stop| async move {
-        let ApiserverOptions { data, listen, advertise, node, store, security } = options;
+        let ApiserverOptions { data, listen, advertise, node, shutdown_delay_seconds, store, security } =
+            options;
         security.check()?;
         let data = DataDir::locate(&data)?;
         data.prepare()?;
@@ -68,7 +69,7 @@ pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> 
             }
             term::line(&format!("ready in {} ms: https://{}", steps.elapsed_ms(), server.address));
             tokio::select! {
-                () = stop.cancelled() => {}
+                () = stop.cancelled() => server.retire(Duration::from_secs(shutdown_delay_seconds)).await,
                 () = server.broken() => {}
             }
             server.is_broken()

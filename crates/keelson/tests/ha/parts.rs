@@ -34,10 +34,14 @@ impl Cluster {
     }
 
     pub(crate) fn add_server(&mut self) {
+        self.add_server_with(&[]);
+    }
+
+    fn add_server_with(&mut self, more: &[&str]) {
         let data = self.path(&format!("server-{}", self.servers.len()));
         let advertise = format!("127.0.0.1:{}", self.balancer.port);
         let (pki, redis) = (self.path("pki"), redis().url());
-        let server = Part::start(&[
+        let arguments = [
             "apiserver",
             "--listen",
             "127.0.0.1:0",
@@ -53,7 +57,8 @@ impl Cluster {
             pki.to_str().unwrap(),
             "--data-dir",
             data.to_str().unwrap(),
-        ]);
+        ];
+        let server = Part::start(&[&arguments, more].concat());
         self.balancer.add(server.address());
         self.servers.push(server);
     }
@@ -125,6 +130,29 @@ fn the_workload_goes_on_when_each_leader_is_killed() {
     for node in ["node-1", "node-2"] {
         assert!(pods.contains(node), "{pods}");
     }
+}
+
+/// A balancer that asks hears of the end before connections are refused.
+#[test]
+fn a_server_that_stops_is_unready_first_and_serves_on_for_its_delay() {
+    let mut cluster = Cluster::start(0);
+    for delay in ["3600", "1"] {
+        cluster.add_server_with(&["--shutdown-delay-seconds", delay]);
+    }
+    let kubeconfig = cluster.kubeconfig();
+    let at_first = format!("--server=https://{}", cluster.servers[0].address());
+    assert_eq!(kubectl(&kubeconfig, &[&at_first, "get", "--raw", "/readyz"]), "ok");
+    cluster.servers[0].signal("-TERM");
+    eventually("not ready", || {
+        match crate::part::try_kubectl(&kubeconfig, &[&at_first, "get", "--raw", "/readyz"]) {
+            Err(said) if said.contains("[-]shutdown failed: process is shutting down") => Ok(()),
+            said => Err(format!("{said:?}")),
+        }
+    });
+    assert_eq!(kubectl(&kubeconfig, &[&at_first, "get", "--raw", "/livez"]), "ok");
+    kubectl(&kubeconfig, &[&at_first, "create", "configmap", "late"]);
+    assert_eq!(cluster.servers[0].stop(), 1, "a second signal ends at once");
+    assert_eq!(cluster.servers[1].stop(), 0, "{}", cluster.servers[1].said());
 }
 
 /// What each part's credentials are good for, and what not.
