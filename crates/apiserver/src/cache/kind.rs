@@ -1,7 +1,7 @@
 //! All that is kept in memory of one stored kind: the newest snapshot, recent events, watchers.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -9,9 +9,10 @@ use arc_swap::ArcSwap;
 use meta::{Entry, ObjectKey, Revision};
 
 use super::{
-    event::{Batch, Event, Happened},
-    queue::{Item, Queue},
+    event::{Event, Happened},
+    queue::Queue,
     snapshot::Snapshot,
+    watchers::{Interest, Watchers},
 };
 
 /// Most recent events kept per kind, for watchers that come back and for reads of a past revision. Enough
@@ -19,17 +20,6 @@ use super::{
 const RING_EVENTS_MAX: usize = 8_192;
 /// Most bytes of objects kept by those events.
 const RING_BYTES_MAX: usize = 16 << 20;
-
-/// Which events a watcher is woken for. What the index cannot say (label selectors) the watcher filters
-/// itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Interest {
-    Whole,
-    Namespace(String),
-    Object(ObjectKey),
-    /// Position in `Resource::selectable` and value.
-    Field(usize, String),
-}
 
 /// One stored kind.
 pub struct Kind {
@@ -42,7 +32,7 @@ struct Feed {
     ring_bytes: usize,
     /// Events up to and including this revision are no longer in the ring.
     trimmed: Revision,
-    watchers: HashMap<Interest, Vec<Arc<Queue>>>,
+    watchers: Watchers,
 }
 
 /// A place in a kind's feed; leaves it when dropped.
@@ -54,13 +44,7 @@ pub(crate) struct Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut feed = self.kind.feed();
-        if let Some(queues) = feed.watchers.get_mut(&self.interest) {
-            queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
-            if queues.is_empty() {
-                feed.watchers.remove(&self.interest);
-            }
-        }
+        self.kind.feed().watchers.remove(&self.interest, &self.queue);
     }
 }
 
@@ -82,7 +66,7 @@ impl Kind {
                 ring: VecDeque::new(),
                 ring_bytes: 0,
                 trimmed,
-                watchers: HashMap::new(),
+                watchers: Watchers::default(),
             }),
         }
     }
@@ -103,7 +87,7 @@ impl Kind {
 
     /// How many watchers there are.
     pub fn watchers(&self) -> usize {
-        self.feed().watchers.values().map(Vec::len).sum()
+        self.feed().watchers.count()
     }
 
     /// The state at a past revision; `None` when events since then are no longer kept.
@@ -162,7 +146,7 @@ impl Kind {
         snapshot.revision = last;
         self.objects.store(Arc::new(snapshot));
         feed.remember(&changes);
-        feed.notify(changes);
+        feed.watchers.notify(changes);
     }
 
     /// Shows another state, without what led to it: every watch has to begin anew.
@@ -172,13 +156,13 @@ impl Kind {
         feed.ring = VecDeque::new();
         feed.ring_bytes = 0;
         self.objects.store(Arc::new(snapshot));
-        feed.watchers.values().flatten().for_each(|queue| queue.lose());
+        feed.watchers.queues().for_each(|queue| queue.lose());
     }
 
     /// Ends every watch after what has happened so far: what is served under this name is another now.
     pub(crate) fn end_watches(&self) {
         let watchers = std::mem::take(&mut self.feed().watchers);
-        watchers.values().flatten().for_each(|queue| queue.end());
+        watchers.queues().for_each(|queue| queue.end());
     }
 
     /// Forgets what happened up to `head`, so that nobody can watch or read it.
@@ -206,14 +190,11 @@ impl Kind {
                 Backlog::Events(feed.ring.range(start..).cloned().collect())
             }
         };
-        feed.watchers.entry(interest.clone()).or_default().push(queue.clone());
+        feed.watchers.add(&interest, queue.clone());
         drop(feed);
         (Subscription { kind: self.clone(), interest, queue }, backlog)
     }
 }
-
-/// The watchers of one namespace and what they are to see.
-type Audience<'a> = (&'a [Arc<Queue>], Vec<Arc<Event>>);
 
 impl Feed {
     fn remember(&mut self, changes: &[Arc<Event>]) {
@@ -226,57 +207,5 @@ impl Feed {
             self.ring_bytes -= oldest.weight();
             self.trimmed = oldest.revision();
         }
-    }
-
-    fn notify(&self, changes: Vec<Arc<Event>>) {
-        if self.watchers.is_empty() {
-            return;
-        }
-        let fields = self.watchers.keys().any(|interest| matches!(interest, Interest::Field(..)));
-        let mut namespaces: BTreeMap<&str, Audience<'_>> = BTreeMap::new();
-        for event in &changes {
-            let key = &event.entry.header.key;
-            self.push(&Interest::Object(key.clone()), event);
-            if let Some((_, events)) = namespaces.get_mut(&*key.namespace) {
-                events.push(event.clone());
-            } else if let Some(queues) = self.watchers.get(&Interest::Namespace(key.namespace.clone())) {
-                namespaces.insert(&key.namespace, (queues, vec![event.clone()]));
-            }
-            if fields {
-                self.notify_fields(event);
-            }
-        }
-        for (queues, events) in namespaces.into_values() {
-            push_batch(queues, events);
-        }
-        if let Some(queues) = self.watchers.get(&Interest::Whole) {
-            push_batch(queues, changes);
-        }
-    }
-
-    /// A watcher of a field value also sees the objects that had it before, so that it learns of their
-    /// going.
-    fn notify_fields(&self, event: &Arc<Event>) {
-        let old = event.previous.as_ref().map(|entry| &entry.header.fields);
-        for (at, value) in event.entry.header.fields.iter().enumerate() {
-            self.push(&Interest::Field(at, value.clone()), event);
-            if let Some(before) = old.and_then(|fields| fields.get(at)).filter(|before| *before != value) {
-                self.push(&Interest::Field(at, before.clone()), event);
-            }
-        }
-    }
-
-    fn push(&self, interest: &Interest, event: &Arc<Event>) {
-        for queue in self.watchers.get(interest).into_iter().flatten() {
-            queue.push(Item::Event(event.clone()));
-        }
-    }
-}
-
-/// One batch for all these watchers: they are woken once, and share its encoding.
-fn push_batch(queues: &[Arc<Queue>], events: Vec<Arc<Event>>) {
-    let batch = Arc::new(Batch::new(events));
-    for queue in queues {
-        queue.push(Item::Batch(batch.clone()));
     }
 }

@@ -6,6 +6,7 @@ mod kind;
 mod load;
 mod queue;
 mod snapshot;
+mod watchers;
 
 use std::{
     collections::HashMap,
@@ -21,11 +22,12 @@ use tokio::sync::watch;
 pub(crate) use event::line_of;
 pub use event::{Batch, Event, Happened, line};
 pub use kind::Kind;
-pub(crate) use kind::{Backlog, Interest, Subscription};
+pub(crate) use kind::{Backlog, Subscription};
 pub use load::LoadError;
 pub(crate) use load::{Gathered, entry, fields};
-pub(crate) use queue::{Item, Taken};
+pub(crate) use queue::Taken;
 pub use snapshot::Snapshot;
+pub(crate) use watchers::{By, Interest};
 
 /// How long a read waits for a revision that this server has not reached yet, as upstream.
 const FRESH_WAIT: Duration = Duration::from_secs(3);

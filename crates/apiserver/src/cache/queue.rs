@@ -8,24 +8,16 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::event::{Batch, Event};
+use super::event::Batch;
 
 /// Most events that wait for one watcher. A watcher of everything at 10,000 changes per second may stall
 /// for more than a second; the objects themselves are shared with the cache, so a queue costs pointers.
 pub(crate) const QUEUE_EVENTS_MAX: usize = 16_384;
 
-/// A piece of what happened.
-#[derive(Clone, Debug)]
-pub(crate) enum Item {
-    /// All changes of a commit that a watcher of the whole kind, or of one namespace, is woken for.
-    Batch(Arc<Batch>),
-    /// One change, for a watcher that is woken for its own objects only.
-    Event(Arc<Event>),
-}
-
 #[derive(Debug, Default)]
 struct State {
-    items: VecDeque<Item>,
+    items: VecDeque<Arc<Batch>>,
+    /// In all of `items`.
     events: usize,
     lost: bool,
     /// Nothing comes any more.
@@ -42,7 +34,7 @@ pub(crate) struct Queue {
 /// What a watcher finds.
 pub(crate) enum Taken {
     /// Something to send.
-    Items(VecDeque<Item>),
+    Items(VecDeque<Arc<Batch>>),
     /// Nothing now.
     Empty,
     /// The queue overflowed.
@@ -56,16 +48,13 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, item: Item) {
+    pub(crate) fn push(&self, batch: Arc<Batch>) {
         let mut state = self.state();
-        state.events += match &item {
-            Item::Batch(batch) => batch.events.len(),
-            Item::Event(_) => 1,
-        };
+        state.events += batch.events.len();
         if state.lost || state.events > QUEUE_EVENTS_MAX {
             *state = State { lost: true, ..State::default() };
         } else {
-            state.items.push_back(item);
+            state.items.push_back(batch);
         }
         drop(state);
         self.ready.notify_one();

@@ -1,10 +1,10 @@
 //! Which objects a list or watch wants.
 
-use meta::{Entry, FieldSelector, LabelSelector, ObjectKey, Status};
+use meta::{Entry, FieldSelector, LabelSelector, ObjectKey, Operator, Status};
 use resource::Resource;
 
 use super::ListOptions;
-use crate::cache::Interest;
+use crate::cache::{By, Interest};
 
 /// A compiled selection over headers.
 #[derive(Clone, Debug, Default)]
@@ -79,18 +79,36 @@ impl Selection {
         if let (Some(name), true) = (self.single(), namespace.is_some() || cluster) {
             return Interest::Object(ObjectKey::new(namespace.unwrap_or_default(), name));
         }
+        let namespace = namespace.map(ToOwned::to_owned);
+        match self.value() {
+            Some((by, value)) => Interest::Valued { by, value: value.to_owned(), namespace },
+            None => Interest::All { namespace },
+        }
+    }
+
+    /// A value that all selected objects have. Fields first: their values are the more different ones, such as
+    /// the node of a Pod.
+    fn value(&self) -> Option<(By, &str)> {
         let field = self.terms.iter().find_map(|term| match term.field {
             // "Unset" is no narrow choice: most objects may share it.
             Field::At(at) if term.equal && !term.value.is_empty() => {
-                Some(Interest::Field(at, term.value.clone()))
+                Some((By::Field(at), term.value.as_str()))
             }
             _ => None,
         });
-        field.unwrap_or_else(|| match namespace {
-            Some(namespace) => Interest::Namespace(namespace.to_owned()),
-            None => Interest::Whole,
-        })
+        let label = || {
+            let requirements = self.labels.iter().flat_map(LabelSelector::requirements);
+            requirements.filter(|term| is_equality(term.operator())).find_map(|term| match term.values() {
+                [one] => Some((By::Label(term.key().to_owned()), one.as_str())),
+                _ => None,
+            })
+        };
+        field.or_else(label)
     }
+}
+
+fn is_equality(operator: Operator) -> bool {
+    matches!(operator, Operator::Equals | Operator::DoubleEquals | Operator::In)
 }
 
 fn terms(resource: &Resource, selector: &FieldSelector) -> Result<Vec<Term>, Status> {

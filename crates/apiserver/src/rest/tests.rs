@@ -360,6 +360,19 @@ async fn leaving_a_selection_is_a_deletion_and_entering_it_an_addition() {
     assert_eq!(seen(&mut second, 2).await, ["ADDED a@2", "MODIFIED a@3"]);
 }
 
+#[tokio::test]
+async fn a_label_selection_is_left_and_entered_like_any_other() {
+    let server = Server::start().await;
+    server.create(json!({"metadata": {"name": "a", "labels": {"c": "red"}}})).await.unwrap();
+    let on = |labels: &str| ListOptions { labels: Some(LabelSelector::parse(labels).unwrap()), ..from(1) };
+    let (mut red, mut blue) = (server.watch(on("c=red")).await, server.watch(on("c in (blue),!d")).await);
+    server.merge("a", "", json!({"metadata": {"labels": {"c": "blue"}}})).await.unwrap();
+    server.merge("a", "", json!({"metadata": {"labels": {"d": ""}}})).await.unwrap();
+    server.merge("a", "", json!({"metadata": {"labels": {"c": "red"}}})).await.unwrap();
+    assert_eq!(seen(&mut red, 2).await, ["DELETED a@2", "ADDED a@4"]);
+    assert_eq!(seen(&mut blue, 2).await, ["ADDED a@2", "DELETED a@3"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn initial_events_end_with_a_marked_bookmark_and_bookmarks_follow() {
     let server = Server::start().await;

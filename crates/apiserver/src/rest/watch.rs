@@ -8,7 +8,7 @@ use resource::{Resource, Verb};
 use tokio::time::{Instant, sleep_until};
 
 use super::{ListOptions, Rest, select::Selection};
-use crate::cache::{Backlog, Batch, Event, Happened, Item, Subscription, Taken, line};
+use crate::cache::{Backlog, Batch, Event, Happened, Subscription, Taken, line};
 
 /// Between two bookmarks, as upstream.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -60,15 +60,6 @@ enum Pending {
 
 /// What happened, to what, and the event where others may be sent the same.
 type Through<'e> = (Happened, Arc<Entry>, Option<&'e Arc<Event>>);
-
-impl From<Item> for Pending {
-    fn from(item: Item) -> Self {
-        match item {
-            Item::Batch(batch) => Self::Batch(batch),
-            Item::Event(event) => Self::Event(event),
-        }
-    }
-}
 
 impl Rest {
     /// Watches the objects of a kind, in one namespace or (with `None`) everywhere.
@@ -375,7 +366,7 @@ impl Watch {
                 Err(Some(Status::expired("the watch fell too far behind: list again and watch from there")))
             }
             Taken::Items(items) => {
-                self.ready.extend(items.into_iter().map(Pending::from));
+                self.ready.extend(items.into_iter().map(Pending::Batch));
                 Ok(())
             }
         }
@@ -392,7 +383,7 @@ impl Watch {
             }
             Taken::Lost | Taken::Ended => false,
             Taken::Items(items) => {
-                self.ready.extend(items.into_iter().map(Pending::from));
+                self.ready.extend(items.into_iter().map(Pending::Batch));
                 false
             }
         }
