@@ -154,7 +154,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(RootCaPublisher { root_ca_pem: options.root_ca_pem.clone() }),
         Controller::new(ServiceAccounts),
         Controller::new(StatefulSets),
-        Controller::new(TaintEviction),
+        Controller::new(TaintEviction::default()),
         Controller::new(TtlAfterFinished),
     ];
     let sign = |signer: &Arc<dyn Signer>| Controller::new(CertificateSigner { signer: Arc::clone(signer) });

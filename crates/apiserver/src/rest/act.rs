@@ -128,7 +128,7 @@ impl Rest {
                 }
                 Ok(Change {
                     object: object.clone(),
-                    origin: Origin::Sent,
+                    origin: Origin::Acted,
                     conditional: true,
                     warnings: Vec::new(),
                 })

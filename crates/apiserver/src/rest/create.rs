@@ -16,6 +16,9 @@ pub(super) enum Origin {
     Sent,
     /// Made by server-side apply, which has recorded ownership.
     Applied,
+    /// Decided by an act such as a binding: the caller owns it, and it is no new wish of a user's, so that the
+    /// generation stays (upstream's acts write past the strategy).
+    Acted,
 }
 
 impl Rest {
@@ -83,7 +86,7 @@ impl Rest {
         }
         // Before admission, as upstream: what the server adds (a claim's default class) belongs to nobody,
         // so that a later apply that does not name it leaves it alone.
-        if origin == Origin::Sent {
+        if origin != Origin::Applied {
             self.manage(resource, caller, "", None, &mut object);
         }
         self.mutate(&cx, Some(&mut object), None).await?;

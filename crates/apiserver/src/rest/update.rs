@@ -143,8 +143,10 @@ impl Rest {
         old.remove(&["metadata", "resourceVersion"]);
         self.mutate(&cx, Some(&mut new), Some(&old)).await?;
         resource.strategy.prepare(&cx, &mut new, Some(&old))?;
-        bump_generation(resource, &old, &mut new);
-        if origin == Origin::Sent {
+        if origin != Origin::Acted {
+            bump_generation(resource, &old, &mut new);
+        }
+        if origin != Origin::Applied {
             self.manage(resource, caller, &target.subresource, Some(&old), &mut new);
         }
         pipeline::validate(resource, &cx, &mut new, Some(&mut old))?;

@@ -1,8 +1,8 @@
 //! Deletes pods that do not tolerate a NoExecute taint of their node, at once or when the time they
 //! tolerate it for is over. The time counts from the taint's `timeAdded`, so a restart of this program
-//! neither shortens nor lengthens it.
+//! neither shortens nor lengthens it; where a taint has none, as those of users, from when it was first seen.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{Node, Pod, PodCondition, Taint, Toleration},
@@ -10,6 +10,7 @@ use k8s_openapi::{
 };
 use kube::ResourceExt;
 use meta::{ObjectKey, Timestamp};
+use parking_lot::Mutex;
 use reconcile::{
     Change, Child, Context, Note, Plan, Precondition, Reconciler, Result, Stores, Watches, key_of,
 };
@@ -17,13 +18,20 @@ use reconcile::{
 use crate::{pods, spec::HasSpec};
 
 /// The controller.
-pub struct TaintEviction;
+#[derive(Default)]
+pub struct TaintEviction {
+    /// Since when each pod has stood on a node with such taints. Users' taints carry no time; as upstream, the
+    /// wait begins anew when the controllers do.
+    since: Mutex<HashMap<ObjectKey, Timestamp>>,
+}
 
 /// What one plan looks at.
 pub struct World {
     pod: Arc<Pod>,
     /// The node's NoExecute taints.
     taints: Vec<Taint>,
+    /// Since when the pod bears taints that do not say when they were added.
+    since: Timestamp,
 }
 
 impl Reconciler for TaintEviction {
@@ -35,21 +43,26 @@ impl Reconciler for TaintEviction {
     }
 
     async fn observe(&self, cx: &Context, key: &ObjectKey) -> Result<Option<World>> {
-        let Some(pod) = cx.stores.ready::<Pod>().await.get(key) else { return Ok(None) };
-        let Some(name) = pod.spec().node_name.as_ref().filter(|_| pods::is_active(&pod)) else {
+        let (pods, nodes) = (cx.stores.ready::<Pod>().await, cx.stores.ready::<Node>().await);
+        let mut since = self.since.lock();
+        let borne = pods.get(key).filter(|pod| pods::is_active(pod)).and_then(|pod| {
+            let node = nodes.get(&ObjectKey::new("", pod.spec().node_name.as_ref()?))?;
+            let taints = no_execute(&node);
+            (!taints.is_empty()).then_some((pod, taints))
+        });
+        let Some((pod, taints)) = borne else {
+            since.remove(key);
             return Ok(None);
         };
-        let Some(node) = cx.stores.ready::<Node>().await.get(&ObjectKey::new("", name)) else {
-            return Ok(None);
-        };
-        let taints = no_execute(&node);
-        Ok((!taints.is_empty()).then_some(World { pod, taints }))
+        let since = *since.entry(key.clone()).or_insert_with(|| cx.clock.now());
+        Ok(Some(World { pod, taints, since }))
     }
 
     fn plan(&self, world: &World, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
         let pod = &*world.pod;
-        match eviction_time(&world.taints, pod.spec().tolerations.as_deref().unwrap_or_default(), now) {
+        let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
+        match eviction_time(&world.taints, tolerations, world.since, now) {
             None => {}
             Some(at) if at > now => {
                 let left = at.as_second().saturating_sub(now.as_second()).max(1);
@@ -87,10 +100,12 @@ fn pods_of_tainted(change: &Change<Node>, stores: &Stores) -> Vec<ObjectKey> {
     on_node.map(|pod| key_of(&**pod)).collect()
 }
 
-/// When the pod has to go: `None` for never, `now` (or earlier) for at once.
+/// When the pod has to go: `None` for never, `now` (or earlier) for at once. `untimed` is when a taint without a
+/// time was first borne.
 pub(super) fn eviction_time(
     taints: &[Taint],
     tolerations: &[Toleration],
+    untimed: Timestamp,
     now: Timestamp,
 ) -> Option<Timestamp> {
     let mut earliest: Option<Timestamp> = None;
@@ -99,7 +114,7 @@ pub(super) fn eviction_time(
         if matching.peek().is_none() {
             return Some(now);
         }
-        let since = taint.time_added.as_ref().map_or(now, |time| time.0).as_second();
+        let since = taint.time_added.as_ref().map_or(untimed, |time| time.0).as_second();
         for seconds in matching.filter_map(|toleration| toleration.toleration_seconds) {
             let at = Timestamp::from_second(since.saturating_add(seconds.max(0))).unwrap_or(Timestamp::MAX);
             earliest = Some(earliest.map_or(at, |other| other.min(at)));

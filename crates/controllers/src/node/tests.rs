@@ -77,7 +77,7 @@ async fn a_silent_node_is_unknown_tainted_and_its_pods_leave_in_time() {
     let ready = bench.api.get(&Kind::of::<Pod>(), &pod).unwrap()["status"]["conditions"][0]["status"].clone();
     assert_eq!(ready, "False", "no endpoints for pods nobody can vouch for");
 
-    let eviction = bench.beside(TaintEviction);
+    let eviction = bench.beside(TaintEviction::default());
     let plan = eviction.plan(&pod).await.unwrap();
     assert_eq!((plan.is_empty(), plan.recheck_after), (true, Some(std::time::Duration::from_secs(300))));
     bench.advance(300);
@@ -110,11 +110,19 @@ fn tolerations_give_time_or_none() {
     let check = |tolerations: Value, expected: Option<i64>| {
         let tolerations: Vec<Toleration> = serde_json::from_value(tolerations.clone()).unwrap();
         assert_eq!(
-            eviction_time(std::slice::from_ref(&taint), &tolerations, at(150)),
+            eviction_time(std::slice::from_ref(&taint), &tolerations, at(120), at(150)),
             expected.map(at),
             "{tolerations:?}"
         );
     };
+    let untimed = Taint { time_added: None, ..taint.clone() };
+    let some: Vec<Toleration> =
+        serde_json::from_value(json!([{ "operator": "Exists", "tolerationSeconds": 60 }])).unwrap();
+    assert_eq!(
+        eviction_time(&[untimed], &some, at(120), at(150)),
+        Some(at(180)),
+        "a user's taint has no time"
+    );
     check(json!([]), Some(150));
     check(json!([{ "operator": "Exists" }]), None);
     check(json!([{ "key": "k", "operator": "Exists", "tolerationSeconds": 60 }]), Some(160));

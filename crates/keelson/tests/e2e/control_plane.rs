@@ -70,6 +70,92 @@ fn a_deployment_is_created_changed_and_deleted_with_kubectl() {
     assert_eq!(cluster.stop(), 0, "{}", cluster.said());
 }
 
+const CONTROLLER: &str = "
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: primary, labels: {app: primary}}
+spec:
+  replicas: 1
+  selector: {app: primary}
+  template:
+    metadata: {labels: {app: primary}}
+    spec: {containers: [{name: primary, image: 'agnhost:2', ports: [{name: main, containerPort: 6379}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: primary, labels: {app: primary}}
+spec: {selector: {app: primary}, ports: [{port: 6379, targetPort: main}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: single}
+spec: {containers: [{name: single, image: 'httpd:1'}]}
+";
+
+/// What upstream's conformance tests ask of these three commands.
+#[test]
+fn describe_label_and_replace() {
+    let cluster = Cluster::up(Runtime::Simulated, &[]);
+    cluster.apply(CONTROLLER);
+    let ready = "--for=condition=Ready";
+    cluster.kubectl(&["wait", ready, "pod", "single", "--timeout=120s"]);
+    let pod = cluster.eventually("the controller's pod", || {
+        let pods = cluster.kubectl(&[
+            "get",
+            "pods",
+            "-l",
+            "app=primary",
+            "-o",
+            "jsonpath={.items[*].metadata.name}",
+        ]);
+        if pods.is_empty() { Err(pods) } else { Ok(pods) }
+    });
+    cluster.kubectl(&["wait", ready, "pod", &pod, "--timeout=120s"]);
+    let check = |what: &[&str], expected: &[&str]| {
+        let said = cluster.kubectl(&[&["describe"], what].concat());
+        let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in expected {
+            assert!(words.contains(part), "{part:?} is not in:\n{said}");
+        }
+    };
+    let running = "Pods Status: 1 Running / 0 Waiting / 0 Succeeded / 0 Failed";
+    let expected =
+        ["Name: primary", "Replicas: 1 current / 1 desired", running, "Image: agnhost:2", "SuccessfulCreate"];
+    check(&["rc", "primary"], &expected);
+    let controlled = "Controlled By: ReplicationController/primary";
+    check(&["pod", &pod], &["Status: Running", controlled, "Ready True", "Scheduled", "Started"]);
+    check(
+        &["service", "primary"],
+        &["Selector: app=primary", "Type: ClusterIP", "Port: <unset> 6379/TCP", "Endpoints: 10."],
+    );
+    let node = [
+        "Roles:",
+        "Conditions:",
+        "Capacity:",
+        "System Info:",
+        "Non-terminated Pods:",
+        "Allocated resources:",
+    ];
+    check(&["node", "node-0"], &node);
+    check(&["namespace", "default"], &["Name: default", "Status: Active", "No resource quota."]);
+
+    let labelled = |expected: &str| {
+        let columns = cluster.kubectl(&["get", "pod", "single", "-L", "testing-label", "--no-headers"]);
+        assert_eq!(columns.contains("testing-label-value"), expected == "yes", "{columns}");
+    };
+    cluster.kubectl(&["label", "pods", "single", "testing-label=testing-label-value"]);
+    labelled("yes");
+    cluster.kubectl(&["label", "pods", "single", "testing-label-"]);
+    labelled("no");
+
+    let whole = cluster.kubectl(&["get", "pod", "single", "-o", "json"]).replace("httpd:1", "busybox:2");
+    let file = cluster.data_dir().join("single.json");
+    std::fs::write(&file, whole).unwrap();
+    cluster.kubectl(&["replace", "-f", file.to_str().unwrap()]);
+    let image = cluster.kubectl(&["get", "pod", "single", "-o", "jsonpath={.spec.containers[0].image}"]);
+    assert_eq!(image, "busybox:2");
+}
+
 #[test]
 fn server_side_apply_owns_fields_and_reports_conflicts() {
     let cluster = Cluster::up(Runtime::Simulated, &[]);

@@ -112,11 +112,13 @@ impl Keeper {
         } else {
             node
         };
+        let mut allocatable = object::allocatable_quantities(&self.identity, &findings.measured);
+        allocatable.extend(node.status.as_ref().map(object::extended).unwrap_or_default());
         self.agent.set_view(View {
             node: NodeView {
                 name: self.identity.name.clone(),
                 labels: node.metadata.labels.clone().unwrap_or_default(),
-                allocatable: object::allocatable_quantities(&self.identity, &findings.measured),
+                allocatable,
             },
             uid: node.metadata.uid.clone().unwrap_or_default(),
             memory_bytes: findings.measured.memory_bytes,

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::{
-    api::core::v1::{Pod, PodSpec},
+    api::core::v1::{Node, Pod, PodSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
@@ -27,10 +27,18 @@ use super::{
     Agent,
     worker::{Want, Worker},
 };
-use crate::{admission, plan::Rejection, pod, sandbox};
+use crate::{
+    admission::{self, NodeView},
+    node::object::extended,
+    plan::Rejection,
+    pod, sandbox,
+};
 
 /// Wait after a watch failed, before jitter.
 const WATCH_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a pod that is about to be refused waits for what the API server says of the node.
+const NODE_READ_MAX: Duration = Duration::from_secs(10);
 
 /// Every pod that has a task.
 #[derive(Default)]
@@ -185,19 +193,19 @@ impl Registry {
             watcher::Event::Init => self.listed.clear(),
             watcher::Event::InitApply(want) => {
                 self.listed.insert(pod::uid(&want).to_owned());
-                self.apply(want);
+                self.apply(want).await;
             }
             watcher::Event::InitDone => {
                 self.gone_since_list();
                 self.synced = true;
                 self.sweep().await;
             }
-            watcher::Event::Apply(want) => self.apply(want),
+            watcher::Event::Apply(want) => self.apply(want).await,
             watcher::Event::Delete(want) => self.gone(pod::uid(&want)),
         }
     }
 
-    fn apply(&mut self, want: Pod) {
+    async fn apply(&mut self, want: Pod) {
         let uid = pod::uid(&want).to_owned();
         let want = Arc::new(want);
         let known = {
@@ -207,20 +215,36 @@ impl Registry {
             })
         };
         if known.is_none() {
-            let rejected = self.admit(&want);
+            let rejected = self.admit(&want).await;
             self.spawn(uid, Want { pod: want, gone: false }, rejected);
         }
     }
 
     /// Whether the node takes a pod that it sees for the first time. One that has begun here is not
     /// asked again.
-    fn admit(&self, want: &Pod) -> Option<Rejection> {
+    async fn admit(&self, want: &Pod) -> Option<Rejection> {
         let begun = want.status.as_ref().is_some_and(|status| status.start_time.is_some());
         if begun || pod::is_deleting(want) || pod::is_terminal(pod::phase(want)) {
             return None;
         }
         let others = self.agent.pods.active();
-        admission::refuse(want, others.iter().map(AsRef::as_ref), &self.agent.view().node)
+        let refuse = |node: &NodeView| admission::refuse(want, others.iter().map(AsRef::as_ref), node);
+        let view = self.agent.view().node;
+        refuse(&view)?;
+        // The scheduler may have read a label or a resource that was changed after the last heartbeat.
+        refuse(&self.newest(view).await)
+    }
+
+    /// The node as the API server has it now; as last seen where that cannot be said.
+    async fn newest(&self, mut view: NodeView) -> NodeView {
+        let nodes: Api<Node> = Api::all(self.agent.client.clone());
+        if let Ok(Ok(Some(node))) = tokio::time::timeout(NODE_READ_MAX, nodes.get_opt(&view.name)).await {
+            view.labels = node.metadata.labels.unwrap_or_default();
+            if let Some(status) = &node.status {
+                view.allocatable.extend(extended(status));
+            }
+        }
+        view
     }
 
     fn spawn(&mut self, uid: String, want: Want, rejected: Option<Rejection>) {

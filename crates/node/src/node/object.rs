@@ -102,11 +102,17 @@ pub fn status(
 ) -> NodeStatus {
     let capacity = capacity(identity, &findings.measured);
     let allocatable = allocatable(&capacity, &findings.measured, &identity.thresholds);
+    let offered = old.map(extended).unwrap_or_default();
+    let with_offered = |amounts| {
+        let mut amounts = quantities(amounts);
+        amounts.extend(offered.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone()))));
+        amounts
+    };
     let port = i32::from(identity.kubelet_port);
     NodeStatus {
         addresses: Some(addresses(identity)),
-        capacity: Some(quantities(&capacity)),
-        allocatable: Some(quantities(&allocatable)),
+        capacity: Some(with_offered(&capacity)),
+        allocatable: Some(with_offered(&allocatable)),
         conditions: Some(conditions(findings, &identity.thresholds, old, now)),
         daemon_endpoints: (port > 0)
             .then_some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port }) }),
@@ -115,6 +121,14 @@ pub fn status(
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: None }]),
         ..NodeStatus::default()
     }
+}
+
+/// What others offer on this node, such as `example.com/dongle`: written into its capacity by them, and taken from
+/// there into what pods may have (upstream `nodestatus.MachineInfo`).
+pub(crate) fn extended(status: &NodeStatus) -> BTreeMap<String, String> {
+    let capacity = status.capacity.iter().flatten();
+    let extended = capacity.filter(|(name, _)| name.contains('/') && !name.contains("kubernetes.io/"));
+    extended.map(|(name, amount)| (name.clone(), amount.0.clone())).collect()
 }
 
 fn addresses(identity: &Identity) -> Vec<NodeAddress> {
