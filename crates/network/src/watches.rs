@@ -1,15 +1,13 @@
 //! Watches of services and endpoint slices, as changes. Objects are projected as they arrive; what
 //! went away during a broken watch is reported as gone.
 
-use std::{collections::HashSet, fmt::Debug};
+use std::{collections::HashSet, fmt::Debug, sync::Arc};
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::{core::v1::Service as WireService, discovery::v1::EndpointSlice};
-use kube::{
-    Api, Client, Resource, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
-};
-use meta::ObjectKey;
+use kube::{Api, Client, Resource, ResourceExt, runtime::watcher};
+use meta::{ObjectKey, Random};
+use reconcile::events;
 use serde::de::DeserializeOwned;
 
 use crate::services::{Change, Service, Slice};
@@ -26,16 +24,18 @@ pub(crate) enum Signal {
     Synced,
 }
 
-/// Services and slices. Never ends; broken watches are resumed with backoff.
-pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> {
+/// Services and slices. Never ends; broken watches are resumed as [`events`] says.
+pub(crate) fn all(client: &Client, random: &Arc<dyn Random>) -> impl Stream<Item = Signal> + Send + use<> {
     stream::select_all([
         follow(
             Api::<WireService>::all(client.clone()),
+            random,
             |service| Change::Service(Box::new(Service::read(&service))),
             Change::ServiceGone,
         ),
         follow(
             Api::<EndpointSlice>::all(client.clone()),
+            random,
             |slice| Change::Slice(Box::new(Slice::read(&slice))),
             Change::SliceGone,
         ),
@@ -44,6 +44,7 @@ pub(crate) fn all(client: &Client) -> impl Stream<Item = Signal> + Send + use<> 
 
 fn follow<K>(
     api: Api<K>,
+    random: &Arc<dyn Random>,
     set: fn(K) -> Change,
     gone: fn(ObjectKey) -> Change,
 ) -> stream::BoxStream<'static, Signal>
@@ -51,8 +52,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut known = Known::default();
-    watcher(api, watcher::Config::default())
-        .default_backoff()
+    events(api, watcher::Config::default(), random.clone())
         .flat_map(move |event| stream::iter(known.signals(event, set, gone)))
         .boxed()
 }
@@ -68,7 +68,7 @@ struct Known {
 impl Known {
     fn signals<K: Resource<DynamicType = ()>>(
         &mut self,
-        event: Result<watcher::Event<K>, watcher::Error>,
+        event: watcher::Event<K>,
         set: fn(K) -> Change,
         gone: fn(ObjectKey) -> Change,
     ) -> Vec<Signal> {
@@ -77,19 +77,15 @@ impl Known {
             name: object.name_any(),
         };
         match event {
-            Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch broke, resuming");
-                Vec::new()
-            }
-            Ok(watcher::Event::Init) => {
+            watcher::Event::Init => {
                 self.listed.clear();
                 Vec::new()
             }
-            Ok(watcher::Event::InitApply(object)) => {
+            watcher::Event::InitApply(object) => {
                 self.listed.insert(key(&object));
                 vec![Signal::Change(set(object))]
             }
-            Ok(watcher::Event::InitDone) => {
+            watcher::Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed);
                 let before = std::mem::replace(&mut self.keys, listed);
                 let lost = before.into_iter().filter(|k| !self.keys.contains(k));
@@ -99,11 +95,11 @@ impl Known {
                 }
                 signals
             }
-            Ok(watcher::Event::Apply(object)) => {
+            watcher::Event::Apply(object) => {
                 self.keys.insert(key(&object));
                 vec![Signal::Change(set(object))]
             }
-            Ok(watcher::Event::Delete(object)) => {
+            watcher::Event::Delete(object) => {
                 let key = key(&object);
                 self.keys.remove(&key);
                 vec![Signal::Change(gone(key))]

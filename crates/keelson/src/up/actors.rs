@@ -116,9 +116,9 @@ impl Actors {
         let client = server.client("system:kube-proxy", &[MASTERS]);
         let mut options = network::ProxyOptions::new(node, CLUSTER_CIDR);
         options.localhost_node_ports = true;
-        let (proxy, stopping) = (client.clone(), self.stopping());
+        let (proxy, random_too, stopping) = (client.clone(), random.clone(), self.stopping());
         self.spawn(async move {
-            let ran = network::run_proxy(proxy, options, stopping).await;
+            let ran = network::run_proxy(proxy, options, random_too, stopping).await;
             ran.map_err(|error| Failure::of("serve Services", error))
         });
         let address = SocketAddr::new(bridge::GATEWAY.into(), bridge::DNS_PORT);

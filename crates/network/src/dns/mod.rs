@@ -115,6 +115,7 @@ pub async fn run_dns(
 pub struct Dns {
     responder: Arc<Responder>,
     sockets: Vec<(SocketAddr, Option<(UdpSocket, TcpListener)>)>,
+    random: Arc<dyn Random>,
 }
 
 impl Dns {
@@ -143,8 +144,9 @@ impl Dns {
         servers.dedup();
         let zone = RwLock::new((Zone::new(&domain, servers), false));
         Ok(Self {
-            responder: Arc::new(Responder { zone, upstream: Upstream::new(upstreams, own, random) }),
+            responder: Arc::new(Responder { zone, upstream: Upstream::new(upstreams, own, random.clone()) }),
             sockets,
+            random,
         })
     }
 
@@ -166,9 +168,10 @@ impl Dns {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), DnsError> {
         let sockets = std::mem::take(&mut self.sockets);
+        let random = self.random.clone();
         let serve = serve(&self.responder, sockets);
         let feed = async {
-            let mut signals = std::pin::pin!(all(&client));
+            let mut signals = std::pin::pin!(all(&client, &random));
             let mut synced = 0;
             while let Some(signal) = signals.next().await {
                 match signal {

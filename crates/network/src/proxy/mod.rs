@@ -17,12 +17,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
+    sync::Arc,
     time::Duration,
 };
 
 use futures::StreamExt;
 use kube::Client;
-use meta::ObjectKey;
+use meta::{ObjectKey, Random};
 use tokio::time::{Instant, sleep_until};
 
 use self::{
@@ -103,16 +104,17 @@ pub enum ProxyError {
     Nftables(#[source] CommandError),
 }
 
-/// Runs the proxy until `shutdown` completes. Errors only when it cannot work here at all; later
+/// Runs the proxy until `shutdown` completes. `random` spreads when broken watches are taken up again. Errors only when it cannot work here at all; later
 /// failures are logged and tried again.
 pub async fn run_proxy(
     client: Client,
     options: ProxyOptions,
+    random: Arc<dyn Random>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ProxyError> {
     let mut proxy = Proxy::new(options)?;
     let mut shutdown = std::pin::pin!(shutdown);
-    let mut signals = std::pin::pin!(all(&client));
+    let mut signals = std::pin::pin!(all(&client, &random));
     let mut synced = 0;
     let mut first = true;
     loop {
