@@ -31,6 +31,7 @@ mod definitions;
 mod farms;
 mod lossless;
 mod options;
+mod resharding;
 mod storage;
 
 const FARM: &str = include_str!("../../../examples/buildbarn/small.yaml");
@@ -149,6 +150,19 @@ impl Farm {
         self.get::<K>(name).unwrap()["status"].clone()
     }
 
+    /// What is said of every object of the farm.
+    fn verdicts(&self) -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        macro_rules! verdicts {
+            ($($kind:ty),*) => {$(
+                let said = |key: ObjectKey| (key.name.clone(), self.condition::<$kind>(&key.name, "Ready"));
+                out.extend(self.keys::<$kind>().into_iter().map(said));
+            )*};
+        }
+        verdicts!(BuildbarnStorage, BuildbarnScheduler, BuildbarnWorker, BuildbarnFrontend, BuildbarnBrowser);
+        out
+    }
+
     /// The message of a condition, after its status and reason.
     fn condition<K: kube::Resource<DynamicType = ()>>(&self, name: &str, kind: &str) -> String {
         let status = self.status::<K>(name);
@@ -162,37 +176,33 @@ impl Farm {
 
     /// Plays the Deployment, ReplicaSet and StatefulSet controllers and the nodes: everything is rolled out and ready.
     fn run_pods(&self) {
-        for deployment in self.list::<Deployment>() {
-            let replicas = deployment["spec"]["replicas"].as_i64().unwrap();
-            let name = deployment["metadata"]["name"].as_str().unwrap();
-            if deployment["metadata"]["labels"]["app"] == "worker" {
-                self.run_replicas(name, &deployment, replicas);
-            }
-            let status = json!({
-                "observedGeneration": deployment["metadata"]["generation"], "replicas": replicas,
-                "updatedReplicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas,
-            });
-            self.storage.api.patch(
-                &Kind::of::<Deployment>(),
-                &key(name),
-                "status",
-                &json!({ "status": status }),
-            );
+        self.list::<Deployment>().iter().for_each(|deployment| self.roll_deployment(deployment));
+        self.list::<StatefulSet>().iter().for_each(|set| self.roll_set(set));
+    }
+
+    fn roll_deployment(&self, deployment: &Value) {
+        let replicas = deployment["spec"]["replicas"].as_i64().unwrap();
+        let name = deployment["metadata"]["name"].as_str().unwrap();
+        if deployment["metadata"]["labels"]["app"] == "worker" {
+            self.run_replicas(name, deployment, replicas);
         }
-        for set in self.list::<StatefulSet>() {
-            let replicas = set["spec"]["replicas"].as_i64().unwrap();
-            let name = set["metadata"]["name"].as_str().unwrap();
-            let status = json!({
-                "observedGeneration": set["metadata"]["generation"], "replicas": replicas, "readyReplicas": replicas,
-                "updatedReplicas": replicas, "currentRevision": "r", "updateRevision": "r",
-            });
-            self.storage.api.patch(
-                &Kind::of::<StatefulSet>(),
-                &key(name),
-                "status",
-                &json!({ "status": status }),
-            );
-        }
+        let status = json!({
+            "observedGeneration": deployment["metadata"]["generation"], "replicas": replicas,
+            "updatedReplicas": replicas, "readyReplicas": replicas, "availableReplicas": replicas,
+        });
+        let status = json!({ "status": status });
+        self.storage.api.patch(&Kind::of::<Deployment>(), &key(name), "status", &status);
+    }
+
+    fn roll_set(&self, set: &Value) {
+        let replicas = set["spec"]["replicas"].as_i64().unwrap();
+        let name = set["metadata"]["name"].as_str().unwrap();
+        let status = json!({
+            "observedGeneration": set["metadata"]["generation"], "replicas": replicas, "readyReplicas": replicas,
+            "updatedReplicas": replicas, "currentRevision": "r", "updateRevision": "r",
+        });
+        let status = json!({ "status": status });
+        self.storage.api.patch(&Kind::of::<StatefulSet>(), &key(name), "status", &status);
     }
 
     /// A ReplicaSet controller: the least costly of its pods go first.

@@ -56,10 +56,6 @@ pub(crate) fn step(recorded: Option<&Topology>, wanted: &[Shard], facts: &Facts<
         Stage::Stable if !changes => stays(None, None),
         Stage::Stable => match refusal(&recorded.shards, wanted, facts.allow_loss) {
             Some(why) => stays(Some(why), None),
-            None if facts.drop_data => {
-                let topology = Topology { shards: wanted.to_vec(), ..Topology::default() };
-                Step { topology, refused: None, waits_for: None }
-            }
             None => begin(Stage::Growing, wanted.to_vec(), recorded.shards.clone(), facts),
         },
         Stage::Growing if changes && *wanted == *recorded.previous => {
@@ -72,6 +68,11 @@ pub(crate) fn step(recorded: Option<&Topology>, wanted: &[Shard], facts: &Facts<
         ),
         Stage::Growing if facts.ready < pods(recorded) => {
             stays(None, Some(format!("{} of {} pods of the map that comes are ready", facts.ready, pods(recorded))))
+        }
+        // No window, and yet nobody is sent to a pod that is not there.
+        Stage::Growing if facts.drop_data => {
+            let topology = Topology { shards: recorded.shards.clone(), ..Topology::default() };
+            Step { topology, refused: None, waits_for: None }
         }
         Stage::Growing => {
             begin(Stage::Preparing, recorded.shards.clone(), recorded.previous.clone(), facts)
@@ -159,6 +160,21 @@ mod tests {
             (Stage::Stable, 0),
         ];
         assert_eq!(stages, wanted);
+    }
+
+    #[test]
+    fn what_is_dropped_has_no_window_and_waits_for_its_pods() {
+        let none = Vec::new();
+        let facts = |ready| Facts { allow_loss: true, drop_data: true, ..facts(1, ready, &none) };
+        let map = Topology { shards: shards(2), ..Topology::default() };
+        let growing = step(Some(&map), &shards(3), &facts(2)).topology;
+        let waits = step(Some(&growing), &shards(3), &facts(2)).topology;
+        let there = step(Some(&growing), &shards(3), &facts(3)).topology;
+        assert_eq!(
+            (growing.stage, waits.stage, there.stage),
+            (Stage::Growing, Stage::Growing, Stage::Stable)
+        );
+        assert_eq!(there.shards, shards(3));
     }
 
     #[test]

@@ -157,7 +157,8 @@ fn mutable_store(value: &Value, faults: &mut Faults) {
             }
         });
     }
-    for (key, inner) in map {
+    // A replicator's `local` is no store.
+    for (key, inner) in map.iter().filter(|(key, _)| !key.starts_with("replicator")) {
         match inner {
             Value::Object(_) => mutable_store(inner, faults),
             Value::Array(list) => list.iter().for_each(|inner| mutable_store(inner, faults)),

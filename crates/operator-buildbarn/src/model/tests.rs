@@ -73,6 +73,21 @@ fn what_the_programs_refuse_is_refused_with_its_path() {
     }
 }
 
+/// The `local` of a replicator is not the `local` of a store.
+#[test]
+fn a_replicator_is_no_store() {
+    let pair = json!({"mirrored": {
+        "backendA": {"grpc": {"client": {"address": "a:1"}}}, "backendB": {"grpc": {"client": {"address": "b:1"}}},
+        "replicatorAToB": {"local": {}}, "replicatorBToA": {"local": {}},
+    }});
+    let store =
+        |backend| json!({"backend": backend, "getAuthorizer": {"allow": {}}, "putAuthorizer": {"allow": {}}});
+    assert_eq!(faults("/actionCache", store(pair)), Vec::<String>::new());
+    let one = json!({"local": {"oldBlocks": 8, "currentBlocks": 24, "newBlocks": 3}});
+    let found = faults("/actionCache", store(one));
+    assert!(found.iter().any(|fault| fault.contains("must be 1 for all stores but the CAS")), "{found:?}");
+}
+
 fn local(changes: Value) -> Value {
     let mut local = json!({
         "keyLocationMapOnBlockDevice": {"file": {"path": "/k", "sizeBytes": "66000"}},

@@ -85,6 +85,17 @@ async fn a_small_farm_is_whole() {
     insta::assert_snapshot!(farm.status::<BuildbarnFrontend>("frontend")["bazelrc"].as_str().unwrap());
 }
 
+#[tokio::test]
+async fn every_example_becomes_ready() {
+    for example in [FARM, SHARDED, THREE] {
+        let farm = Farm::new(example);
+        farm.run().await;
+        for (name, said) in farm.verdicts() {
+            assert!(said.starts_with("True Ready: "), "{name}: {said}");
+        }
+    }
+}
+
 /// A change restarts what it touches and nothing else.
 #[tokio::test]
 async fn a_change_of_one_component_leaves_the_others_alone() {
