@@ -4,6 +4,7 @@
 //! once and in order, or is told that it has to list again; no lock is held across a wait.
 
 pub mod admission;
+pub mod aggregation;
 pub mod audit;
 pub mod auth;
 pub mod cache;
@@ -28,6 +29,8 @@ mod table;
 mod testing;
 #[cfg(test)]
 mod testing_kinds;
+#[cfg(test)]
+mod testing_server;
 #[cfg(test)]
 mod testing_webhook;
 pub mod tokens;

@@ -7,16 +7,20 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use meta::{GroupResource, GroupVersionResource};
+use meta::{GroupResource, GroupVersion, GroupVersionResource};
 use resource::Resource;
 use schema::{TypeId, TypeSet};
 use tokio::sync::watch;
+
+use crate::aggregation::{Remote, Remotes};
 
 type Plurals = HashMap<String, Arc<Resource>>;
 
 #[derive(Default, Clone)]
 struct Table {
     served: HashMap<String, HashMap<String, Plurals>>,
+    /// What other servers answer for.
+    remotes: Arc<Remotes>,
     generation: u64,
 }
 
@@ -79,6 +83,45 @@ impl Registry {
         let generation = table.generation;
         self.table.store(Arc::new(table));
         self.changed.send_replace(generation);
+    }
+
+    /// Lets another server answer for a version of a group, instead of what answered before.
+    pub(crate) fn set_remote(&self, remote: Remote) {
+        self.change(|table| {
+            let remotes = Arc::make_mut(&mut table.remotes);
+            remotes.insert(remote.of.clone(), Arc::new(remote));
+        });
+    }
+
+    /// Notes what became of another server; nothing when it is reached in another way by now.
+    pub(crate) fn update_remote(&self, remote: &Remote) {
+        if self.remote(&remote.of).is_some_and(|present| present.is_as(remote)) {
+            return;
+        }
+        self.change(|table| {
+            if let Some(present) = Arc::make_mut(&mut table.remotes).get_mut(&remote.of)
+                && present.is_reached_as(remote)
+            {
+                *present = Arc::new(remote.clone());
+            }
+        });
+    }
+
+    /// Answers for a version of a group here again, if there is anything to answer.
+    pub(crate) fn remove_remote(&self, of: &GroupVersion) {
+        self.change(|table| {
+            Arc::make_mut(&mut table.remotes).remove(of);
+        });
+    }
+
+    /// The other server that answers for a version of a group.
+    pub(crate) fn remote(&self, of: &GroupVersion) -> Option<Arc<Remote>> {
+        self.table.load().remotes.get(of).cloned()
+    }
+
+    /// All other servers.
+    pub(crate) fn remotes(&self) -> Arc<Remotes> {
+        self.table.load().remotes.clone()
     }
 
     /// The kind behind a request path.

@@ -1,5 +1,5 @@
 //! What a new cluster begins with: namespaces, roles and their bindings, priority classes, the range of
-//! Service addresses. Roles are facts of upstream's policy, read from a generated table (`policy.txt`).
+//! Service addresses, the APIServices of what the server itself answers for. Roles are facts of upstream's policy, read from a generated table (`policy.txt`).
 //!
 //! The table's lines: `KIND NAME [ROLE] [to=AGGREGATE] [of=AGGREGATE]`, then below a role its rules
 //! (` VERBS GROUPS RESOURCES [NAMES]` or ` VERBS url URLS`, `-` for the core group) and below a binding its
@@ -8,7 +8,7 @@
 use meta::{Object, Value};
 use serde_json::json;
 
-use crate::{Options, flow_control};
+use crate::{Options, flow_control, groups};
 
 const POLICY: &str = include_str!("policy.txt");
 
@@ -34,6 +34,7 @@ pub fn bootstrap(options: &Options) -> Vec<Object> {
     }
     all.into_iter()
         .filter_map(|value| Object::from_value(value).ok())
+        .chain(groups::api_services())
         .chain(flow_control::objects())
         .chain(policy())
         .collect()

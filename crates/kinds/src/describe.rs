@@ -16,6 +16,7 @@ use k8s_openapi::{
         rbac::v1 as rbac, resource::v1 as resources, scheduling::v1 as scheduling, storage::v1 as storage,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions,
+    kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration,
 };
 use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::Value;
@@ -73,7 +74,7 @@ fn workloads(generator: &mut SchemaGenerator) {
 fn cluster(generator: &mut SchemaGenerator) {
     add!(generator:
         core::Namespace, core::Node, core::PersistentVolume, core::PersistentVolumeClaim,
-        apiextensions::CustomResourceDefinition,
+        apiextensions::CustomResourceDefinition, apiregistration::APIService,
         networking::IPAddress, networking::Ingress, networking::IngressClass, networking::NetworkPolicy,
         networking::ServiceCIDR, node::RuntimeClass, scheduling::PriorityClass,
         storage::CSIDriver, storage::CSINode, storage::CSIStorageCapacity, storage::StorageClass,

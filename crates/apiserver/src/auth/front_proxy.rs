@@ -25,6 +25,17 @@ pub struct FrontProxy {
 }
 
 impl FrontProxy {
+    /// Upstream's usual headers.
+    pub fn standard(allowed_names: Vec<String>) -> Self {
+        Self {
+            allowed_names,
+            username_headers: vec![HeaderName::from_static("x-remote-user")],
+            uid_headers: vec![HeaderName::from_static("x-remote-uid")],
+            group_headers: vec![HeaderName::from_static("x-remote-group")],
+            extra_prefixes: vec!["x-remote-extra-".to_owned()],
+        }
+    }
+
     /// Whether a certificate of the proxies' authority with this common name may vouch.
     pub(super) fn allows(&self, common_name: &str) -> bool {
         self.allowed_names.is_empty() || self.allowed_names.iter().any(|name| name == common_name)
@@ -65,13 +76,7 @@ mod tests {
     #[test]
     fn headers_name_a_user() {
         let header = HeaderName::from_static;
-        let proxy = FrontProxy {
-            allowed_names: vec!["front".to_owned()],
-            username_headers: vec![header("x-remote-user")],
-            uid_headers: vec![header("x-remote-uid")],
-            group_headers: vec![header("x-remote-group")],
-            extra_prefixes: vec!["x-remote-extra-".to_owned()],
-        };
+        let proxy = FrontProxy::standard(vec!["front".to_owned()]);
         let mut headers = HeaderMap::new();
         assert_eq!(proxy.user(&headers), None);
         for (name, value) in [

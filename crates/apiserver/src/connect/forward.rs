@@ -12,7 +12,7 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::TlsConnector;
 
@@ -54,6 +54,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) input: Input,
     pub(crate) upgrade: Option<OnUpgrade>,
     pub(crate) running: Option<InFlight>,
+    /// How long request and answer may take together; `None` for streams.
+    pub(crate) limit: Option<Duration>,
     pub(crate) refusals: Refusals,
 }
 
@@ -85,8 +87,10 @@ impl Forwarder {
             input,
             upgrade,
             running,
+            limit,
             refusals,
         } = forward;
+        let deadline = limit.map(|limit| Instant::now() + limit);
         let stream = dial(&addresses, tls.as_ref(), &authority).await?;
         let unreachable = |why: String| unreachable(&authority, &why);
         let (mut sender, connection) =
@@ -115,7 +119,7 @@ impl Forwarder {
             (code, _) if refusals == Refusals::Worded && !code.is_success() && !code.is_redirection() => {
                 Err(refused(answer).await)
             }
-            _ => Ok(passed(answer, running, self.stop.clone())),
+            _ => Ok(passed(answer, running, deadline, self.stop.clone())),
         }
     }
 
@@ -233,6 +237,7 @@ fn request(
 fn passed(
     answer: Response<Incoming>,
     running: Option<InFlight>,
+    deadline: Option<Instant>,
     stop: tokio_util::sync::CancellationToken,
 ) -> Response<Body> {
     let (mut parts, body) = answer.into_parts();
@@ -240,16 +245,28 @@ fn passed(
         parts.headers.remove(name);
     }
     let frames = BodyStream::new(body);
-    let chunks = stream::unfold((frames, running, stop), |(mut frames, running, stop)| async move {
+    let over = async move {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    let kept = (frames, running, stop, Box::pin(over));
+    let chunks = stream::unfold(kept, |(mut frames, running, stop, mut over)| async move {
         loop {
             let frame = tokio::select! {
                 () = stop.cancelled() => return None,
+                () = &mut over => {
+                    let slow = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+                    // Nothing comes any more: the answer is cut, which the client notices.
+                    return Some((Err(slow), (frames, running, stop, over)));
+                }
                 frame = frames.next() => frame?,
             };
             match frame.map(http_body::Frame::into_data) {
-                Ok(Ok(data)) => return Some((Ok(data), (frames, running, stop))),
+                Ok(Ok(data)) => return Some((Ok(data), (frames, running, stop, over))),
                 Ok(Err(_)) => {}
-                Err(error) => return Some((Err(error.into()), (frames, running, stop))),
+                Err(error) => return Some((Err(error.into()), (frames, running, stop, over))),
             }
         }
     });
@@ -303,6 +320,7 @@ mod tests {
             input: Input::new(http_body_util::Full::new("{}".into())),
             upgrade: None,
             running: None,
+            limit: None,
             refusals: Refusals::Passed,
         };
         let answer = match Forwarder::default().forward(forward).await {

@@ -23,7 +23,8 @@ use crate::{
 
 pub(crate) use endpoint::service_endpoints;
 use endpoint::{Endpoint, Over};
-pub(crate) use forward::{Forward, Refusals, authority};
+use forward::authority;
+pub(crate) use forward::{Forward, Refusals};
 
 /// How long streams may take to end when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -129,6 +130,7 @@ impl Kubelets {
             input,
             upgrade,
             running: Some(running),
+            limit: None,
             refusals: if over == Over::Kubelet { Refusals::Worded } else { Refusals::Passed },
         };
         self.forwarder.forward(forward).await

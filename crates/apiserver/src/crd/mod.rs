@@ -20,15 +20,14 @@ use std::{collections::HashMap, sync::Arc};
 use meta::{
     Condition, ConditionStatus, Entry, GroupResource, GroupVersionResource, Object, Revision, Status, Value,
 };
-use resource::{Resource, User};
+use resource::Resource;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::{AUTHENTICATED, MASTERS},
     cache::Happened,
-    rest::{Caller, DeleteOptions, FieldValidation, ListOptions, Patch, PatchKind, Rest, Target},
+    rest::{Caller, DeleteOptions, ListOptions, Patch, PatchKind, Rest, Target},
     webhook::Webhooks,
 };
 
@@ -303,7 +302,7 @@ impl Custom {
             return Ok(new);
         }
         let target = Target { key: object.key(), subresource: "status".to_owned() };
-        let written = self.rest.update(&caller(), &self.resource, &target, new, Vec::new()).await?;
+        let written = self.rest.update(&Caller::server(), &self.resource, &target, new, Vec::new()).await?;
         written.entry.object().map_err(Status::internal)
     }
 
@@ -366,7 +365,7 @@ async fn delete_instances(
     let instances = rest.cache().kind(&served.stored_as);
     let mut watch = rest.watch(served, None, &options).await?;
     if there() {
-        rest.delete_collection(&caller(), served, None, &DeleteOptions::default(), &options).await?;
+        rest.delete_collection(&Caller::server(), served, None, &DeleteOptions::default(), &options).await?;
     }
     // Instances with finalizers go when their controllers let them; each deletion wakes this.
     while there() && !instances.snapshot().is_empty() {
@@ -395,24 +394,11 @@ async fn set_finalizers(
         "finalizers": finalizers,
     } });
     let patch = Patch { kind: PatchKind::Merge, body, duplicates: Vec::new() };
-    rest.patch(&caller(), definitions, &target, patch).await.map(|_| ())
+    rest.patch(&Caller::server(), definitions, &target, patch).await.map(|_| ())
 }
 
 fn condition(r#type: &str, status: ConditionStatus, reason: &str) -> Condition {
     Condition::new(r#type, status, reason)
-}
-
-fn caller() -> Caller {
-    Caller {
-        user: User {
-            name: "system:apiserver".to_owned(),
-            groups: vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()],
-            ..User::default()
-        },
-        field_manager: "kube-apiserver".to_owned(),
-        field_validation: FieldValidation::Ignore,
-        ..Caller::default()
-    }
 }
 
 #[cfg(test)]

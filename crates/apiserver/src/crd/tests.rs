@@ -52,7 +52,7 @@ impl Server {
     async fn define(&self, value: Value) -> Result<(), Status> {
         let object = Object::from_value(value).unwrap();
         let resource = definitions(&self.rest).unwrap();
-        self.rest.create(&caller(), &resource, "", object, Vec::new()).await.map(|_| ())
+        self.rest.create(&Caller::server(), &resource, "", object, Vec::new()).await.map(|_| ())
     }
 
     /// The definition once it fits, or once it is gone.
@@ -97,20 +97,20 @@ impl Server {
         let widget = json!({"metadata": {"name": name}, "spec": {}});
         let object = Object::from_value(widget).unwrap();
         let resource = self.widgets();
-        self.rest.create(&caller(), &resource, namespace, object, Vec::new()).await.unwrap();
+        self.rest.create(&Caller::server(), &resource, namespace, object, Vec::new()).await.unwrap();
     }
 
     async fn patch(&self, name: &str, body: Value) {
         let target = Target { key: meta::ObjectKey::new("", name), subresource: String::new() };
         let patch = Patch { kind: PatchKind::Merge, body, duplicates: Vec::new() };
         let resource = definitions(&self.rest).unwrap();
-        self.rest.patch(&caller(), &resource, &target, patch).await.unwrap();
+        self.rest.patch(&Caller::server(), &resource, &target, patch).await.unwrap();
     }
 
     async fn undefine(&self, name: &str) {
         let resource = definitions(&self.rest).unwrap();
         let key = meta::ObjectKey::new("", name);
-        self.rest.delete(&caller(), &resource, &key, &DeleteOptions::default()).await.unwrap();
+        self.rest.delete(&Caller::server(), &resource, &key, &DeleteOptions::default()).await.unwrap();
         self.wait(name, |object| object.is_none()).await;
         let mut changes = self.rest.registry().changes();
         while self.rest.registry().resolve("toys.example", "v1", "widgets").is_some() {
@@ -136,7 +136,8 @@ async fn serves_what_is_defined_until_it_goes() {
     let widget =
         json!({"apiVersion": "toys.example/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {}});
     let object = Object::from_value(widget).unwrap();
-    let written = server.rest.create(&caller(), &resource, "default", object, Vec::new()).await.unwrap();
+    let written =
+        server.rest.create(&Caller::server(), &resource, "default", object, Vec::new()).await.unwrap();
     assert_eq!(written.entry.object().unwrap().int(&["spec", "size"]), Some(3));
 
     server.undefine("widgets.toys.example").await;
@@ -246,10 +247,10 @@ async fn a_new_definition_shows_nothing_of_an_earlier_one() {
     let instance = json!({"metadata": {"finalizers": ["example.com/held"]}});
     let target = Target { key: meta::ObjectKey::new("default", "old"), subresource: String::new() };
     let patch = Patch { kind: PatchKind::Merge, body: instance, duplicates: Vec::new() };
-    server.rest.patch(&caller(), &server.widgets(), &target, patch).await.unwrap();
+    server.rest.patch(&Caller::server(), &server.widgets(), &target, patch).await.unwrap();
     let definitions = definitions(&server.rest).unwrap();
     let key = meta::ObjectKey::new("", name);
-    server.rest.delete(&caller(), &definitions, &key, &DeleteOptions::default()).await.unwrap();
+    server.rest.delete(&Caller::server(), &definitions, &key, &DeleteOptions::default()).await.unwrap();
     server.patch(name, json!({"metadata": {"finalizers": null}})).await;
     server.wait(name, |object| object.is_none()).await;
 

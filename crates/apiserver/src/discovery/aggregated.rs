@@ -28,6 +28,11 @@ fn group(group: &Group) -> Value {
 }
 
 fn version(version: &Version) -> Value {
+    if let Some(remote) = &version.remote {
+        let resources = remote.seen.as_ref().map(|seen| seen.aggregated(&remote.of)).unwrap_or_default();
+        let freshness = if remote.available { "Current" } else { "Stale" };
+        return json!({ "version": version.name, "freshness": freshness, "resources": resources });
+    }
     let resources: Vec<Value> = version.resources.iter().map(|r| resource(r)).collect();
     json!({ "version": version.name, "freshness": "Current", "resources": resources })
 }

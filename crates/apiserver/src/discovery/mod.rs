@@ -5,13 +5,19 @@
 mod aggregated;
 mod legacy;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use resource::{Resource, Subresource, Verb};
 
-use crate::Registry;
+use crate::{
+    Registry,
+    aggregation::{Remote, Remotes},
+};
 
 pub(crate) use legacy::legacy;
 
@@ -110,12 +116,19 @@ pub(crate) struct Group {
 /// One version of a group.
 pub(crate) struct Version {
     pub(crate) name: String,
-    /// Sorted by plural.
+    /// Sorted by plural; none of those that another server answers for.
     pub(crate) resources: Vec<Arc<Resource>>,
+    /// The other server that answers for it.
+    pub(crate) remote: Option<Arc<Remote>>,
 }
 
-/// All groups: built-in ones before those of CRDs, so that an ambiguous short name means the built-in kind;
-/// each in order of its name.
+/// Priority of the groups of custom resources among those of other servers, upstream's.
+const CUSTOM_PRIORITY: i64 = 1_000;
+/// Priority of a version that is served here among those of other servers, upstream's for custom resources.
+const LOCAL_VERSION_PRIORITY: i64 = 100;
+
+/// All groups: built-in ones before those of CRDs and of other servers, so that an ambiguous short name means the
+/// built-in kind; each in order of its priority and name.
 pub(crate) fn groups(registry: &Registry) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     // A kind without verbs is stored and never served.
@@ -125,20 +138,47 @@ pub(crate) fn groups(registry: &Registry) -> Vec<Group> {
         }
         let Some(group) = groups.last_mut() else { continue };
         if group.versions.last().is_none_or(|version| version.name != *resource.version) {
-            group.versions.push(Version { name: resource.version.to_string(), resources: Vec::new() });
+            let name = resource.version.to_string();
+            group.versions.push(Version { name, resources: Vec::new(), remote: None });
         }
         if let Some(version) = group.versions.last_mut() {
             version.resources.push(resource);
         }
     }
+    let builtin: BTreeSet<String> = groups
+        .iter()
+        .filter(|group| group.versions.iter().flat_map(|version| &version.resources).any(|r| !r.custom))
+        .map(|group| group.name.clone())
+        .collect();
+    add_remotes(&mut groups, &registry.remotes());
     for group in &mut groups {
-        group.versions.sort_by_key(|version| std::cmp::Reverse(priority(&version.name)));
+        group.versions.sort_by_key(|version| {
+            let of_remote = version.remote.as_ref().map_or(LOCAL_VERSION_PRIORITY, |r| r.version_priority);
+            std::cmp::Reverse((of_remote, priority(&version.name)))
+        });
     }
-    let custom = |group: &Group| {
-        group.versions.iter().flat_map(|version| &version.resources).all(|resource| resource.custom)
-    };
-    groups.sort_by_key(custom);
+    groups.sort_by_cached_key(|group| {
+        let is_builtin = builtin.contains(&group.name);
+        let of_remotes =
+            group.versions.iter().filter_map(|version| Some(version.remote.as_ref()?.group_priority));
+        let priority = if is_builtin { 0 } else { of_remotes.max().unwrap_or(CUSTOM_PRIORITY) };
+        (!is_builtin, std::cmp::Reverse(priority), group.name.clone())
+    });
     groups
+}
+
+/// Puts other servers in the place of what is served here.
+fn add_remotes(groups: &mut Vec<Group>, remotes: &Remotes) {
+    for (of, remote) in remotes {
+        let at = groups.iter().position(|group| group.name == of.group).unwrap_or_else(|| {
+            groups.push(Group { name: of.group.clone(), versions: Vec::new() });
+            groups.len() - 1
+        });
+        let Some(group) = groups.get_mut(at) else { continue };
+        group.versions.retain(|version| version.name != of.version);
+        let name = of.version.clone();
+        group.versions.push(Version { name, resources: Vec::new(), remote: Some(remote.clone()) });
+    }
 }
 
 /// Orders versions as upstream's `CompareKubeAwareVersionStrings`: GA before beta before alpha, higher

@@ -185,6 +185,11 @@ impl Input {
         Self((!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync()))
     }
 
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self(None)
+    }
+
     /// The whole body, at most [`BODY_BYTES_MAX`] (413 beyond).
     pub(crate) async fn collect(self) -> Result<Bytes, Status> {
         match self.0 {

@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
-use meta::{Reason, Status};
+use meta::{GroupVersion, Reason, Status};
 use resource::{Subresource, User};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use super::{
     route::{Named, Route, verb},
 };
 use crate::{
+    aggregation::{Aggregation, Passing, Remote, remote_of_path},
     audit::{Audit, Of, Record},
     auth::{Ask, Asked, Authenticator, Authorizer, Decision, Peer, forbidden},
     connect::Kubelets,
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) tokens: Option<Arc<Tokens>>,
     pub(crate) kubelets: Option<Kubelets>,
+    /// Other servers that answer for versions of groups.
+    pub(crate) aggregation: Option<Aggregation>,
     /// What a backup is made of.
     pub(crate) backup: Option<Arc<dyn store::Store>>,
     pub(crate) audit: Option<Arc<Audit>>,
@@ -144,11 +147,16 @@ impl Shared {
         if let Some(record) = &mut record {
             record.acting(&user);
         }
+        let registry = self.rest.registry();
         match route {
             Route::Path(path) => {
                 let asks = Asks { user: &user, verb: path_verb(&parts.method), on: On::Path(path) };
                 let _place = self.place(&asks, 0, noted).await?;
                 self.authorize_path(&user, &parts.method, path, record)?;
+                if let Some(remote) = remote_of_path(registry, path) {
+                    let as_what = (Class::Reading, Some(REQUEST_TIMEOUT));
+                    return self.elsewhere(&remote, &user, parts, &uri, input, as_what).await;
+                }
                 timeout(REQUEST_TIMEOUT, paths::answer(self, parts, path, &query))
                     .await
                     .map_err(|_| too_slow())?
@@ -169,9 +177,31 @@ impl Shared {
                     None => None,
                 };
                 self.authorize(&user, verb, &named, &query, record.as_deref_mut())?;
+                let of = GroupVersion::new(named.group, named.version);
+                if let Some(remote) = registry.remote(&of) {
+                    *labels = remote_labels(&remote, &named, verb);
+                    let as_what = remote_class(&named, verb, &parts.headers);
+                    return self.elsewhere(&remote, &user, parts, &uri, input, as_what).await;
+                }
                 self.resource(&user, parts, &uri, &named, query, verb, input, labels, record).await
             }
         }
+    }
+
+    /// Passes a request on to the server that answers for it; it counts as given, and may take so long.
+    async fn elsewhere(
+        &self,
+        remote: &Remote,
+        user: &User,
+        parts: &mut Parts,
+        uri: &http::Uri,
+        input: Input,
+        (class, limit): (Class, Option<Duration>),
+    ) -> Result<Response<Body>, Status> {
+        let layer = self.aggregation.as_ref().ok_or_else(Status::no_such_path)?;
+        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let running = self.metrics.begin(class);
+        layer.pass(remote, Passing { user, parts, uri, input, upgrade, running, limit }).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one request; one call site")]
@@ -352,6 +382,42 @@ fn path_verb(method: &Method) -> &'static str {
         Method::DELETE => "delete",
         Method::OPTIONS => "options",
         _ => "unknown",
+    }
+}
+
+/// Subresources that stream (upstream's long-running requests).
+const STREAMS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+
+/// How a request that is passed to another server counts, and how long it may take.
+fn remote_class(named: &Named<'_>, verb: &str, headers: &HeaderMap) -> (Class, Option<Duration>) {
+    match verb {
+        "watch" => (Class::Watch, None),
+        _ if STREAMS.contains(&named.subresource) || headers.contains_key(header::UPGRADE) => {
+            (Class::Connect, None)
+        }
+        "get" | "list" => (Class::Reading, Some(REQUEST_TIMEOUT)),
+        _ => (Class::Mutating, Some(REQUEST_TIMEOUT)),
+    }
+}
+
+/// Labels of a request that is passed to another server: named only as far as it is known to serve that, so that
+/// clients cannot make up labels.
+fn remote_labels(remote: &Remote, named: &Named<'_>, verb: &'static str) -> Labels {
+    let of = Labels { verb: resources::verb_label(verb, false), ..Labels::default() };
+    let served = match named.subresource {
+        "" => named.plural.to_owned(),
+        subresource => format!("{}/{subresource}", named.plural),
+    };
+    if !remote.seen.as_ref().is_some_and(|seen| seen.serves(&served)) {
+        return of;
+    }
+    Labels {
+        group: named.group.into(),
+        version: named.version.into(),
+        resource: named.plural.into(),
+        subresource: named.subresource.to_owned(),
+        scope: resources::scope(named),
+        ..of
     }
 }
 

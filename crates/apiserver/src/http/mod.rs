@@ -38,6 +38,7 @@ pub use tls::{TlsError, tls_config};
 pub(crate) use tls::{Trust, client_config};
 
 pub(crate) use body::Input;
+pub(crate) use encode::response;
 pub(crate) use metrics::{Class, InFlight};
 pub(crate) use resources::Call;
 

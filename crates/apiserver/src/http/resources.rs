@@ -92,35 +92,44 @@ impl Call<'_> {
     }
 
     pub(crate) fn labels(&self, resource: &Resource) -> Labels {
-        let scope = if !self.named.name.is_empty() {
-            "resource"
-        } else if self.named.namespace.is_empty() {
-            "cluster"
-        } else {
-            "namespace"
-        };
         Labels {
-            verb: match self.verb {
-                "get" => "GET",
-                "list" => "LIST",
-                "watch" => "WATCH",
-                "create" => "POST",
-                "update" => "PUT",
-                "patch" if self.is_apply() => "APPLY",
-                "patch" => "PATCH",
-                "delete" => "DELETE",
-                _ => "DELETECOLLECTION",
-            },
+            verb: verb_label(self.verb, self.is_apply()),
             group: resource.group.clone(),
             version: resource.version.clone(),
             resource: resource.plural.clone(),
             subresource: self.named.subresource.to_owned(),
-            scope,
+            scope: scope(self.named),
         }
     }
 
     fn is_apply(&self) -> bool {
         negotiate::media_type(self.headers).is_ok_and(|media| media == "application/apply-patch+yaml")
+    }
+}
+
+/// A verb as metrics name it.
+pub(crate) fn verb_label(verb: &str, is_apply: bool) -> &'static str {
+    match verb {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" if is_apply => "APPLY",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        _ => "DELETECOLLECTION",
+    }
+}
+
+/// What a request is about, as metrics name it.
+pub(crate) fn scope(named: &Named<'_>) -> &'static str {
+    if !named.name.is_empty() {
+        "resource"
+    } else if named.namespace.is_empty() {
+        "cluster"
+    } else {
+        "namespace"
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
     service::InProcess,
 };
 use crate::{
+    aggregation::Aggregation,
     audit::Audit,
     auth::{Authenticator, Authorizer},
     connect::Kubelets,
@@ -90,6 +91,7 @@ impl Server {
             authorizer,
             tokens: None,
             kubelets: None,
+            aggregation: None,
             backup: None,
             audit: None,
             health: Health::default(),
@@ -119,6 +121,12 @@ impl Server {
     #[must_use]
     pub fn with_kubelets(self, kubelets: Kubelets) -> Self {
         self.with(|shared| shared.kubelets = Some(kubelets))
+    }
+
+    /// Passes requests on to the servers that APIServices name.
+    #[must_use]
+    pub fn with_aggregation(self, aggregation: Aggregation) -> Self {
+        self.with(|shared| shared.aggregation = Some(aggregation))
     }
 
     /// Gives whoever may do everything a snapshot of the store.
@@ -178,19 +186,19 @@ impl Server {
 
 #[cfg(test)]
 impl Server {
-    pub(super) fn with_seats(self, seats: u64) -> Self {
+    pub(crate) fn with_seats(self, seats: u64) -> Self {
         self.with(|shared| shared.flow = Flow::new(shared.rest.cache(), seats))
     }
 
-    pub(super) fn flow(&self) -> &Flow {
+    pub(crate) fn flow(&self) -> &Flow {
         &self.shared.flow
     }
 
-    pub(super) fn running_watches(&self) -> i64 {
+    pub(crate) fn running_watches(&self) -> i64 {
         self.shared.metrics.watching()
     }
 
-    pub(super) fn stop_streams(&self) {
+    pub(crate) fn stop_streams(&self) {
         self.shared.stop.cancel();
     }
 }
@@ -209,6 +217,9 @@ impl Serving {
         self.shared.stop.cancel();
         if let Some(kubelets) = &self.shared.kubelets {
             kubelets.stop().await;
+        }
+        if let Some(aggregation) = &self.shared.aggregation {
+            aggregation.stop().await;
         }
         for task in self.tasks {
             if let Err(error) = task.await {

@@ -1,112 +1,20 @@
 //! A started server over loopback TLS, and the same server in process.
 
-use std::{net::SocketAddr, sync::Arc};
-
-use bytes::Bytes;
-use http::{Request, Response, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::header;
+use http_body_util::BodyExt as _;
 use meta::Value;
 use resource::User;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use super::*;
 use crate::{
-    Cache,
-    auth::{Authenticator, Authorizer, Rbac},
     flow::{Asks, On},
-    pki::{Pair, Pki},
-    rest::{Parts, Rest},
     testing_kinds,
+    testing_server::{self, Running, request, value},
 };
 
-struct Running {
-    server: Server,
-    serving: Serving,
-    pki: Pki,
-    _home: tempfile::TempDir,
-}
-
 async fn start() -> Running {
-    let home = tempfile::tempdir().unwrap();
-    // Certificates are checked against the real time by TLS.
-    let clock = Arc::new(meta::Fixed::new(std::time::SystemTime::now().try_into().unwrap()));
-    let pki = Pki::open(home.path(), &*clock).unwrap();
-    let registry = Arc::new(testing_kinds::registry());
-    let store = store::Memory::new();
-    let cache = Arc::new(Cache::load(&store, &registry).await.unwrap());
-    let authorizer: Arc<dyn Authorizer> = Arc::new(Rbac::new(cache.clone(), Arc::new(|| 0)));
-    let authenticator = Arc::new(Authenticator::new(cache.clone(), clock.clone()));
-    let (rest, _task) = Rest::start(Parts {
-        store: Arc::new(store),
-        cache,
-        registry,
-        admission: Vec::new(),
-        clock,
-        random: Arc::new(meta::Seeded::new(1)),
-    });
-    let server = Server::new(rest, authenticator, authorizer, "v1.36.0+test");
-    let tls = tls_config(&pki.serving(&["127.0.0.1".to_owned()]).unwrap(), pki.ca_pem()).unwrap();
-    let serving = server.serve(&[SocketAddr::from(([127, 0, 0, 1], 0))], tls).await.unwrap();
-    Running { server, serving, pki, _home: home }
-}
-
-/// Sends over a new connection; with HTTP/2 when `h2`.
-async fn send(
-    running: &Running,
-    login: Option<&Pair>,
-    h2: bool,
-    request: Request<Full<Bytes>>,
-) -> Response<Bytes> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(running.pki.ca_pem().as_bytes()).unwrap()).unwrap();
-    let builder =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-    let mut config = match login {
-        None => builder.with_no_client_auth(),
-        Some(pair) => {
-            let chain = vec![CertificateDer::from_pem_slice(pair.cert_pem.as_bytes()).unwrap()];
-            let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![if h2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
-    let stream = tokio::net::TcpStream::connect(running.serving.addresses[0]).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    let response = if h2 {
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        sender.send_request(request).await.unwrap()
-    } else {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        sender.send_request(request).await.unwrap()
-    };
-    let (parts, body) = response.into_parts();
-    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
-}
-
-fn request(method: &str, path: &str, body: Option<Value>) -> Request<Full<Bytes>> {
-    let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "127.0.0.1")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))
-        .unwrap()
-}
-
-fn value(response: &Response<Bytes>) -> Value {
-    serde_json::from_slice(response.body()).unwrap()
+    testing_server::start(testing_kinds::registry()).await
 }
 
 #[tokio::test]
@@ -115,14 +23,14 @@ async fn serves_certified_users_on_both_protocols() {
     let admin = running.pki.admin().unwrap();
     for (h2, name) in [(false, "one"), (true, "two")] {
         let gadget = json!({"apiVersion": "v1", "kind": "Gadget", "metadata": {"name": name}});
-        let made = send(&running, Some(&admin), h2, request("POST", "/api/v1/gadgets", Some(gadget))).await;
+        let made = running.send(Some(&admin), h2, request("POST", "/api/v1/gadgets", Some(gadget))).await;
         assert_eq!(made.status(), 201, "{:?}", made.body());
         assert!(made.headers().contains_key("audit-id"));
         let path = format!("/api/v1/gadgets/{name}");
-        let read = send(&running, Some(&admin), h2, request("GET", &path, None)).await;
+        let read = running.send(Some(&admin), h2, request("GET", &path, None)).await;
         assert_eq!((read.status().as_u16(), value(&read)["metadata"]["name"].as_str()), (200, Some(name)));
     }
-    let list = send(&running, Some(&admin), true, request("GET", "/api/v1/gadgets", None)).await;
+    let list = running.send(Some(&admin), true, request("GET", "/api/v1/gadgets", None)).await;
     assert_eq!(value(&list)["items"].as_array().unwrap().len(), 2);
     running.serving.stop().await;
 }
@@ -140,7 +48,7 @@ async fn refuses_in_statuses() {
         (Some(&admin), "POST", "/apis/toys.example/v1/widgets", 405, "MethodNotAllowed"),
         (Some(&admin), "GET", "/nothing", 404, "NotFound"),
     ] {
-        let answer = send(&running, login, true, request(method, path, None)).await;
+        let answer = running.send(login, true, request(method, path, None)).await;
         assert_eq!(answer.status(), expected, "{method} {path}");
         let status = value(&answer);
         assert_eq!((status["kind"].as_str(), status["reason"].as_str()), (Some("Status"), Some(reason)));
@@ -188,9 +96,9 @@ async fn watches_end_with_the_server() {
     let running = start().await;
     let admin = running.pki.admin().unwrap();
     let path = "/api/v1/gadgets?watch=true";
-    let (watched, ()) = tokio::join!(send(&running, Some(&admin), true, request("GET", path, None)), async {
+    let (watched, ()) = tokio::join!(running.send(Some(&admin), true, request("GET", path, None)), async {
         let gadget = json!({"apiVersion": "v1", "kind": "Gadget", "metadata": {"name": "g"}});
-        let made = send(&running, Some(&admin), true, request("POST", "/api/v1/gadgets", Some(gadget))).await;
+        let made = running.send(Some(&admin), true, request("POST", "/api/v1/gadgets", Some(gadget))).await;
         assert_eq!(made.status(), 201);
         // The watch may begin before or after the write; it shows the object in both cases.
         while !running.server_watches() {

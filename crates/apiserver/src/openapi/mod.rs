@@ -21,6 +21,7 @@ pub(crate) use schemas::builtin_name;
 
 use crate::{
     Registry,
+    aggregation::merge,
     discovery::{Group, Version, groups},
 };
 
@@ -104,7 +105,14 @@ impl OpenApi {
         for group in groups(registry) {
             for version in &group.versions {
                 let name = document_name(&group.name, &version.name);
-                let hash = self.v3_hash(registry, &group, version)?;
+                let hash = match &version.remote {
+                    None => self.v3_hash(registry, &group, version)?,
+                    // Its document is asked of it.
+                    Some(remote) => match remote.seen.as_ref().filter(|seen| !seen.v3.is_empty()) {
+                        Some(seen) => seen.v3.clone(),
+                        None => continue,
+                    },
+                };
                 let url = format!("/openapi/v3/{name}?hash={hash}");
                 paths.insert(name, json!({ "serverRelativeURL": url }));
             }
@@ -119,9 +127,9 @@ impl OpenApi {
         let groups = groups(registry);
         let mut all =
             groups.iter().flat_map(|group| group.versions.iter().map(move |version| (group, version)));
-        let Some((group, version)) =
-            all.find(|(group, version)| document_name(&group.name, &version.name) == name)
-        else {
+        let Some((group, version)) = all.find(|(group, version)| {
+            version.remote.is_none() && document_name(&group.name, &version.name) == name
+        }) else {
             return Ok(None);
         };
         let mut document = self.v3_built(registry, group, version)?;
@@ -197,11 +205,15 @@ impl OpenApi {
         // A kind without verbs is stored and never served.
         let resources: Vec<_> =
             registry.all().into_iter().filter(|resource| !resource.verbs.is_empty()).collect();
-        json!({
+        let mut document = json!({
             "swagger": "2.0", "info": self.info(),
             "paths": paths::of(&resources, Dialect::V2),
             "definitions": schemas::of(&resources, Dialect::V2, &*(self.describe)()),
-        })
+        });
+        for fragment in registry.remotes().values().filter_map(|remote| remote.seen.as_ref()?.v2.clone()) {
+            merge(&mut document, &fragment);
+        }
+        document
     }
 }
 

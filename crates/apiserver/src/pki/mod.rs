@@ -58,6 +58,9 @@ pub enum PkiError {
     },
 }
 
+/// Who vouches for users in headers, as kubeadm names it.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
 /// The certificates under one directory.
 #[derive(Debug)]
 pub struct Pki {
@@ -66,6 +69,8 @@ pub struct Pki {
     /// Of certificates that were issued.
     directory: PathBuf,
     authority: Authority,
+    /// Of those who vouch for users in headers.
+    front_proxy: Authority,
     now: meta::Timestamp,
 }
 
@@ -83,22 +88,9 @@ impl Pki {
         files::private_directory(directory)?;
         let _making = files::lock(shared)?;
         let now = clock.now();
-        let (cert_path, key_path) = (shared.join("ca.crt"), shared.join("ca.key"));
-        let authority = match (read_if_there(&cert_path)?, read_if_there(&key_path)?) {
-            (Some(cert), Some(key)) => Authority::from_pem(&cert, &key)
-                .map_err(|_| PkiError::Damaged { path: cert_path, what: "certificate authority" })?,
-            (cert, key) => {
-                if cert.is_some() || key.is_some() {
-                    let path = if cert.is_some() { key_path } else { cert_path };
-                    return Err(PkiError::Damaged { path, what: "half of the certificate authority" });
-                }
-                let made = Authority::create("keelson-ca", now)?;
-                write_private(&key_path, &made.pair().key_pem)?;
-                write_private(&cert_path, &made.pair().cert_pem)?;
-                made
-            }
-        };
-        Ok(Self { shared: shared.to_owned(), directory: directory.to_owned(), authority, now })
+        let authority = open_authority(shared, "ca", "keelson-ca", now)?;
+        let front_proxy = open_authority(shared, "front-proxy-ca", "keelson-front-proxy-ca", now)?;
+        Ok(Self { shared: shared.to_owned(), directory: directory.to_owned(), authority, front_proxy, now })
     }
 
     /// The authority, for those who sign requests with it.
@@ -114,15 +106,19 @@ impl Pki {
     /// A certificate kept as `NAME.crt` and `NAME.key`: the one on disk while it fits `leaf` and is valid
     /// for another 30 days, else a new one with the same key file name.
     pub fn keep(&self, name: &str, leaf: &Leaf) -> Result<Pair, PkiError> {
+        self.keep_of(&self.authority, name, leaf)
+    }
+
+    fn keep_of(&self, authority: &Authority, name: &str, leaf: &Leaf) -> Result<Pair, PkiError> {
         let cert_path = self.directory.join(format!("{name}.crt"));
         let key_path = self.directory.join(format!("{name}.key"));
         if let (Some(cert_pem), Some(key_pem)) = (read_if_there(&cert_path)?, read_if_there(&key_path)?) {
             let pair = Pair { cert_pem, key_pem };
-            if self.authority.still_fits(&pair, leaf, self.now) {
+            if authority.still_fits(&pair, leaf, self.now) {
                 return Ok(pair);
             }
         }
-        let pair = self.authority.issue(leaf, self.now)?;
+        let pair = authority.issue(leaf, self.now)?;
         write_private(&key_path, &pair.key_pem)?;
         write_private(&cert_path, &pair.cert_pem)?;
         Ok(pair)
@@ -160,6 +156,17 @@ impl Pki {
         )
     }
 
+    /// The certificate, PEM, of the authority of those who vouch for users in headers.
+    pub fn front_proxy_ca_pem(&self) -> &str {
+        &self.front_proxy.pair().cert_pem
+    }
+
+    /// The client certificate with which the API server vouches for users to extension servers. It names
+    /// [`FRONT_PROXY`], who is nobody at this server's own endpoints.
+    pub fn front_proxy_client(&self) -> Result<Pair, PkiError> {
+        self.keep_of(&self.front_proxy, FRONT_PROXY, &Leaf::client(FRONT_PROXY, None))
+    }
+
     /// The key that signs service-account tokens (`sa.key`, PKCS#8 PEM, P-256), created once.
     pub fn token_key(&self) -> Result<String, PkiError> {
         let _making = files::lock(&self.shared)?;
@@ -175,6 +182,31 @@ impl Pki {
         let pem = key.serialize_pem();
         write_private(&path, &pem)?;
         Ok(pem)
+    }
+}
+
+/// The authority kept as `NAME.crt` and `NAME.key`, made when missing.
+fn open_authority(
+    directory: &Path,
+    name: &str,
+    common_name: &str,
+    now: meta::Timestamp,
+) -> Result<Authority, PkiError> {
+    let (cert_path, key_path) =
+        (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
+    match (read_if_there(&cert_path)?, read_if_there(&key_path)?) {
+        (Some(cert), Some(key)) => Authority::from_pem(&cert, &key)
+            .map_err(|_| PkiError::Damaged { path: cert_path, what: "certificate authority" }),
+        (cert, key) => {
+            if cert.is_some() || key.is_some() {
+                let path = if cert.is_some() { key_path } else { cert_path };
+                return Err(PkiError::Damaged { path, what: "half of the certificate authority" });
+            }
+            let made = Authority::create(common_name, now)?;
+            write_private(&key_path, &made.pair().key_pem)?;
+            write_private(&cert_path, &made.pair().cert_pem)?;
+            Ok(made)
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use meta::{ObjectKey, Revision, Value};
 use resource::{Notes, User};
 
+use crate::auth::{AUTHENTICATED, MASTERS};
+
 /// Who writes, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
@@ -19,6 +21,19 @@ pub struct Caller {
     pub field_validation: FieldValidation,
     /// Where admission leaves warnings and audit annotations of this request.
     pub notes: Arc<Notes>,
+}
+
+impl Caller {
+    /// This server itself.
+    pub(crate) fn server() -> Self {
+        let groups = vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()];
+        Self {
+            user: User { name: "system:apiserver".to_owned(), groups, ..User::default() },
+            field_manager: "kube-apiserver".to_owned(),
+            field_validation: FieldValidation::Ignore,
+            ..Self::default()
+        }
+    }
 }
 
 /// The `fieldValidation` parameter.

@@ -11,7 +11,7 @@ use crate::connect::service_endpoints;
 pub(crate) struct Target {
     place: Place,
     /// PEM; empty for the system's roots.
-    pub(super) ca: Vec<u8>,
+    pub(crate) ca: Vec<u8>,
     /// Path with a leading slash.
     pub(super) path: String,
 }
@@ -60,7 +60,7 @@ impl Target {
     }
 
     /// The name that its certificate must have.
-    pub(super) fn server_name(&self) -> String {
+    pub(crate) fn server_name(&self) -> String {
         match &self.place {
             Place::Url { host, .. } => host.clone(),
             Place::Service { namespace, name, .. } => format!("{name}.{namespace}.svc"),
@@ -68,7 +68,7 @@ impl Target {
     }
 
     /// `host:port` as a URL and the `Host` header have it.
-    pub(super) fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         let (host, port) = match &self.place {
             Place::Url { host, port } if host.contains(':') => (format!("[{host}]"), *port),
             Place::Url { host, port } => (host.clone(), *port),
@@ -83,7 +83,7 @@ impl Target {
     }
 
     /// Addresses to dial, the next after each failure.
-    pub(super) fn addresses(&self, view: &dyn View) -> Result<Vec<(String, u16)>, String> {
+    pub(crate) fn addresses(&self, view: &dyn View) -> Result<Vec<(String, u16)>, String> {
         match &self.place {
             Place::Url { host, port } => Ok(vec![(host.clone(), *port)]),
             Place::Service { namespace, name, port } => {

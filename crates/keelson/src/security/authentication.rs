@@ -3,11 +3,13 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use apiserver::{
+    aggregation::Trusted,
     auth::{
         Authenticator, FrontProxy, StaticTokens,
         oidc::{Algorithm, Discovered, Oidc, OidcOptions},
     },
     outbound::Outbound,
+    pki::{FRONT_PROXY, Pki},
 };
 use clap::{ArgAction, Args};
 use http::HeaderName;
@@ -165,19 +167,31 @@ impl AuthenticationOptions {
         })
     }
 
-    /// What TLS asks client certificates of: the cluster's authority, and that of front proxies.
-    pub(crate) fn client_ca_pem(&self, own: &str) -> Result<String, Failure> {
-        match &self.requestheader_client_ca_file {
-            None => Ok(own.to_owned()),
-            Some(path) => Ok(format!("{own}\n{}", read("requestheader-client-ca-file", path)?)),
-        }
+    /// Whom this server believes, and extension servers may: the cluster's authority, and those of front proxies,
+    /// of which this server's own is always one.
+    pub(crate) fn trusted(&self, pki: &Pki) -> Result<Trusted, Failure> {
+        let mut proxies = self.front_proxy()?;
+        let own = pki.front_proxy_ca_pem();
+        let proxy_ca_pem = match &self.requestheader_client_ca_file {
+            None => {
+                proxies.allowed_names = vec![FRONT_PROXY.to_owned()];
+                own.to_owned()
+            }
+            Some(path) => {
+                if !proxies.allowed_names.is_empty() {
+                    proxies.allowed_names.push(FRONT_PROXY.to_owned());
+                }
+                format!("{}\n{own}", read("requestheader-client-ca-file", path)?)
+            }
+        };
+        Ok(Trusted { client_ca_pem: pki.ca_pem().to_owned(), proxy_ca_pem, proxies })
     }
 
     /// Adds the ways in that flags name.
     pub(crate) fn apply(
         &self,
         mut authenticator: Authenticator,
-        own_ca_pem: &str,
+        trusted: &Trusted,
         clock: &Arc<dyn Clock>,
     ) -> Result<Authenticator, Failure> {
         if !self.anonymous_auth {
@@ -194,13 +208,10 @@ impl AuthenticationOptions {
         if let (Some(issuer), Some(client_id)) = (&self.oidc_issuer_url, &self.oidc_client_id) {
             authenticator = authenticator.with_oidc(self.oidc(issuer, client_id, clock)?);
         }
-        if let Some(path) = &self.requestheader_client_ca_file {
-            let proxy_ca = read("requestheader-client-ca-file", path)?;
-            authenticator = authenticator
-                .with_front_proxy(self.front_proxy()?, own_ca_pem, &proxy_ca)
-                .map_err(|error| Failure::of(format!("trust front proxies of {}", path.display()), error))?;
-        }
-        Ok(authenticator)
+        let Trusted { client_ca_pem, proxy_ca_pem, proxies } = trusted;
+        authenticator
+            .with_front_proxy(proxies.clone(), client_ca_pem, proxy_ca_pem)
+            .map_err(|error| Failure::of("trust the authorities of front proxies", error))
     }
 
     fn oidc(&self, issuer: &str, client_id: &str, clock: &Arc<dyn Clock>) -> Result<Oidc, Failure> {

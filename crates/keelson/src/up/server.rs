@@ -8,6 +8,7 @@ use std::{
 
 use apiserver::{
     Cache, Registry,
+    aggregation::Aggregation,
     auth::{self, Authenticator, Authorizer, NodeAuthorizer, Rbac, Rule, Union},
     cache::Kind,
     compactor,
@@ -62,6 +63,7 @@ pub(crate) struct ApiServer {
     tls: rustls::ServerConfig,
     committer: JoinHandle<()>,
     crds: JoinHandle<()>,
+    aggregating: JoinHandle<()>,
     compactor: JoinHandle<()>,
     expiry: JoinHandle<()>,
     stop: tokio_util::sync::CancellationToken,
@@ -86,7 +88,11 @@ impl ApiServer {
         let names = names(listen, &stand.extra);
         let serving =
             pki.serving(&names).map_err(|error| Failure::of("make the serving certificate", error))?;
-        let client_ca = security.authentication.client_ca_pem(pki.ca_pem())?;
+        let trusted = security.authentication.trusted(&pki)?;
+        let client_ca = format!("{}\n{}", trusted.client_ca_pem, trusted.proxy_ca_pem);
+        let front_proxy = pki
+            .front_proxy_client()
+            .map_err(|error| Failure::of("make the front proxy's certificate", error))?;
         let tls = tls_config(&serving, &client_ca).map_err(|error| Failure::of("prepare tls", error))?;
         let audit = security.audit.open(clock)?;
         steps.done(&format!("own authority in {}", stand.authority.display()));
@@ -106,7 +112,7 @@ impl ApiServer {
         let rbac = Rbac::new(view.clone(), rbac_stamp(&late));
         let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(node), Arc::new(rbac)]));
         let authenticator = Authenticator::new(view, clock.clone()).with_tokens(tokens.clone());
-        let authenticator = Arc::new(security.authentication.apply(authenticator, pki.ca_pem(), clock)?);
+        let authenticator = Arc::new(security.authentication.apply(authenticator, &trusted, clock)?);
         registry.install_all(kinds::all(&options, &acts(&authorizer, &authenticator, &tokens)));
         let cache = Arc::new(load(&store, &registry, &stand.place.shown()).await?);
         late.fill(&cache);
@@ -132,11 +138,14 @@ impl ApiServer {
         bootstrap::objects(&rest, objects).await?;
         bootstrap::authority(&rest, &pki, shared).await?;
         let crds = tokio::spawn(CustomResources::install_stored(&rest).run(stop.clone()));
+        let aggregation = Aggregation::new(&rest, front_proxy);
+        let aggregating = tokio::spawn(aggregation.clone().run(trusted, stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let mut server = Server::new(rest.clone(), authenticator.clone(), authorizer.clone(), GIT_VERSION)
             .with_tokens(tokens)
             .with_kubelets(kubelets)
+            .with_aggregation(aggregation)
             .with_backup(store)
             .with_health(health(&rest))
             .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));
@@ -156,6 +165,7 @@ impl ApiServer {
             tls,
             committer,
             crds,
+            aggregating,
             compactor,
             expiry,
             stop,
@@ -284,6 +294,7 @@ impl ApiServer {
             tls: _,
             committer,
             crds,
+            aggregating,
             compactor,
             expiry,
             stop,
@@ -292,7 +303,7 @@ impl ApiServer {
         for serving in serving {
             serving.stop().await;
         }
-        drop((crds.await, compactor.await, expiry.await));
+        drop((crds.await, aggregating.await, compactor.await, expiry.await));
         drop((server, rest));
         // Components that still hold a client keep the committer; they are joined before this.
         if tokio::time::timeout(std::time::Duration::from_secs(5), committer).await.is_err() {

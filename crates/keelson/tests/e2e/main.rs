@@ -8,6 +8,7 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod aggregated;
 mod buildbarn;
 mod cluster;
 mod control_plane;

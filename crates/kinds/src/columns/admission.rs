@@ -1,4 +1,4 @@
-//! Webhooks and policies.
+//! Webhooks, policies, and other API servers.
 
 use meta::{Object, Timestamp, Value};
 
@@ -29,6 +29,28 @@ pub(crate) const VALIDATING_POLICY: &[Col] = &[
 /// Columns of a MutatingAdmissionPolicy.
 pub(crate) const MUTATING_POLICY: &[Col] =
     &[Col::int("Mutations", |o, _| count(o, &["spec", "mutations"])), Col::text("ParamKind", params), AGE];
+
+/// Columns of an APIService.
+pub(crate) const API_SERVICE: &[Col] = &[
+    Col::text("Service", |o, _| {
+        let text = |field| o.str(&["spec", "service", field]).unwrap_or_default();
+        match o.get(&["spec", "service"]) {
+            None | Some(Value::Null) => "Local".into(),
+            Some(_) => format!("{}/{}", text("namespace"), text("name")).into(),
+        }
+    }),
+    Col::text("Available", |o, _| {
+        let condition = meta::find_condition(o, "Available");
+        let text =
+            |field: &str| condition.and_then(|c| c.get(field)).and_then(Value::as_str).unwrap_or_default();
+        match (text("status"), text("reason")) {
+            ("", _) => "Unknown".into(),
+            (status @ "True", _) | (status, "") => status.into(),
+            (status, reason) => format!("{status} ({reason})").into(),
+        }
+    }),
+    AGE,
+];
 
 /// Columns of a binding of either.
 pub(crate) const POLICY_BINDING: &[Col] = &[

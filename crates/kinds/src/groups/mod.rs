@@ -15,6 +15,7 @@ use crate::{
 
 mod admissionregistration;
 mod apiextensions;
+mod apiregistration;
 mod apps;
 mod authentication;
 mod authorization;
@@ -34,6 +35,8 @@ mod rbac;
 mod resource;
 mod scheduling;
 mod storage;
+
+pub(crate) use apiregistration::local as api_services;
 
 /// Every kind of every group.
 pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, acts: &Acts) -> Vec<Resource> {
@@ -57,6 +60,11 @@ pub(crate) fn all(types: &Arc<TypeSet>, zeros: &Arc<Zeros>, options: &Options, a
             "apiextensions.k8s.io",
             "v1",
             "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1",
+        )),
+        apiregistration::kinds(&group(
+            "apiregistration.k8s.io",
+            "v1",
+            "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1",
         )),
         admissionregistration::kinds(&group(
             "admissionregistration.k8s.io",

@@ -7,6 +7,7 @@ use serde_json::Map;
 
 mod admission;
 mod admission_policy;
+mod api_service;
 mod autoscaling;
 mod binding;
 mod certificates;
@@ -40,6 +41,7 @@ mod tests;
 
 pub(crate) use admission::Webhooks;
 pub(crate) use admission_policy::{Policy, PolicyBinding};
+pub(crate) use api_service::ApiService;
 pub(crate) use autoscaling::Autoscaler;
 pub(crate) use binding::Binding;
 pub(crate) use certificates::SigningRequest;

@@ -61,7 +61,7 @@ impl Server {
     async fn make_at(&self, version: &str, name: &str, spec: Value) -> Result<Object, Status> {
         let object = Object::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
         let resource = self.version(version);
-        let written = self.rest.create(&caller(), &resource, "default", object, Vec::new()).await?;
+        let written = self.rest.create(&Caller::server(), &resource, "default", object, Vec::new()).await?;
         Ok(written.entry.object().unwrap())
     }
 
@@ -117,7 +117,7 @@ async fn webhooks_convert_what_is_read_written_and_watched() {
     let target = Target { key: meta::ObjectKey::new("default", "b"), subresource: String::new() };
     let patch =
         Patch { kind: PatchKind::Merge, body: json!({"spec": {"length": 9}}), duplicates: Vec::new() };
-    server.rest.patch(&caller(), &server.version("v2"), &target, patch).await.unwrap();
+    server.rest.patch(&Caller::server(), &server.version("v2"), &target, patch).await.unwrap();
     assert_eq!(shown(&server.get_at("v1", "b").await.unwrap()), json!(["toys.example/v1", "b", {"size": 9}]));
     server.stop().await;
 }
