@@ -14,7 +14,7 @@ mod register;
 mod remote;
 mod trust;
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +58,19 @@ impl Aggregation {
     pub(crate) async fn stop(&self) {
         self.0.forwarder.stop().await;
     }
+}
+
+/// Which other servers do not answer, under upstream's name.
+pub(crate) fn metrics(remotes: &Remotes, out: &mut String) -> std::fmt::Result {
+    let name = "aggregator_unavailable_apiservice";
+    writeln!(
+        out,
+        "# HELP {name} APIServices of other servers, 1 for those that do not answer.\n# TYPE {name} gauge"
+    )?;
+    for (of, remote) in remotes {
+        writeln!(out, "{name}{{name=\"{}.{}\"}} {}", of.version, of.group, u8::from(!remote.available))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

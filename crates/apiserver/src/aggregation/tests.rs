@@ -401,6 +401,9 @@ async fn discovery_and_openapi_show_what_others_serve() {
     );
     let refused = world.get(FLUNDERS).await;
     assert_eq!((refused.status().as_u16(), &refused.body()[..]), (503, &b"service unavailable\n"[..]));
+    let metrics = String::from_utf8(world.get("/metrics").await.body().to_vec()).unwrap();
+    let line = "aggregator_unavailable_apiservice{name=\"v1.wardle.example.com\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
     // And when its APIService goes, nothing is left of it.
     let rest = &world.running.rest;
     let resource = rest.registry().resolve("apiregistration.k8s.io", "v1", "apiservices").unwrap();

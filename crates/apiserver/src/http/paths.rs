@@ -47,6 +47,7 @@ pub(crate) async fn answer(
             let mut text = server.metrics.text(server.rest.cache(), &server.version);
             // Writing to a String cannot fail.
             let _ = server.flow.metrics(&mut text);
+            let _ = crate::aggregation::metrics(&server.rest.registry().remotes(), &mut text);
             let of = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             Ok(encode::response(200, of, Body::whole(text.into())))
         }
