@@ -36,6 +36,8 @@ use std::sync::Arc;
 pub use catalogue::{RELEASE, Release};
 pub use crd::crds;
 pub use model::{Program, check};
+#[cfg(feature = "stand-in-scheduler")]
+pub use queue::served::{Lane, Manner, Served};
 pub use types::*;
 
 use reconciler::Loop;

@@ -1,5 +1,7 @@
 //! A build farm on simulated nodes: the objects that a user applies, and what comes of them.
 
+use operator_buildbarn::{Lane, Served};
+
 use crate::cluster::{Cluster, Runtime};
 
 const FARM: &str = include_str!("../../../../examples/buildbarn/small.yaml");
@@ -15,6 +17,17 @@ const PARTS: &[(&str, &str)] = &[
 
 fn get(cluster: &Cluster, what: &str, path: &str) -> String {
     cluster.kubectl(&["get", "-n", "buildbarn", what, "-o", &format!("jsonpath={path}")])
+}
+
+/// Every part is ready by its condition: a pool that is scaled to zero too.
+fn is_well(cluster: &Cluster) {
+    for (kind, name) in PARTS {
+        let what = format!("{kind}/{name}");
+        cluster.eventually(&format!("{what} is ready"), || {
+            let state = get(cluster, &what, "{.status.conditions[?(@.type==\"Ready\")].status}");
+            if state == "True" { Ok(()) } else { Err(get(cluster, &what, "{.status.conditions}")) }
+        });
+    }
 }
 
 fn ready(cluster: &Cluster) {
@@ -60,4 +73,80 @@ fn a_farm_becomes_ready_and_a_change_restarts_one_component() {
     let refused = cluster.refuse(&FARM.replace("concurrency: 4", "concurrency: 0"));
     assert!(refused.contains("concurrency"), "{refused}");
     cluster.kubectl(&["delete", "namespace", "buildbarn", "--timeout=120s"]);
+}
+
+/// The platform of the small farm's pool, and the threads of one of its pods.
+const PLATFORM: &[(&str, &str)] =
+    &[("OSFamily", "linux"), ("container-image", "docker://ghcr.io/catthehacker/ubuntu:act-22.04")];
+const THREADS: u32 = 4;
+
+/// The small farm with a pool that goes to zero within a second, whose queue is at an address of the test's.
+fn farm_at(address: &str) -> String {
+    let pool = "autoscaling: {min: 0, max: 8, scaleDownStabilizationSeconds: 1}";
+    let scheduler = format!("buildQueueState: {{address: \"{address}\"}}\n  execution:");
+    let farm = FARM.replace("autoscaling: {min: 1, max: 8}", pool).replace("execution:", &scheduler);
+    assert!(farm.contains(pool) && farm.contains(address));
+    farm
+}
+
+/// Pods of workers that run and are not on their way out.
+fn workers(cluster: &Cluster) -> Vec<String> {
+    let path = "{range .items[?(@.status.phase==\"Running\")]}{.metadata.name} {end}";
+    let all = cluster.kubectl(&[
+        "get",
+        "pods",
+        "-n",
+        "buildbarn",
+        "-l",
+        "app=worker",
+        "-o",
+        &format!("jsonpath={path}"),
+    ]);
+    all.split_whitespace().map(str::to_owned).collect()
+}
+
+fn pods(cluster: &Cluster, wanted: usize) -> Vec<String> {
+    cluster.eventually(&format!("the pool has {wanted} pods"), || {
+        let pods = workers(cluster);
+        let of_pool = get(cluster, "buildbarnworker/ubuntu", "{.status}");
+        if pods.len() == wanted { Ok(pods) } else { Err(format!("{pods:?}: {of_pool}")) }
+    })
+}
+
+/// The queue grows and the pool with it; it drains, and nothing that runs is taken; it is empty, and so is the pool.
+#[test]
+fn a_pool_follows_its_queue_up_and_back_to_zero() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let scheduler = runtime.block_on(Served::start()).unwrap();
+    let lane = Lane::of(PLATFORM, 0);
+    scheduler.declare(&lane);
+    let cluster = Cluster::up(Runtime::Simulated, &["--nodes", "3"]);
+    cluster.apply(&farm_at(&scheduler.address()));
+    is_well(&cluster);
+    assert_eq!(pods(&cluster, 0), Vec::<String>::new(), "nothing waits");
+    scheduler.submit(&lane, 9);
+    let first = pods(&cluster, 3);
+    first.iter().for_each(|pod| scheduler.register(&lane, pod, THREADS));
+    scheduler.assign();
+    let (busy, idle): (Vec<String>, Vec<String>) = first.into_iter().partition(|pod| scheduler.busy(pod));
+    assert_eq!((busy.len(), idle.len()), (3, 0), "nine actions, four a pod");
+    // Two pods' actions end: these two go, and the third stays with what it runs.
+    busy.iter().skip(1).for_each(|pod| scheduler.finish(pod));
+    assert_eq!(pods(&cluster, 1), busy[..1], "the pod that runs something stays");
+    assert!(scheduler.busy(&busy[0]));
+    busy.iter().skip(1).for_each(|pod| scheduler.vanish(pod));
+    scheduler.finish(&busy[0]);
+    pods(&cluster, 0);
+    is_well(&cluster);
+    scheduler.vanish(&busy[0]);
+    let told = scheduler.told();
+    for pod in &busy {
+        let of_pod =
+            |call: &str| told.iter().any(|told| told.starts_with(call) && told.contains(pod.as_str()));
+        assert!(of_pod("AddDrain") && of_pod("TerminateWorkers"), "{pod} went without a farewell: {told:?}");
+    }
+    cluster.eventually("drains are forgotten with their pods", || match scheduler.drains() {
+        0 => Ok(()),
+        left => Err(format!("{left} are left")),
+    });
 }

@@ -1,15 +1,16 @@
 //! A scheduler in memory that keeps BuildQueueState's rules: a drained or terminating thread gets nothing, a drain
 //! holds for whoever matches it later, terminating answers only when nothing runs, a restart forgets it all.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+#[cfg(test)]
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Answer, BuildQueue, Queue, QueueError, QueueName, QueueSource, Thread, WorkerId};
+#[cfg(test)]
+use super::QueueSource;
+use super::{Answer, BuildQueue, Queue, QueueError, QueueName, Thread, WorkerId};
 
 /// A scheduler.
 #[derive(Default)]
@@ -45,6 +46,7 @@ fn matches(id: &WorkerId, pattern: &WorkerId) -> bool {
 }
 
 impl FakeScheduler {
+    #[cfg(test)]
     pub(crate) fn silence(&self, silent: bool) {
         self.state.lock().silent = silent;
     }
@@ -221,8 +223,10 @@ impl BuildQueue for FakeScheduler {
 }
 
 /// One scheduler at every address.
+#[cfg(test)]
 pub(crate) struct One(pub(crate) Arc<FakeScheduler>);
 
+#[cfg(test)]
 impl QueueSource for One {
     fn open(&self, _: &str) -> Arc<dyn BuildQueue> {
         Arc::clone(&self.0) as _

@@ -4,9 +4,9 @@ mod client;
 mod effects;
 pub(crate) mod wire;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "stand-in-scheduler"))]
 pub(crate) mod fake;
-#[cfg(test)]
+#[cfg(any(test, feature = "stand-in-scheduler"))]
 pub(crate) mod served;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -1,4 +1,4 @@
-//! The scheduler in memory over real gRPC on loopback, for tests of the client.
+//! The scheduler in memory over real gRPC on loopback, for tests: of the client here, of whole clusters elsewhere.
 
 use std::{
     io,
@@ -27,11 +27,11 @@ use crate::types::{Platform, Property};
 
 /// A queue, by what tells it from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lane(QueueName);
+pub struct Lane(QueueName);
 
 impl Lane {
     /// The queue of every instance name for a platform and size class.
-    pub(crate) fn of(properties: &[(&str, &str)], size_class: u32) -> Self {
+    pub fn of(properties: &[(&str, &str)], size_class: u32) -> Self {
         let property =
             |(name, value): &(&str, &str)| Property { name: (*name).to_owned(), value: (*value).to_owned() };
         let platform = Platform { properties: properties.iter().map(property).collect() };
@@ -41,7 +41,7 @@ impl Lane {
 
 /// How the scheduler takes calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub enum Manner {
     /// As it should.
     Answers,
     /// It takes calls and never answers.
@@ -55,7 +55,7 @@ pub(crate) enum Manner {
 }
 
 /// A running scheduler; ends when it is dropped.
-pub(crate) struct Served {
+pub struct Served {
     address: SocketAddr,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
@@ -70,7 +70,7 @@ struct Shared {
 
 impl Served {
     /// Listens on a free port of loopback. Needs a running tokio.
-    pub(crate) async fn start() -> io::Result<Self> {
+    pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -85,42 +85,67 @@ impl Served {
     }
 
     /// `HOST:PORT`, as `spec.buildQueueState.address` has it.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         self.address.to_string()
     }
 
     /// Changes how calls are taken from now on.
-    pub(crate) fn behave(&self, manner: Manner) {
+    pub fn behave(&self, manner: Manner) {
         *self.shared.manner.lock() = manner;
     }
 
     /// Connections and calls so far.
-    pub(crate) fn seen(&self) -> (usize, usize) {
+    pub fn seen(&self) -> (usize, usize) {
         (self.shared.connections.load(Relaxed), self.shared.calls.load(Relaxed))
     }
 
     /// A pod's worker comes, or comes again, with so many threads.
-    pub(crate) fn register(&self, lane: &Lane, pod: &str, threads: u32) {
+    pub fn register(&self, lane: &Lane, pod: &str, threads: u32) {
         self.shared.scheduler.register(&lane.0, pod, threads);
     }
 
     /// Actions wait.
-    pub(crate) fn submit(&self, lane: &Lane, actions: u32) {
+    pub fn submit(&self, lane: &Lane, actions: u32) {
         self.shared.scheduler.submit(&lane.0, actions);
     }
 
     /// Waiting actions go to threads that may have them.
-    pub(crate) fn assign(&self) {
+    pub fn assign(&self) {
         self.shared.scheduler.assign();
     }
 
     /// What a pod runs ends.
-    pub(crate) fn finish(&self, pod: &str) {
+    pub fn finish(&self, pod: &str) {
         self.shared.scheduler.finish(pod);
     }
 
+    /// A pod's worker is gone.
+    pub fn vanish(&self, pod: &str) {
+        self.shared.scheduler.vanish(pod);
+    }
+
+    /// A queue that exists without workers, as one that was declared to the scheduler does.
+    pub fn declare(&self, lane: &Lane) {
+        self.shared.scheduler.declare(&lane.0);
+    }
+
+    /// Everything queued is forgotten, with all drains and promises.
+    pub fn restart(&self) {
+        self.shared.scheduler.restart();
+    }
+
+    /// What it was told to do, in order.
+    pub fn told(&self) -> Vec<String> {
+        self.shared.scheduler.calls()
+    }
+
+    /// Drains that are in force.
+    pub fn drains(&self) -> usize {
+        self.shared.scheduler.drains()
+    }
+
     /// Whether a pod runs something.
-    pub(crate) fn busy(&self, pod: &str) -> bool {
+    pub fn busy(&self, pod: &str) -> bool {
         self.shared.scheduler.busy(pod)
     }
 }
