@@ -150,3 +150,119 @@ fn a_pool_follows_its_queue_up_and_back_to_zero() {
         left => Err(format!("{left} are left")),
     });
 }
+
+/// Kind and name, a bad change, what undoes it, and the field that is named in answer.
+const BAD: &[(&str, &str, &str, &str)] = &[
+    (
+        "buildbarnworker/ubuntu",
+        r#"{"platform":{"properties":[{"name":"b","value":"1"},{"name":"a","value":"1"}]}}"#,
+        ORIGINAL_PLATFORM,
+        "spec.platform.properties: must be sorted",
+    ),
+    (
+        "buildbarnworker/ubuntu",
+        r#"{"platform":{"properties":[{"name":"a","value":"1"},{"name":"a","value":"1"}]}}"#,
+        ORIGINAL_PLATFORM,
+        "spec.platform.properties",
+    ),
+    ("buildbarnworker/ubuntu", r#"{"concurrency":0}"#, r#"{"concurrency":4}"#, "spec.concurrency"),
+    (
+        "buildbarnworker/ubuntu",
+        r#"{"schedulerRef":{"name":"other"}}"#,
+        r#"{"schedulerRef":null}"#,
+        "spec.schedulerRef.name: there is no BuildbarnScheduler",
+    ),
+    (
+        "buildbarnfrontend/frontend",
+        r#"{"storageRef":{"name":"other"}}"#,
+        r#"{"storageRef":null}"#,
+        "spec.storageRef.name: there is no BuildbarnStorage",
+    ),
+    ("buildbarnstorage/storage", r#"{"cas":{"size":"20Gi"}}"#, r#"{"cas":{"size":null}}"#, "spec.cas.size"),
+    (
+        "buildbarnstorage/storage",
+        r#"{"cas":{"currentBlocks":30}}"#,
+        r#"{"cas":{"currentBlocks":null}}"#,
+        "spec.cas.currentBlocks",
+    ),
+    (
+        "buildbarnstorage/storage",
+        r#"{"shards":{"keys":["x","1"]}}"#,
+        r#"{"shards":null}"#,
+        "spec.shards.keys.0",
+    ),
+    ("buildbarnscheduler/scheduler", r#"{"replicas":2}"#, r#"{"replicas":null}"#, "spec.replicas"),
+    (
+        "buildbarnfrontend/frontend",
+        r#"{"configOverlay":{"noSuchField":1}}"#,
+        r#"{"configOverlay":null}"#,
+        "spec.configOverlay",
+    ),
+];
+const ORIGINAL_PLATFORM: &str = r#"{"platform":{"properties":[{"name":"OSFamily","value":"linux"},{"name":"container-image","value":"docker://ghcr.io/catthehacker/ubuntu:act-22.04"}]}}"#;
+const READY: &str =
+    "{.status.conditions[?(@.type==\"Ready\")].status}: {.status.conditions[?(@.type==\"Ready\")].message}";
+
+/// Applied to a served API: each is refused, or told by the condition, with its field; what runs goes on as it was.
+#[test]
+fn bad_changes_are_told_by_their_field_and_touch_no_pod() {
+    let cluster = Cluster::up(Runtime::Simulated, &["--nodes", "3"]);
+    cluster.apply(FARM);
+    is_well(&cluster);
+    let uids = "{range .items[*]}{.metadata.name}={.metadata.uid}/{.metadata.deletionTimestamp} {end}";
+    let before = get(&cluster, "pods", uids);
+    for (what, bad, undo, wanted) in BAD {
+        let patch = |spec: &str| {
+            let spec = format!("{{\"spec\":{spec}}}");
+            cluster.try_kubectl(&["patch", "-n", "buildbarn", what, "--type=merge", "-p", &spec])
+        };
+        let output = patch(bad);
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let field = wanted.split(':').next().unwrap();
+            assert!(said.contains(field), "{what} {bad}: {said}");
+            continue;
+        }
+        cluster.eventually(&format!("{what} {bad} is told"), || {
+            let said = get(&cluster, what, READY);
+            if said.starts_with("False") && said.contains(wanted) { Ok(()) } else { Err(said) }
+        });
+        assert!(patch(undo).status.success(), "{what} {undo}");
+        cluster.eventually(&format!("{what} {undo} is well again"), || {
+            let said = get(&cluster, what, READY);
+            if said.starts_with("True") { Ok(()) } else { Err(said) }
+        });
+    }
+    let start = FARM.find("---\napiVersion: buildbarn.io/v1alpha1\nkind: BuildbarnWorker").unwrap();
+    let twin = FARM[start + 4..].split("\n---").next().unwrap().replace("name: ubuntu", "name: zwilling");
+    cluster.apply(&twin);
+    cluster.eventually("the pool that overlaps is told", || {
+        let said = get(&cluster, "buildbarnworker/zwilling", READY);
+        let wanted = "spec.platform: overlaps with BuildbarnWorker \"ubuntu\"";
+        if said.starts_with("False") && said.contains(wanted) { Ok(()) } else { Err(said) }
+    });
+    let path = "{.status.conditions[?(@.type==\"QueueReachable\")].status}";
+    assert_eq!(get(&cluster, "buildbarnworker/ubuntu", path), "False", "no scheduler answers here");
+    assert_eq!(get(&cluster, "pods", uids), before, "what runs goes on as it was");
+}
+
+/// What the project shows, it can run: each example, in turn.
+#[test]
+fn every_example_becomes_ready_on_simulated_nodes() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/buildbarn");
+    let files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let cluster = Cluster::up(Runtime::Simulated, &["--nodes", "8"]);
+        let text = std::fs::read_to_string(&file).unwrap();
+        cluster.apply(&text);
+        let kinds: Vec<&str> = PARTS.iter().map(|(kind, _)| *kind).collect();
+        let wanted = text.matches("apiVersion: buildbarn.io/").count();
+        let path = format!("{{range .items[*]}}{{.metadata.name}} {READY}{{\"\\n\"}}{{end}}");
+        cluster.eventually(&format!("{} is ready", file.display()), || {
+            let said = get(&cluster, &kinds.join(","), &path);
+            let well = said.lines().filter(|line| line.contains(" True: ")).count();
+            if well == wanted { Ok(()) } else { Err(said) }
+        });
+    }
+}
