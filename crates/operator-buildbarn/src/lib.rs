@@ -36,7 +36,7 @@ use std::sync::Arc;
 pub use catalogue::{RELEASE, Release};
 pub use crd::crds;
 pub use model::{Program, check};
-#[cfg(feature = "stand-in-scheduler")]
+#[cfg(any(test, feature = "stand-in-scheduler"))]
 pub use queue::served::{Lane, Manner, Served};
 pub use types::*;
 
