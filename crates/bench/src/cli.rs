@@ -30,6 +30,9 @@ pub(crate) enum Output {
 pub(crate) enum Command {
     /// Measure a server: creates, gets, updates, lists, watch deliveries, start, memory
     Server(Box<ServerOptions>),
+    /// Measure a control plane: pods until they are bound, a Deployment until it is ready, a namespace until it
+    /// is gone
+    Scheduler(Box<SchedulerOptions>),
     /// Fill an embedded store in a directory and time how it opens again
     Store(StoreOptions),
 }
@@ -46,6 +49,76 @@ pub(crate) enum Phase {
     GetBesideLists,
     /// Many watchers with a label selector, each of which wants one event of a hundred
     WatchSelected,
+}
+
+/// One thing that is measured of a control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Case {
+    /// Pods of one shape
+    Basic,
+    /// Pods spread over zones, a skew of 5 at most
+    Spread,
+    /// Pods in one zone with others like them
+    Affinity,
+    /// Pods of which a node has one at most; as many as there are nodes
+    AntiAffinity,
+    /// Pods that take the places of less important ones; as many as there are nodes
+    Preemption,
+    /// As basic, while nodes and pods come and go
+    Churn,
+    /// A Deployment of so many pods to ready, and what it costs at rest; wants a cluster whose pods run
+    Deployment,
+    /// A namespace full of objects to gone; wants controllers
+    Namespace,
+}
+
+impl Case {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::Spread => "spread",
+            Self::Affinity => "affinity",
+            Self::AntiAffinity => "anti-affinity",
+            Self::Preemption => "preemption",
+            Self::Churn => "churn",
+            Self::Deployment => "deployment",
+            Self::Namespace => "namespace",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SchedulerOptions {
+    #[command(flatten)]
+    pub(crate) target: TargetOptions,
+    #[command(flatten)]
+    pub(crate) process: ProcessOptions,
+    /// What to measure, in this order
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "basic,spread,affinity,anti-affinity,preemption,churn"
+    )]
+    pub(crate) cases: Vec<Case>,
+    /// Nodes to make, which nobody keeps alive; 0 where the cluster has its own
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) nodes: u64,
+    /// Pods of a case
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) pods: u64,
+    /// Objects of the case namespace
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) objects: u64,
+    /// Connections that requests are spread over
+    #[arg(long, default_value_t = 4)]
+    pub(crate) connections: usize,
+    /// Requests under way at once
+    #[arg(long, default_value_t = 64)]
+    pub(crate) in_flight: usize,
+    /// Longest time of a case, in seconds
+    #[arg(long, default_value_t = 600)]
+    pub(crate) seconds_max: u64,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod failure;
 mod objects;
 mod process;
 mod report;
+mod scheduling;
 mod server;
 mod store_load;
 mod target;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match &cli.command {
                 Command::Server(options) => server::run(options).await,
+                Command::Scheduler(options) => scheduling::run(options).await,
                 Command::Store(options) => store_load::run(options).await,
             }
         })
