@@ -35,7 +35,8 @@ use conversion::Conversion;
 use definition::Definition;
 pub use guard::Definitions;
 
-/// While a definition has it, it stays: its instances are deleted first.
+/// While a definition has it, it stays: its instances are deleted first. The write that begins the deletion adds it
+/// (the kind's strategy), so no definition goes without, however soon after its creation.
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// Pause before a broken watch is begun anew.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
@@ -212,15 +213,13 @@ impl Custom {
             );
         }
         if terminating {
-            let deleting = condition("Terminating", ConditionStatus::True, "InstanceDeletionInProgress");
-            conditions.push(deleting.message("CustomResource deletion is in progress"));
+            conditions.push(going(established, held));
         }
         let fresh = self.report(&object, &accepted, conditions).await?;
-        if !terminating && !held {
-            return self.hold(&fresh).await;
-        }
-        if terminating && held {
-            self.clean(name, object.uid().to_owned());
+        match (terminating && held, established) {
+            (false, _) => {}
+            (true, true) => self.clean(name, object.uid().to_owned()),
+            (true, false) => release(&self.rest, &self.resource, &fresh).await?,
         }
         Ok(())
     }
@@ -306,14 +305,6 @@ impl Custom {
         written.entry.object().map_err(Status::internal)
     }
 
-    /// Adds the finalizer that holds the definition. Upstream adds it when deletion begins; here it comes
-    /// with the first status, so that no instance is ever served without it.
-    async fn hold(&self, object: &Object) -> Result<(), Status> {
-        let mut finalizers = object.list(&["metadata", "finalizers"]).to_vec();
-        finalizers.push(json!(CLEANUP));
-        set_finalizers(&self.rest, &self.resource, object, finalizers).await
-    }
-
     /// Deletes all instances in the background, then lets the definition go. Tried until it is gone.
     fn clean(&mut self, name: &str, uid: String) {
         let Some(installed) = self.installed.get_mut(name).filter(|installed| !installed.cleaning) else {
@@ -348,10 +339,19 @@ async fn clean(
         delete_instances(rest, served, || definition().is_some()).await?;
     }
     let Some(current) = definition() else { return Ok(()) };
-    let object = current.object().map_err(Status::internal)?;
-    let mut finalizers = object.list(&["metadata", "finalizers"]).to_vec();
-    finalizers.retain(|finalizer| finalizer.as_str() != Some(CLEANUP));
-    set_finalizers(rest, definitions, &object, finalizers).await
+    release(rest, definitions, &current.object().map_err(Status::internal)?).await
+}
+
+/// What is said of a definition that goes (upstream `crd_finalizer.go`).
+fn going(established: bool, held: bool) -> Condition {
+    let (status, reason, message) = match (established, held) {
+        (false, _) => (ConditionStatus::False, "NeverEstablished", "resource was never established"),
+        (true, true) => {
+            (ConditionStatus::True, "InstanceDeletionInProgress", "CustomResource deletion is in progress")
+        }
+        (true, false) => (ConditionStatus::False, "InstanceDeletionCompleted", "removed all instances"),
+    };
+    condition("Terminating", status, reason).message(message)
 }
 
 /// Deletes all instances and waits until they are gone, or until the definition is not `there` any more:
@@ -382,12 +382,10 @@ async fn delete_instances(
     Ok(())
 }
 
-async fn set_finalizers(
-    rest: &Rest,
-    definitions: &Arc<Resource>,
-    object: &Object,
-    finalizers: Vec<Value>,
-) -> Result<(), Status> {
+/// Takes off the finalizer that its deletion began with, so that the definition goes.
+async fn release(rest: &Rest, definitions: &Arc<Resource>, object: &Object) -> Result<(), Status> {
+    let mut finalizers = object.list(&["metadata", "finalizers"]).to_vec();
+    finalizers.retain(|finalizer| finalizer.as_str() != Some(CLEANUP));
     let target = Target { key: object.key(), subresource: String::new() };
     let body = json!({ "metadata": {
         "uid": object.uid(), "resourceVersion": object.str(&["metadata", "resourceVersion"]),

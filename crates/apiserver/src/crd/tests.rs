@@ -80,13 +80,7 @@ impl Server {
     }
 
     async fn established(&self, name: &str) {
-        self.wait(name, |object| {
-            object.is_some_and(|object| {
-                let held = object.list(&["metadata", "finalizers"]).contains(&json!(CLEANUP));
-                held && meta::is_condition_true(object, "Established")
-            })
-        })
-        .await;
+        self.wait(name, |object| object.is_some_and(|o| meta::is_condition_true(o, "Established"))).await;
     }
 
     fn widgets(&self) -> Arc<Resource> {
@@ -142,6 +136,62 @@ async fn serves_what_is_defined_until_it_goes() {
 
     server.undefine("widgets.toys.example").await;
     assert!(server.rest.cache().kind(&resource.stored_as).snapshot().is_empty());
+    server.stop().await;
+}
+
+/// Upstream: the deletion itself adds the finalizer, whether or not any loop has seen the definition.
+#[tokio::test]
+async fn a_definition_that_goes_at_once_takes_its_instances_with_it() {
+    let store = store::Memory::new();
+    let name = "widgets.toys.example";
+    let server = over(store.clone()).await;
+    server.define(widgets()).await.unwrap();
+    // Served before the condition says so: an instance may be there before any status is.
+    let mut changes = server.rest.registry().changes();
+    while server.rest.registry().resolve("toys.example", "v1", "widgets").is_none() {
+        tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+    }
+    server.make("default", "w").await;
+    let stored_as = server.widgets().stored_as.clone();
+    server.undefine(name).await;
+    assert!(server.rest.cache().kind(&stored_as).snapshot().is_empty());
+
+    // Nobody follows definitions any more: the deletion can only be marked, and the next server ends it.
+    server.stop.cancel();
+    server.running.await.unwrap();
+    let resource = definitions(&server.rest).unwrap();
+    let object = Object::from_value(widgets()).unwrap();
+    server.rest.create(&Caller::server(), &resource, "", object, Vec::new()).await.unwrap();
+    let key = meta::ObjectKey::new("", name);
+    let deleted =
+        server.rest.delete(&Caller::server(), &resource, &key, &DeleteOptions::default()).await.unwrap();
+    let crate::rest::Deleted::Pending(entry) = deleted else { panic!("it went without its finalizer") };
+    let marked = entry.object().unwrap();
+    assert_eq!(marked.list(&["metadata", "finalizers"]), [json!(CLEANUP)]);
+    let terminating = meta::find_condition(&marked, "Terminating").unwrap();
+    assert_eq!(
+        (&terminating["status"], &terminating["reason"]),
+        (&json!("True"), &json!("InstanceDeletionPending"))
+    );
+    let server = over(store).await;
+    server.wait(name, |object| object.is_none()).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_definition_that_was_never_established_goes() {
+    let server = start().await;
+    server.define(widgets()).await.unwrap();
+    server.established("widgets.toys.example").await;
+    let mut other = widgets();
+    other["metadata"]["name"] = json!("others.toys.example");
+    other["spec"]["names"] = json!({"plural": "others", "kind": "Widget"});
+    server.define(other).await.unwrap();
+    let resource = definitions(&server.rest).unwrap();
+    let key = meta::ObjectKey::new("", "others.toys.example");
+    server.rest.delete(&Caller::server(), &resource, &key, &DeleteOptions::default()).await.unwrap();
+    server.wait("others.toys.example", |object| object.is_none()).await;
+    assert!(server.rest.registry().resolve("toys.example", "v1", "widgets").is_some());
     server.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! CustomResourceDefinitions as objects: names, versions, and what their status begins with. Whether a
 //! schema is structural and its rules compile is checked where CRDs are served.
 
-use meta::{FieldError, Object, Status, Value, names};
+use meta::{Condition, ConditionStatus, FieldError, Object, Status, Value, names};
 use resource::{Context, Strategy};
 use serde_json::json;
 
@@ -12,6 +12,8 @@ use crate::validate::{At, Errors};
 pub(crate) struct Definition;
 
 const STORED: [&str; 2] = ["status", "storedVersions"];
+/// Held until the server has deleted the instances.
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 impl Strategy for Definition {
     fn default(&self, object: &mut Object) {
@@ -75,6 +77,19 @@ impl Strategy for Definition {
         if let Some(old) = old {
             established(&spec, old, errors);
         }
+    }
+
+    /// The finalizer and the condition come with the write that begins the deletion (upstream's storage of
+    /// definitions does the same before it deletes), so that instances are never left behind.
+    fn begin_deletion(&self, cx: &Context<'_>, object: &mut Object) {
+        let mut finalizers = object.list(&["metadata", "finalizers"]).to_vec();
+        if !finalizers.contains(&json!(CLEANUP)) {
+            finalizers.push(json!(CLEANUP));
+            object.set(&["metadata", "finalizers"], finalizers);
+        }
+        Condition::new("Terminating", ConditionStatus::True, "InstanceDeletionPending")
+            .message("CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon")
+            .set_in(object, cx.clock.now());
     }
 
     fn validate_name(&self, name: &str) -> Result<(), String> {
