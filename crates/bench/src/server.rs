@@ -250,11 +250,13 @@ impl Run<'_> {
         let (bytes, count) = (self.options.object_bytes, self.options.objects);
         let workers = self.options.in_flight.clamp(1, count.max(1));
         let turns: Arc<Vec<AtomicUsize>> = Arc::new((0..workers).map(|_| AtomicUsize::new(0)).collect());
-        drive(name, workers, limit, move |worker, index| {
+        drive(name, workers, limit, move |worker, _| {
             let turn = turns.get(worker).map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed));
             let object = objects::of_worker(worker, workers, turn, count) as u64;
             let version = versions.get(object as usize).map_or(0, |version| version.load(Ordering::Relaxed));
-            let body = objects::config_map(&namespace, object, version, index + 1, bytes);
+            // What it replaces tells one update of an object from every other, those of earlier phases too: an equal one
+            // would be no change, and no event.
+            let body = objects::config_map(&namespace, object, version, version, bytes);
             let path = format!("{}/{}", objects::collection(&namespace), objects::name(object));
             let (client, versions, groups) = (client.clone(), versions.clone(), groups.clone());
             async move {
