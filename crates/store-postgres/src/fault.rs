@@ -40,6 +40,17 @@ pub enum Fault {
         /// What the last attempt met.
         why: String,
     },
+    /// `PostgreSQL` answered and cannot let anybody in, and did not in the time allowed.
+    #[error(
+        "PostgreSQL at {server} takes no connection: {why}; look at its log, its disk and its number of \
+             connections"
+    )]
+    Unable {
+        /// Host and port.
+        server: String,
+        /// Its own words.
+        why: String,
+    },
     /// `PostgreSQL` answered and does not let us in.
     #[error(
         "PostgreSQL at {server} refused the connection: {why}; check user, password and database of the URL"
@@ -102,6 +113,11 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether PostgreSQL may be there by itself a little later.
+    pub(crate) fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Unable { .. })
+    }
+
     /// The same, as the contract's error.
     pub(crate) fn during(self, doing: &'static str) -> Error {
         Error::Backend { doing, source: Arc::new(self) }

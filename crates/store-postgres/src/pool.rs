@@ -69,7 +69,9 @@ impl Pool {
                 Ok(session) => return Ok(session),
                 Err(fault) => fault,
             };
-            if !matches!(fault, Fault::Unreachable { .. }) || Instant::now() >= deadline {
+            if !matches!(fault, Fault::Unreachable { .. } | Fault::Unable { .. })
+                || Instant::now() >= deadline
+            {
                 return Err(fault);
             }
             tracing::debug!(%fault, "no connection to PostgreSQL yet");
@@ -215,15 +217,37 @@ where
 
 fn refusal(config: &Config, error: &tokio_postgres::Error) -> Fault {
     let (server, why) = (config.name.clone(), words(error));
-    let temporary = error.as_db_error().is_none_or(|answer| {
-        let code = answer.code();
-        *code == SqlState::CANNOT_CONNECT_NOW
-            || *code == SqlState::TOO_MANY_CONNECTIONS
-            || code.code().starts_with("57P")
-    });
-    match temporary {
-        true if why.contains("certificate") => Fault::Tls(why),
-        true => Fault::Unreachable { server, why },
-        false => Fault::Refused { server, why },
+    match error.as_db_error().map(|answer| answer.code()) {
+        None if why.contains("certificate") => Fault::Tls(why),
+        None => Fault::Unreachable { server, why },
+        Some(code) if passes(code) => Fault::Unable { server, why },
+        Some(_) => Fault::Refused { server, why },
+    }
+}
+
+/// Whether the refusal of a connection is about the state of the server, not about who asks: it starts or
+/// ends, has no connection, memory or disk left. A new connection in a database that is full fails with
+/// XX000, as it cannot write the file that begins its caches.
+fn passes(code: &SqlState) -> bool {
+    ["53", "57P", "58", "XX"].iter().any(|class| code.code().starts_with(class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: &str, expected: bool) {
+        assert_eq!(passes(&SqlState::from_code(code)), expected, "{code}");
+    }
+
+    #[test]
+    fn what_passes_is_tried_again_and_what_is_wrong_is_told_at_once() {
+        for code in ["53300", "53100", "53200", "57P01", "57P02", "57P03", "58030", "XX000"] {
+            check(code, true);
+        }
+        for code in ["28P01", "28000", "3D000", "42501", "08P01"] {
+            check(code, false);
+        }
     }
 }

@@ -107,7 +107,7 @@ pub(crate) fn follow(shared: &Arc<Shared>, after: Revision) -> BoxStream<'_, Res
 }
 
 fn temporary(source: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(source.downcast_ref(), Some(Fault::Unreachable { .. }))
+    source.downcast_ref().is_some_and(Fault::is_temporary)
 }
 
 /// At least one change after `after`, which is below the head, from the log.

@@ -6,6 +6,7 @@ pub(crate) mod wire;
 
 use std::{
     fs,
+    io::Write as _,
     net::{TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -111,6 +112,7 @@ impl Home {
                 pid=$(head -1 "$file")
                 [ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] && kill -QUIT "$pid" 2>/dev/null
             done
+            mountpoint -q "$1"/data && umount -l "$1"/data
             for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" 2>/dev/null && break; sleep 0.2; done
         "#;
         let watchdog = Command::new("sh")
@@ -144,7 +146,42 @@ impl Postgres {
 
     /// With more settings, made once there is a directory, which the server can read.
     pub(crate) fn with(in_memory: bool, settings: impl FnOnce(&Path) -> Vec<String>) -> Self {
-        let home = Home::new(in_memory);
+        Self::at(Home::new(in_memory), settings)
+    }
+
+    /// All of it, its log of writes as well, on a file system of so many megabytes. Needs root. What it has
+    /// it keeps: nothing is freed meanwhile by a checkpoint or vacuum.
+    pub(crate) fn on_small_disk(megabytes: u32) -> Self {
+        let home = Home::new(true);
+        let data = home.directory.join("data");
+        fs::create_dir(&data).unwrap();
+        let options = format!("size={megabytes}m,uid=65534,gid=65534,mode=700");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&data).output().unwrap();
+        let errors = String::from_utf8_lossy(&mounted.stderr);
+        assert!(mounted.status.success(), "mount: {errors} (this test runs as root)");
+        let keeps = ["autovacuum=off", "checkpoint_timeout=1h", "max_wal_size=2GB"];
+        Self::at(home, |_| keeps.map(str::to_owned).into())
+    }
+
+    /// Takes all the space that is left where the data is.
+    pub(crate) fn fill_disk(&self) {
+        let mut file = fs::File::create(self.data().join("filler")).unwrap();
+        let zeros = vec![0; 1 << 16];
+        let full = loop {
+            if let Err(error) = file.write(&zeros) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
+    }
+
+    /// Gives it back.
+    pub(crate) fn free_disk(&self) {
+        fs::remove_file(self.data().join("filler")).unwrap();
+    }
+
+    fn at(home: Home, settings: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let secret = home.directory.join("secret");
         fs::write(&secret, PASSWORD).unwrap();
         let made = unprivileged(&program("initdb"))
