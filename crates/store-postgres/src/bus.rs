@@ -93,6 +93,10 @@ impl Events {
             (Some("MOVED" | "ASK" | "CLUSTERDOWN"), _) => {
                 "it is part of a Redis Cluster, which is not supported; name a Redis of its own".to_owned()
             }
+            (_, Some(detail)) if detail.starts_with("unknown command") => format!(
+                "it has no streams ({detail}); name a Redis 6.2 or newer, or none: the servers then wake each other by PostgreSQL",
+                detail = detail.trim_end()
+            ),
             (Some(code), Some(detail)) => format!("{code} {detail}"),
             (_, Some(detail)) => detail.to_owned(),
             _ => error.to_string(),
@@ -163,7 +167,7 @@ fn lasting(fault: &Fault) -> bool {
         "Redis Cluster",
         "NOAUTH",
         "NOPERM",
-        "unknown command",
+        "it has no streams",
         "Password authentication failed",
         "invalid password",
     ]

@@ -1,7 +1,7 @@
 //! The tables: made and brought up to date by the program, under a lock, whole or not at all.
 
 use tokio::time::timeout;
-use tokio_postgres::{Client, types::Type};
+use tokio_postgres::{Client, error::SqlState, types::Type};
 
 use crate::{
     config::Config,
@@ -53,7 +53,7 @@ async fn work(client: &Client, config: &Config) -> Result<Opened, Fault> {
         return Err(Fault::Newer { database: config.database.clone(), found, supported: newest });
     }
     for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or_default()) {
-        client.batch_execute(migration).await.map_err(failed)?;
+        client.batch_execute(migration).await.map_err(|error| not_made(config, &error))?;
     }
     let row = client
         .query_typed_one("SELECT cluster::text, revision, epoch, compacted FROM keelson.head", &[])
@@ -100,6 +100,19 @@ const TABLES: &str = "
           WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
     UNION ALL SELECT 'the schema keelson', true FROM pg_namespace WHERE nspname = 'keelson'
     ORDER BY other, name LIMIT 100";
+
+fn not_made(config: &Config, error: &tokio_postgres::Error) -> Fault {
+    let why = words(error);
+    match error.code() {
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            let database = &config.database;
+            sql(format!(
+                "{why}; make the URL's user the owner with ALTER DATABASE {database:?} OWNER TO USER"
+            ))
+        }
+        _ => sql(why),
+    }
+}
 
 fn sql(why: String) -> Fault {
     Fault::Sql { doing: "prepare the tables in PostgreSQL", why }

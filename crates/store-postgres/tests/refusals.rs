@@ -12,7 +12,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{config, open, postgres, redis, run};
+use common::{Redis, config, open, postgres, redis, run};
 use meta::Revision;
 use store::{Error, Key, Outcome, Store, Write};
 use store_postgres::{Config, Fault};
@@ -71,6 +71,28 @@ fn a_redis_that_cannot_be_used() {
         let done = store.commit(vec![Write::create(key("a"), "1")]).await.unwrap();
         assert_eq!(done, [Outcome::Done(Revision(1))]);
     });
+}
+
+#[test]
+fn a_redis_without_streams() {
+    let old = Redis::with(|_, port| {
+        let hidden = "--rename-command XADD _ --rename-command XLEN _2 --rename-command XREAD _3";
+        let words = format!("--port {port} --requirepass hunter2 {hidden}");
+        words.split(' ').map(str::to_owned).collect()
+    });
+    let database = postgres().database();
+    let config = config(&postgres().url(&database), None).with_events(&old.url()).unwrap();
+    refused(config, "it has no streams (unknown command 'XLEN'");
+    assert_eq!(relations(&database), Vec::<String>::new());
+}
+
+#[test]
+fn a_user_who_may_not_make_tables() {
+    let database = postgres().database();
+    postgres().sql(&database, "CREATE ROLE guest LOGIN PASSWORD 'hunter2'");
+    let url = postgres().url(&database).replace("//admin:", "//guest:");
+    refused(config(&url, None), &format!("ALTER DATABASE \"{database}\" OWNER TO"));
+    assert_eq!(relations(&database), Vec::<String>::new());
 }
 
 #[test]
