@@ -296,7 +296,7 @@ async fn churn(client: Client, namespace: String) -> Result<()> {
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
     let now = json!({ "gracePeriodSeconds": 0 });
     for index in 0_u64.. {
-        let name = format!("churn-{index:06}");
+        let name = format!("passing-{index:06}");
         let mut large = pod(Case::Basic, index);
         merge(&mut large, "/metadata", json!({ "name": name, "labels": { "case": "churning" } }));
         merge(&mut large, "/spec/containers/0/resources/requests", json!({ "cpu": "1k" }));
