@@ -33,6 +33,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{admission::NodeView, fields::Place, options::Options, server, status::NodeFacts};
 pub use local_volumes::LOCAL_PATH_FINALIZER;
 
+/// Pod statuses on their way to the API server at once, as upstream's status manager. A node full of pods
+/// that start together must not take the places of the other nodes' requests.
+const REPORTS_MAX: usize = 1;
 /// Image pulls at once. More would only share the same disk and uplink; upstream pulls one by one.
 const PULLS_MAX: usize = 4;
 
@@ -54,6 +57,7 @@ pub(crate) struct Agent {
     pub(crate) options: Options,
     pub(crate) events: events::Events,
     pub(crate) pulls: Semaphore,
+    pub(crate) reports: Semaphore,
     view: Mutex<View>,
     pub(crate) pods: pods::Pods,
 }
@@ -111,6 +115,7 @@ pub async fn run(
         options,
         events,
         pulls: Semaphore::new(PULLS_MAX),
+        reports: Semaphore::new(REPORTS_MAX),
         view: Mutex::new(view),
         pods: pods::Pods::default(),
     });

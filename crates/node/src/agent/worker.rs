@@ -34,6 +34,9 @@ use crate::{
 const ANSWERS_MAX: usize = 16;
 /// How soon a step that failed for reasons outside the pod (API server or runtime away) is repeated.
 const RETRY: Duration = Duration::from_secs(1);
+/// Longest wait before a status that could not be reported is reported again; doubles up to it from
+/// [`RETRY`], so that an API server without room for a node's pods is not kept busy refusing them.
+const REPORT_RETRY_MAX: Duration = Duration::from_secs(16);
 /// How often volumes that follow API objects are refreshed; upstream's sync period.
 const REFRESH: Duration = Duration::from_secs(60);
 /// Reports in a row that are followed up at once. A status settles after one or two; a server that
@@ -69,6 +72,8 @@ pub(super) struct Worker {
     hooked: Vec<String>,
     forgotten: bool,
     reports: u32,
+    /// Reports in a row that failed.
+    unreported: u32,
 }
 
 impl Worker {
@@ -97,6 +102,7 @@ impl Worker {
             hooked: Vec::new(),
             forgotten: false,
             reports: 0,
+            unreported: 0,
         }
     }
 
@@ -160,16 +166,30 @@ impl Worker {
         if stopping.is_none() {
             wait = wait.min(self.refresh_volumes());
         }
-        match self.report().await {
+        let reported = self.report().await;
+        self.unreported = match reported {
+            report::Reported::Failed => self.unreported.saturating_add(1),
+            report::Reported::Same | report::Reported::Changed => 0,
+        };
+        match reported {
             report::Reported::Same => self.reports = 0,
             // Planning goes by what the API server knows: look again at once.
             report::Reported::Changed => {
                 self.reports = self.reports.saturating_add(1);
                 wait = if self.reports <= REPORTS_MAX { Duration::ZERO } else { wait.min(RETRY) };
             }
-            report::Reported::Failed => wait = wait.min(RETRY),
+            report::Reported::Failed => wait = wait.min(self.report_again_after()),
         }
         wait
+    }
+
+    /// Doubles with each failure in a row; the upper half of it is random, so that pods that were refused
+    /// together do not come again together.
+    fn report_again_after(&self) -> Duration {
+        let doubled = RETRY.saturating_mul(1 << self.unreported.saturating_sub(1).min(8));
+        let longest = doubled.min(REPORT_RETRY_MAX);
+        let half = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX) / 2;
+        longest / 2 + Duration::from_millis(self.agent.options.random.below(half.max(1)))
     }
 
     fn take_want(&mut self) {

@@ -56,8 +56,9 @@ use crate::{
 use behaviour::Behaviour;
 use state::State;
 
-/// Events kept for a slow reader before it gets [`Event::Lost`]; a thousand pods of four events.
-const EVENTS_KEPT: usize = 4096;
+/// Events kept for a slow reader before it gets [`Event::Lost`]; a hundred pods of four events. The room
+/// is taken when a runtime is made (about 60 bytes each), and there are thousands of them.
+const EVENTS_KEPT: usize = 512;
 
 /// How the simulated runtime behaves where annotations say nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

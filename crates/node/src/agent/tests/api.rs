@@ -23,7 +23,23 @@ struct State {
     watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
     log: Vec<String>,
     removed: BTreeMap<(String, String, String), Value>,
+    reports: Reports,
 }
+
+/// Statuses of pods on their way.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Reports {
+    /// They are refused with 429.
+    pub(super) refused: bool,
+    /// How many came.
+    pub(super) count: usize,
+    now: usize,
+    /// How many were on their way at once.
+    pub(super) most: usize,
+}
+
+/// How long a pod's status is on its way.
+const REPORT_TAKES: std::time::Duration = std::time::Duration::from_millis(10);
 
 #[derive(Clone)]
 pub(super) struct Api {
@@ -69,6 +85,29 @@ impl Api {
     /// Requests that changed something, as `VERB path`.
     pub(super) fn writes(&self) -> Vec<String> {
         self.state.lock().unwrap().log.clone()
+    }
+
+    /// From now on; what was counted before is forgotten.
+    pub(super) fn refuse_reports(&self, refused: bool) {
+        self.state.lock().unwrap().reports = Reports { refused, ..Reports::default() };
+    }
+
+    pub(super) fn reports(&self) -> Reports {
+        self.state.lock().unwrap().reports
+    }
+
+    /// Says whether there is room for the status of a pod.
+    async fn report(&self) -> bool {
+        {
+            let reports = &mut self.state.lock().unwrap().reports;
+            reports.count += 1;
+            reports.now += 1;
+            reports.most = reports.most.max(reports.now);
+        }
+        tokio::time::sleep(REPORT_TAKES).await;
+        let reports = &mut self.state.lock().unwrap().reports;
+        reports.now = reports.now.saturating_sub(1);
+        !reports.refused
     }
 
     /// As a user's delete: with grace the object gets a deletion timestamp.
@@ -127,6 +166,9 @@ impl Api {
             ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
             rest => ("", rest),
         };
+        if parts.method == Method::PATCH && matches!(rest, ["pods", _, "status"]) && !self.report().await {
+            return status(429);
+        }
         let plural = rest[0].to_owned();
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let mut state = self.state.lock().unwrap();

@@ -354,6 +354,29 @@ async fn a_pod_that_does_not_fit_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_without_room_is_asked_less_and_less() {
+    const PODS: usize = 20;
+    let mut world = World::new().await;
+    world.api.refuse_reports(true);
+    for index in 0..PODS {
+        world.pod(&format!("many-{index}"), json!({}), json!({ "containers": [container()] }));
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let refused = world.api.reports();
+    assert_eq!(refused.most, 1, "one status of the node at a time");
+    // Four tries in the first eight seconds or so, then one in eight to sixteen seconds; each of the
+    // runtime's few events makes one more.
+    assert!((PODS * 40..PODS * 90).contains(&refused.count), "{} reports in ten minutes", refused.count);
+
+    world.api.refuse_reports(false);
+    for index in 0..PODS {
+        world.ready(&format!("many-{index}"), "True").await;
+    }
+    assert_eq!(world.api.reports().most, 1);
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_ends_a_pod() {
     let world = World::new().await;
     world.pod("late", json!({}), json!({ "containers": [container()], "activeDeadlineSeconds": 20, "terminationGracePeriodSeconds": 1 }));

@@ -1,6 +1,6 @@
 //! Telling the API server, and collecting what only the machine knows of an end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
@@ -29,13 +29,15 @@ pub(super) enum Reported {
 }
 
 impl Worker {
-    /// Patches the status when it changed.
+    /// Patches the status when it changed; one pod of the node after the other.
     pub(super) async fn report(&mut self) -> Reported {
-        if self.have.gone {
+        if self.have.gone || self.status_patch().is_none() {
             return Reported::Same;
         }
-        let status = status::derive(&self.pod, &self.have, &self.agent.facts(), self.agent.now());
-        let Some(patch) = status::patch(&self.pod, &status) else { return Reported::Same };
+        let agent = Arc::clone(&self.agent);
+        // It is never closed.
+        let _turn = agent.reports.acquire().await;
+        let Some(patch) = self.status_patch() else { return Reported::Same };
         let pods: Api<Pod> = Api::namespaced(self.agent.client.clone(), pod::namespace(&self.pod));
         tracing::debug!(pod = %pod::long_name(&self.pod), %patch, "reporting the status");
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
@@ -59,6 +61,11 @@ impl Worker {
                 Reported::Failed
             }
         }
+    }
+
+    fn status_patch(&self) -> Option<serde_json::Value> {
+        let status = status::derive(&self.pod, &self.have, &self.agent.facts(), self.agent.now());
+        status::patch(&self.pod, &status)
     }
 
     /// Whether the API server has the status that says how a deleted pod ended.
