@@ -120,7 +120,15 @@ impl Entry {
     pub(crate) fn selectable(mut self, fields: &'static [(&'static str, &'static str)]) -> Self {
         for (path, unset) in fields {
             let value = Arc::new(move |object: &Object| text_at(object, path, unset));
-            self.0.selectable.push(Selectable { name: Cow::Borrowed(path), value });
+            self.0.selectable.push(Selectable { name: Cow::Borrowed(path), value, indexed: false });
+        }
+        self
+    }
+
+    /// Has objects found by this one of the selectable fields.
+    pub(crate) fn indexed(mut self, field: &str) -> Self {
+        for selectable in &mut self.0.selectable {
+            selectable.indexed |= selectable.name == field;
         }
         self
     }

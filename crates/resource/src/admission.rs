@@ -101,6 +101,13 @@ pub trait View: Send + Sync {
 
     /// All objects of a kind, in one namespace or (with `None`) everywhere, in key order.
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Entry>>;
+
+    /// Those of [`list`](Self::list) whose indexed field ([`Selectable::indexed`](crate::Selectable::indexed))
+    /// has this value, without looking at the others; all of them where there is no index.
+    fn indexed(&self, resource: &GroupResource, namespace: Option<&str>, value: &str) -> Vec<Arc<Entry>> {
+        let _ = value;
+        self.list(resource, namespace)
+    }
 }
 
 /// One admission plugin. Mutation runs before validation of the object, in the order of the chain;

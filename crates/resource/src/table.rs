@@ -247,4 +247,7 @@ pub struct Selectable {
     pub name: Cow<'static, str>,
     /// Its value, as a string; empty when unset.
     pub value: Arc<dyn Fn(&Object) -> String + Send + Sync>,
+    /// Objects are also found by it, whoever else there is: a read that names its value costs what it finds.
+    /// One field of a kind at most, as it costs each write; of several the first counts.
+    pub indexed: bool,
 }

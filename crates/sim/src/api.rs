@@ -211,6 +211,10 @@ impl View for Late {
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Entry>> {
         self.cache.get().map(|cache| cache.list(resource, namespace)).unwrap_or_default()
     }
+
+    fn indexed(&self, resource: &GroupResource, namespace: Option<&str>, value: &str) -> Vec<Arc<Entry>> {
+        self.cache.get().map(|cache| cache.indexed(resource, namespace, value)).unwrap_or_default()
+    }
 }
 
 fn stamp(late: &Arc<Late>) -> auth::Stamp {

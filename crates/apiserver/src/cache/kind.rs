@@ -112,8 +112,9 @@ impl Kind {
     }
 
     /// Replaces everything; nobody is told. For kinds without watch that are kept nowhere.
-    pub(crate) fn show(&self, snapshot: Snapshot) {
+    pub(crate) fn show(&self, mut snapshot: Snapshot) {
         let _feed = self.feed();
+        snapshot.index_by(self.objects.load().indexed());
         self.objects.store(Arc::new(snapshot));
     }
 
@@ -121,10 +122,21 @@ impl Kind {
     pub(crate) fn reindex(&self, change: impl Fn(&Arc<Entry>) -> Option<Arc<Entry>>) {
         let _feed = self.feed();
         let mut snapshot = Snapshot::clone(&self.objects.load());
+        let indexed = snapshot.indexed();
+        snapshot.index_by(None);
         let changed: Vec<_> = snapshot.range(None, None).filter_map(change).collect();
         for entry in changed {
             snapshot.insert(entry);
         }
+        snapshot.index_by(indexed);
+        self.objects.store(Arc::new(snapshot));
+    }
+
+    /// Has objects found by a selectable field too.
+    pub(crate) fn index_by(&self, field: usize) {
+        let _feed = self.feed();
+        let mut snapshot = Snapshot::clone(&self.objects.load());
+        snapshot.index_by(Some(field));
         self.objects.store(Arc::new(snapshot));
     }
 
@@ -150,8 +162,9 @@ impl Kind {
     }
 
     /// Shows another state, without what led to it: every watch has to begin anew.
-    pub(crate) fn replace(&self, snapshot: Snapshot) {
+    pub(crate) fn replace(&self, mut snapshot: Snapshot) {
         let mut feed = self.feed();
+        snapshot.index_by(self.objects.load().indexed());
         feed.trimmed = snapshot.revision;
         feed.ring = VecDeque::new();
         feed.ring_bytes = 0;

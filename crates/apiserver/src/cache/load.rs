@@ -55,7 +55,13 @@ impl Cache {
                 (name, Arc::new(Kind::new(Snapshot::collect(entries, newest), revision)))
             })
             .collect();
-        Ok(Self::at(kinds, revision))
+        let cache = Self::at(kinds, revision);
+        for resource in registry.all() {
+            if let Some(field) = resource.selectable.iter().position(|field| field.indexed) {
+                cache.kind(&resource.stored_as).index_by(field);
+            }
+        }
+        Ok(cache)
     }
 
     /// An empty cache, as over an empty store.

@@ -156,4 +156,11 @@ impl View for Cache {
         let Some(kind) = self.kinds.load().get(resource).cloned() else { return Vec::new() };
         kind.snapshot().range(namespace, None).cloned().collect()
     }
+
+    fn indexed(&self, resource: &GroupResource, namespace: Option<&str>, value: &str) -> Vec<Arc<Entry>> {
+        let Some(kind) = self.kinds.load().get(resource).cloned() else { return Vec::new() };
+        let snapshot = kind.snapshot();
+        let wanted = snapshot.indexed().map(|at| (at, value));
+        snapshot.valued(wanted, namespace, None).cloned().collect()
+    }
 }

@@ -191,6 +191,7 @@ fn selectable(version: &Value) -> Vec<Selectable> {
                 Some(Value::Null) | None => String::new(),
                 Some(other) => other.to_string(),
             }),
+            indexed: false,
         })
     };
     fields.iter().filter_map(field).collect()

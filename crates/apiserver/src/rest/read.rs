@@ -92,7 +92,7 @@ impl Rest {
         after: Option<ObjectKey>,
         limit: Option<usize>,
     ) -> Result<Page, Status> {
-        let mut left = snapshot.range(namespace, after.as_ref()).peekable();
+        let mut left = snapshot.valued(selection.fields(), namespace, after.as_ref()).peekable();
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         let mut last = None;
         while let Some(entry) = left.next_if(|_| limit.is_none_or(|limit| entries.len() < limit)) {

@@ -72,6 +72,14 @@ impl Selection {
         self.terms.iter().find(|term| term.field == field && term.equal).map(|term| term.value.as_str())
     }
 
+    /// The selectable fields, by position, whose value all selected objects share.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.terms.iter().filter(|term| term.equal).filter_map(|term| match term.field {
+            Field::At(at) => Some((at, term.value.as_str())),
+            Field::Name | Field::Namespace => None,
+        })
+    }
+
     /// The narrowest thing a watcher of this selection can wait for.
     pub(super) fn interest(&self, resource: &Resource) -> Interest {
         let namespace = self.namespace.as_deref().or_else(|| self.value_of(Field::Namespace));
@@ -89,13 +97,9 @@ impl Selection {
     /// A value that all selected objects have. Fields first: their values are the more different ones, such as
     /// the node of a Pod.
     fn value(&self) -> Option<(By, &str)> {
-        let field = self.terms.iter().find_map(|term| match term.field {
-            // "Unset" is no narrow choice: most objects may share it.
-            Field::At(at) if term.equal && !term.value.is_empty() => {
-                Some((By::Field(at), term.value.as_str()))
-            }
-            _ => None,
-        });
+        // "Unset" is no narrow choice: most objects may share it.
+        let field = self.fields().find(|(_, value)| !value.is_empty());
+        let field = field.map(|(at, value)| (By::Field(at), value));
         let label = || {
             let requirements = self.labels.iter().flat_map(LabelSelector::requirements);
             requirements.filter(|term| is_equality(term.operator())).find_map(|term| match term.values() {

@@ -78,6 +78,7 @@ fn toy(plural: &str, kind: &str, scope: Scope) -> Resource {
         selectable: vec![Selectable {
             name: Cow::Borrowed("spec.node"),
             value: Arc::new(|object| object.str(&["spec", "node"]).unwrap_or_default().to_owned()),
+            indexed: true,
         }],
         strategy: Arc::new(Toy),
         custom: false,

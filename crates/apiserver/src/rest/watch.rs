@@ -105,7 +105,8 @@ impl Rest {
             }
             Backlog::Snapshot(snapshot) => {
                 seen = seen.max(snapshot.revision);
-                let wanted = snapshot.range(namespace, None).filter(|entry| selection.matches(entry));
+                let found = snapshot.valued(selection.fields(), namespace, None);
+                let wanted = found.filter(|entry| selection.matches(entry));
                 ready.extend(wanted.map(|entry| Pending::Object(Happened::Added, entry.clone())));
             }
         }

@@ -408,6 +408,10 @@ impl View for Late {
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Entry>> {
         self.cache.get().map(|cache| cache.list(resource, namespace)).unwrap_or_default()
     }
+
+    fn indexed(&self, resource: &GroupResource, namespace: Option<&str>, value: &str) -> Vec<Arc<Entry>> {
+        self.cache.get().map(|cache| cache.indexed(resource, namespace, value)).unwrap_or_default()
+    }
 }
 
 /// Changes whenever an RBAC object does: the sum of the newest revisions of the four kinds, each of which

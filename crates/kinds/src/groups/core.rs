@@ -154,5 +154,6 @@ fn pods(group: &Group<'_>) -> Resource {
         .subresource("eviction", Subresource::Act(Arc::new(Eviction)))
         .connects(&["attach", "exec", "log", "portforward", "proxy"])
         .selectable(POD_FIELDS)
+        .indexed("spec.nodeName")
         .done()
 }

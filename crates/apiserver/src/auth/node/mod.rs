@@ -121,7 +121,7 @@ impl NodeAuthorizer {
         if namespace.is_empty() {
             return false;
         }
-        let pods = self.view.list(&GroupResource::new("", "pods"), Some(namespace));
+        let pods = self.view.indexed(&GroupResource::new("", "pods"), Some(namespace), node);
         let here = pods.iter().filter(|entry| {
             // Selectable fields are in the header: only pods of the node are parsed.
             let fields = &entry.header.fields;
