@@ -5,6 +5,7 @@
 
 mod clock;
 mod condition;
+mod duration;
 mod entry;
 mod field_selector;
 mod header;
@@ -18,6 +19,7 @@ mod status;
 
 pub use clock::{Clock, Fixed, Random, Seeded, Timestamp, format_micro, format_second, human_duration};
 pub use condition::{Condition, ConditionStatus, find_condition, is_condition_true};
+pub use duration::parse_duration;
 pub use entry::{Entry, NotAnObject, Revision};
 pub use field_selector::{FieldRequirement, FieldSelector, FieldSelectorError};
 pub use header::{Header, OwnerRef};

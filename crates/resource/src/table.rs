@@ -150,10 +150,14 @@ pub trait Act: Send + Sync {
     /// Group, version and kind of the body.
     fn body(&self) -> (&'static str, &'static str, &'static str);
 
-    /// Waits for what `act` needs from outside (a token issuer's keys), so that `act` need not; `None` when there
-    /// is nothing to wait for.
-    fn ahead<'a>(&'a self, body: &'a Object) -> Option<BoxFuture<'a, ()>> {
-        let _ = body;
+    /// Decides in place of `act`, for a virtual kind that may have to ask somebody outside (a token issuer, a
+    /// webhook) and wait for the answer; `None` when there is nobody to ask.
+    fn outside<'a>(
+        &'a self,
+        cx: &'a Context<'a>,
+        body: &'a Object,
+    ) -> Option<BoxFuture<'a, Result<Acted, Status>>> {
+        let _ = (cx, body);
         None
     }
 

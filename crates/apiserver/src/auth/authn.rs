@@ -1,18 +1,13 @@
 //! From the credentials of a request to a user.
 //!
 //! Guarantees: each way in is asked in one order (front proxy, client certificate, bearer token, anonymous); bad
-//! credentials are refused (401), not taken for anonymous; what is remembered of a token is bounded and short.
+//! credentials are refused (401), not taken for anonymous. A token is looked for in the file, among bootstrap tokens
+//! and this server's own before somebody outside is asked: its issuer, then the webhook.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use http::{HeaderMap, header::AUTHORIZATION};
-use meta::{Clock, Status, Timestamp};
+use meta::{Clock, Status};
 use resource::{User, View};
 use rustls::{
     RootCertStore,
@@ -20,12 +15,14 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use super::{AUTHENTICATED, FrontProxy, UNAUTHENTICATED, bootstrap_token, oidc::Oidc};
+use super::{
+    AUTHENTICATED, FrontProxy, TokenWebhook, UNAUTHENTICATED, bootstrap_token, memo::Memo, oidc::Oidc,
+};
 use crate::{http::TlsError, pki::Identity, tokens::Tokens};
 
 /// How long the answer of a token issuer is good for, as upstream's token cache.
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// Answers remembered; when there are more, all are forgotten.
+/// Answers remembered.
 const REMEMBERED_MAX: usize = 4096;
 
 /// Authenticates requests.
@@ -33,19 +30,14 @@ pub struct Authenticator {
     tokens: Option<Arc<Tokens>>,
     statics: StaticTokens,
     bootstrap_tokens: bool,
-    oidc: Option<Arc<Oidc>>,
+    oidc: Option<Oidc>,
+    webhook: Option<TokenWebhook>,
     proxies: Option<Proxies>,
     anonymous: bool,
     view: Arc<dyn View>,
     clock: Arc<dyn Clock>,
-    remembered: Mutex<HashMap<Digest, Remembered>>,
-}
-
-type Digest = [u8; 32];
-
-struct Remembered {
-    until: Timestamp,
-    user: Option<User>,
+    /// What the issuer's keys said of tokens.
+    issued: Memo<Option<User>>,
 }
 
 struct Proxies {
@@ -75,11 +67,12 @@ impl Authenticator {
             statics: StaticTokens::default(),
             bootstrap_tokens: false,
             oidc: None,
+            webhook: None,
             proxies: None,
             anonymous: true,
             view,
+            issued: Memo::new(clock.clone(), REMEMBERED_MAX),
             clock,
-            remembered: Mutex::default(),
         }
     }
 
@@ -107,7 +100,14 @@ impl Authenticator {
     /// Accepts the tokens of an issuer.
     #[must_use]
     pub fn with_oidc(mut self, oidc: Oidc) -> Self {
-        self.oidc = Some(Arc::new(oidc));
+        self.oidc = Some(oidc);
+        self
+    }
+
+    /// Accepts the tokens that a webhook knows.
+    #[must_use]
+    pub fn with_webhook(mut self, webhook: TokenWebhook) -> Self {
+        self.webhook = Some(webhook);
         self
     }
 
@@ -173,10 +173,7 @@ impl Authenticator {
         match headers.get(AUTHORIZATION) {
             Some(value) => {
                 let token = value.to_str().ok().and_then(bearer).ok_or_else(Status::unauthorized)?;
-                if self.waits(token) {
-                    self.ahead(token).await;
-                }
-                self.token(token, &[]).map(|(user, _)| Arc::new(user))
+                self.token(token, &[]).await.map(|(user, _)| Arc::new(user))
             }
             None if self.anonymous => Ok(Arc::new(User {
                 name: "system:anonymous".to_owned(),
@@ -187,75 +184,58 @@ impl Authenticator {
         }
     }
 
-    /// Whether somebody outside has to be asked about this token before [`Authenticator::token`] can answer.
-    pub fn waits(&self, token: &str) -> bool {
-        self.oidc.as_ref().is_some_and(|oidc| oidc.issued(token)) && self.remembered(token).is_none()
-    }
-
-    /// Asks outside, and remembers the answer for [`Authenticator::token`].
-    pub async fn ahead(&self, token: &str) {
-        let Some(oidc) = &self.oidc else { return };
-        let user = match oidc.authenticate(token).await {
-            Ok(user) => Some(user),
-            Err(error) => {
-                tracing::debug!(%error, "bearer token refused");
-                None
-            }
-        };
-        let until = self.clock.now() + REMEMBERED;
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
-        }
-        remembered.insert(digest(token), Remembered { until, user });
-    }
-
-    fn remembered(&self, token: &str) -> Option<Option<User>> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = remembered.get(&digest(token)).filter(|found| found.until > self.clock.now());
-        found.map(|found| found.user.clone())
-    }
-
     /// The user of a bearer token and the audiences it is good for, out of `audiences` (empty: this
-    /// server's own).
-    pub fn token(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), Status> {
+    /// server's own). 401 when nobody knows it.
+    pub async fn token(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), Status> {
+        if let Some(known) = self.own(token, audiences) {
+            return Ok(known);
+        }
+        if let Some(oidc) = self.oidc.as_ref().filter(|oidc| oidc.issued(token)) {
+            let ask = async {
+                let user = oidc.authenticate(token).await;
+                let user = user.inspect_err(|error| tracing::debug!(%error, "bearer token refused")).ok();
+                Ok::<_, Status>((user, REMEMBERED))
+            };
+            if let Some(known) =
+                self.issued.get(&[token], ask).await?.and_then(|user| self.for_own(user, audiences))
+            {
+                return Ok(known);
+            }
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.authenticate(token, audiences).await {
+                Ok(Some(known)) => return Ok(known),
+                Ok(None) => tracing::debug!("bearer token refused by the webhook"),
+                Err(error) => tracing::warn!(error, "Failed to make webhook authenticator request"),
+            }
+        }
+        Err(Status::unauthorized())
+    }
+
+    /// The same of tokens that are known here.
+    fn own(&self, token: &str, audiences: &[String]) -> Option<(User, Vec<String>)> {
         if let Some(user) = self.statics.get(token) {
             return self.for_own(user.clone(), audiences);
         }
         if self.bootstrap_tokens && bootstrap_token::split(token).is_some() {
-            let user = bootstrap_token::user(token, &*self.view, self.clock.now());
-            return self.for_own(user.ok_or_else(Status::unauthorized)?, audiences);
+            let user = bootstrap_token::user(token, &*self.view, self.clock.now())?;
+            return self.for_own(user, audiences);
         }
-        if let Some(tokens) = self.tokens.as_ref().filter(|tokens| tokens.issued(token)) {
-            return match tokens.verify(token, audiences, self.clock.now(), &*self.view) {
-                Ok(accepted) => Ok((accepted.user, accepted.audiences)),
-                Err(error) => {
-                    tracing::debug!(%error, "bearer token refused");
-                    Err(Status::unauthorized())
-                }
-            };
-        }
-        // Whoever did not ask ahead finds nothing, and nobody is let in.
-        let user = self.remembered(token).flatten().ok_or_else(Status::unauthorized)?;
-        self.for_own(user, audiences)
+        let tokens = self.tokens.as_ref().filter(|tokens| tokens.issued(token))?;
+        let accepted = tokens.verify(token, audiences, self.clock.now(), &*self.view);
+        let accepted = accepted.inspect_err(|error| tracing::debug!(%error, "bearer token refused"));
+        accepted.ok().map(|accepted| (accepted.user, accepted.audiences))
     }
 
     /// Tokens that name no audience are for this server.
-    fn for_own(&self, user: User, audiences: &[String]) -> Result<(User, Vec<String>), Status> {
+    fn for_own(&self, user: User, audiences: &[String]) -> Option<(User, Vec<String>)> {
         let own = self.tokens.as_ref().map(|t| t.audiences().to_vec()).unwrap_or_default();
         let good: Vec<String> = match audiences {
             [] => own,
             asked => asked.iter().filter(|a| own.contains(a)).cloned().collect(),
         };
-        if good.is_empty() && !audiences.is_empty() { Err(Status::unauthorized()) } else { Ok((user, good)) }
+        (!good.is_empty() || audiences.is_empty()).then_some((user, good))
     }
-}
-
-/// The key under which an answer is remembered: tokens themselves are not kept.
-fn digest(token: &str) -> Digest {
-    let mut digest = [0_u8; 32];
-    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref());
-    digest
 }
 
 fn verifier(ca_pem: &str) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
@@ -335,6 +315,7 @@ mod tests {
     use super::*;
     use crate::testing::Objects;
     use http::HeaderValue;
+    use meta::Timestamp;
 
     fn authenticate(authorization: Option<&str>) -> Result<String, u16> {
         let statics = StaticTokens::parse("# staff\nt0ken,ann,7,\"dev,ops\"\n").unwrap();

@@ -9,11 +9,13 @@ mod bootstrap_token;
 mod certificates;
 mod escalation;
 mod front_proxy;
+mod memo;
 mod node;
 pub mod oidc;
 mod rbac;
 mod reviews;
 mod rules;
+mod token_webhook;
 mod union;
 
 use meta::{FieldSelector, GroupResource, Status};
@@ -27,6 +29,7 @@ pub use node::{NodeAuthorizer, node_of};
 pub use rbac::{Rbac, Stamp};
 pub use reviews::{Reviews, reviews};
 pub use rules::Rule;
+pub use token_webhook::TokenWebhook;
 pub use union::Union;
 
 /// Group of every user who proved who they are.

@@ -22,7 +22,7 @@ const LEAF_DAYS: u32 = 365;
 const RENEW_BEFORE_SECONDS: i64 = 30 * 24 * 3600;
 
 /// A certificate and its private key, both PEM.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pair {
     /// Certificate.
     pub cert_pem: String,

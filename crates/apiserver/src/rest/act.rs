@@ -51,11 +51,12 @@ impl Rest {
         kind.clone_into(&mut attributes.kind);
         attributes.kind_version = meta::GroupVersion::new(group, version);
         let cx = self.context(&attributes);
-        if let Some(wait) = act.ahead(&body) {
-            wait.await;
-        }
         if target.key.name.is_empty() {
-            return match act.act(&cx, None, &body)? {
+            let acted = match act.outside(&cx, &body) {
+                Some(answer) => answer.await?,
+                None => act.act(&cx, None, &body)?,
+            };
+            return match acted {
                 Acted::Answer(answer) => Ok(answer),
                 Acted::Update { .. } | Acted::Delete { .. } => {
                     Err(Status::internal("a virtual kind cannot change objects"))

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -64,26 +64,36 @@ impl Webhooks {
         body: &Value,
         within: Duration,
     ) -> Result<Value, String> {
-        let url = format!("{}?timeout={}s", target.url(), within.as_secs());
-        let failed = |why: String| format!("Post \"{url}\": {why}");
-        let bytes = serde_json::to_vec(body).map_err(|error| failed(error.to_string()))?;
-        match timeout(within, self.exchange(target, bytes.into(), within)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Failure::Transport(why))) => Err(failed(why)),
-            Ok(Err(Failure::Answer(why))) => Err(why),
-            Err(_) => Err(failed("context deadline exceeded".to_owned())),
+        self.send(target, Asked::Admission, body, within).await.map_err(Failure::into_text)
+    }
+
+    pub(super) async fn send(
+        &self,
+        target: &Target,
+        asked: Asked,
+        body: &Value,
+        within: Duration,
+    ) -> Result<Value, Failure> {
+        let query = asked.query(within);
+        let failed = |why: String| format!("Post \"{}{query}\": {why}", target.url());
+        let bytes = serde_json::to_vec(body).map_err(|error| Failure::Answer(failed(error.to_string())))?;
+        let call = Call { target, asked, query: &query, body: bytes.into() };
+        match timeout(within, self.exchange(&call)).await {
+            Ok(Err(Failure::Transport(why))) => Err(Failure::Transport(failed(why))),
+            Ok(done) => done,
+            Err(_) => Err(Failure::Late(failed("context deadline exceeded".to_owned()))),
         }
     }
 
-    async fn exchange(&self, target: &Target, body: Bytes, within: Duration) -> Result<Value, Failure> {
+    async fn exchange(&self, call: &Call<'_>) -> Result<Value, Failure> {
         // A kept connection may have been closed meanwhile; only a new one tells that the target is gone.
-        while let Some(sender) = self.kept(target) {
-            if let Ok(answer) = self.ask(sender, target, body.clone(), within).await {
+        while let Some(sender) = self.kept(call.target) {
+            if let Ok(answer) = self.ask(sender, call).await {
                 return answer;
             }
         }
-        let sender = self.connect(target).await.map_err(Failure::Transport)?;
-        self.ask(sender, target, body, within).await.map_err(|error| Failure::Transport(error.to_string()))?
+        let sender = self.connect(call.target).await.map_err(Failure::Transport)?;
+        self.ask(sender, call).await.map_err(|error| Failure::Transport(error.to_string()))?
     }
 
     fn kept(&self, target: &Target) -> Option<Sender> {
@@ -109,7 +119,7 @@ impl Webhooks {
         if let Some(kept) = targets.get(target) {
             return Ok(kept.tls.clone());
         }
-        let tls = Arc::new(client_config(&target.ca)?);
+        let tls = Arc::new(client_config(target)?);
         if targets.len() >= TARGETS_MAX {
             targets.clear();
         }
@@ -151,14 +161,8 @@ impl Webhooks {
     }
 
     /// Fails where the connection did; an answer that is no good is the inner error.
-    async fn ask(
-        &self,
-        mut sender: Sender,
-        target: &Target,
-        body: Bytes,
-        within: Duration,
-    ) -> Result<Result<Value, Failure>, hyper::Error> {
-        let request = match request(target, body, within) {
+    async fn ask(&self, mut sender: Sender, call: &Call<'_>) -> Result<Result<Value, Failure>, hyper::Error> {
+        let request = match call.request() {
             Ok(request) => request,
             Err(why) => return Ok(Err(Failure::Transport(why))),
         };
@@ -169,37 +173,99 @@ impl Webhooks {
             Ok(read) => read.to_bytes(),
             Err(error) => return Ok(Err(Failure::Answer(format!("read the answer: {error}")))),
         };
-        self.keep(target, sender);
+        self.keep(call.target, sender);
         if !status.is_success() {
-            return Ok(Err(Failure::Answer(format!("the server responded with the status code {status}"))));
+            let why = format!("the server responded with the status code {status}");
+            return Ok(Err(Failure::Status(status, why)));
         }
         Ok(serde_json::from_slice(&bytes)
             .map_err(|error| Failure::Answer(format!("couldn't decode the answer: {error}"))))
     }
 }
 
-enum Failure {
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Admission or conversion: the target is told how long it has.
+    Admission,
+    /// A review of a token or of access.
+    Review,
+}
+
+impl Asked {
+    fn query(self, within: Duration) -> String {
+        match self {
+            Self::Admission => format!("?timeout={}s", within.as_secs()),
+            Self::Review => String::new(),
+        }
+    }
+
+    fn user_agent(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Admission => "kube-apiserver-admission",
+            Self::Review => "kube-apiserver",
+        })
+    }
+}
+
+/// Why a call has no answer that is good for anything.
+pub(super) enum Failure {
     /// It did not come to an answer.
     Transport(String),
+    /// It did not come in time.
+    Late(String),
+    /// The answer is one of these codes.
+    Status(StatusCode, String),
     /// The answer is no good.
     Answer(String),
 }
 
-fn request(target: &Target, body: Bytes, within: Duration) -> Result<Request<Full<Bytes>>, String> {
-    let uri = format!("{}?timeout={}s", target.path, within.as_secs());
-    let host = HeaderValue::from_str(&target.authority()).map_err(|error| error.to_string())?;
-    Request::post(uri)
-        .header(header::HOST, host)
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::ACCEPT, "application/json")
-        .header(header::USER_AGENT, "kube-apiserver-admission")
-        .body(Full::new(body))
-        .map_err(|error| error.to_string())
+impl Failure {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Transport(why) | Self::Late(why) | Self::Status(_, why) | Self::Answer(why) => why,
+        }
+    }
+
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Transport(why) | Self::Late(why) | Self::Status(_, why) | Self::Answer(why) => why,
+        }
+    }
 }
 
-fn client_config(ca: &[u8]) -> Result<ClientConfig, String> {
-    let trust = if ca.is_empty() { Trust::System } else { Trust::Authorities(ca) };
-    crate::http::client_config(trust, None).map_err(|error| match trust {
+/// One POST.
+struct Call<'a> {
+    target: &'a Target,
+    asked: Asked,
+    query: &'a str,
+    body: Bytes,
+}
+
+impl Call<'_> {
+    fn request(&self) -> Result<Request<Full<Bytes>>, String> {
+        let Self { target, asked, query, body } = self;
+        let host = HeaderValue::from_str(&target.authority()).map_err(|error| error.to_string())?;
+        let mut request = Request::post(format!("{}{query}", target.path))
+            .header(header::HOST, host)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, asked.user_agent());
+        if let Some(authorization) = target.authorization()? {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        request.body(Full::new(body.clone())).map_err(|error| error.to_string())
+    }
+}
+
+fn client_config(target: &Target) -> Result<ClientConfig, String> {
+    let ca = &target.ca;
+    let trust = match target.insecure() {
+        true => Trust::Anybody,
+        false if ca.is_empty() => Trust::System,
+        false => Trust::Authorities(ca),
+    };
+    crate::http::client_config(trust, target.login()).map_err(|error| match trust {
         Trust::Authorities(_) => format!("unable to load root certificates: caBundle: {error}"),
         Trust::System | Trust::Anybody => error.to_string(),
     })

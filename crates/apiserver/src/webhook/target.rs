@@ -1,15 +1,18 @@
-//! Where a webhook is: a URL, or a port of a Service.
+//! Where a webhook is: a URL, or a port of a Service; and how it is told who calls.
 
 use base64::Engine as _;
+use http::HeaderValue;
 use meta::{GroupResource, Value};
 use resource::View;
 
-use crate::connect::service_endpoints;
+use super::{Authorization, Endpoint};
+use crate::{connect::service_endpoints, pki::Pair};
 
-/// What a `clientConfig` says.
+/// What a `clientConfig` or a kubeconfig says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Target {
     place: Place,
+    access: Access,
     /// PEM; empty for the system's roots.
     pub(crate) ca: Vec<u8>,
     /// Path with a leading slash.
@@ -22,7 +25,55 @@ enum Place {
     Service { namespace: String, name: String, port: u16 },
 }
 
+/// What only a kubeconfig says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Access {
+    server_name: Option<String>,
+    insecure: bool,
+    login: Option<Pair>,
+    authorization: Authorization,
+}
+
 impl Target {
+    /// The server of a kubeconfig.
+    pub(super) fn of(endpoint: &Endpoint) -> Result<Self, String> {
+        let Endpoint { url, ca_pem, server_name, insecure, login, authorization } = endpoint;
+        let access = Access {
+            server_name: server_name.clone(),
+            insecure: *insecure,
+            login: login.clone(),
+            authorization: authorization.clone(),
+        };
+        let (place, path) = Place::of_url(url)?;
+        Ok(Self { place, access, ca: ca_pem.clone().into_bytes(), path })
+    }
+
+    pub(super) fn insecure(&self) -> bool {
+        self.access.insecure
+    }
+
+    pub(super) fn login(&self) -> Option<&Pair> {
+        self.access.login.as_ref()
+    }
+
+    /// The `Authorization` header.
+    pub(super) fn authorization(&self) -> Result<Option<HeaderValue>, String> {
+        let bearer;
+        let text = match &self.access.authorization {
+            Authorization::None => return Ok(None),
+            Authorization::Fixed(text) => text,
+            Authorization::TokenFile(path) => {
+                let read = std::fs::read_to_string(path);
+                let token = read.map_err(|error| format!("read {}: {error}", path.display()))?;
+                bearer = format!("Bearer {}", token.trim());
+                &bearer
+            }
+        };
+        let mut value = HeaderValue::from_str(text).map_err(|error| error.to_string())?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
     /// Reads a validated `clientConfig`.
     pub(crate) fn read(config: &Value) -> Result<Self, String> {
         let ca = match config.get("caBundle").and_then(Value::as_str) {
@@ -44,35 +95,22 @@ impl Target {
                 name: text("name").to_owned(),
                 port,
             };
-            return Ok(Self { place, ca, path });
+            return Ok(Self { place, access: Access::default(), ca, path });
         }
-        let url = config.get("url").and_then(Value::as_str).unwrap_or_default();
-        let rest = url.strip_prefix("https://").ok_or_else(|| format!("invalid webhook url {url:?}"))?;
-        let (authority, path) = match rest.find('/') {
-            Some(at) => rest.split_at(at),
-            None => (rest, "/"),
-        };
-        let uri: http::uri::Authority =
-            authority.parse().map_err(|_| format!("invalid webhook url {url:?}"))?;
-        let host = uri.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let place = Place::Url { host, port: uri.port_u16().unwrap_or(443) };
-        Ok(Self { place, ca, path: path.to_owned() })
+        let (place, path) = Place::of_url(config.get("url").and_then(Value::as_str).unwrap_or_default())?;
+        Ok(Self { place, access: Access::default(), ca, path })
     }
 
     /// The name that its certificate must have.
     pub(crate) fn server_name(&self) -> String {
-        match &self.place {
-            Place::Url { host, .. } => host.clone(),
-            Place::Service { namespace, name, .. } => format!("{name}.{namespace}.svc"),
-        }
+        self.access.server_name.clone().unwrap_or_else(|| self.place.host())
     }
 
     /// `host:port` as a URL and the `Host` header have it.
     pub(crate) fn authority(&self) -> String {
         let (host, port) = match &self.place {
             Place::Url { host, port } if host.contains(':') => (format!("[{host}]"), *port),
-            Place::Url { host, port } => (host.clone(), *port),
-            Place::Service { port, .. } => (self.server_name(), *port),
+            Place::Url { port, .. } | Place::Service { port, .. } => (self.place.host(), *port),
         };
         format!("{host}:{port}")
     }
@@ -98,6 +136,28 @@ impl Target {
                 }
                 service_endpoints(view, &service, &port.to_string()).map_err(|status| status.message)
             }
+        }
+    }
+}
+
+impl Place {
+    fn of_url(url: &str) -> Result<(Self, String), String> {
+        let rest = url.strip_prefix("https://").ok_or_else(|| format!("invalid webhook url {url:?}"))?;
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        let uri: http::uri::Authority =
+            authority.parse().map_err(|_| format!("invalid webhook url {url:?}"))?;
+        let host = uri.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(443);
+        Ok((Self::Url { host, port }, path.to_owned()))
+    }
+
+    fn host(&self) -> String {
+        match self {
+            Self::Url { host, .. } => host.clone(),
+            Self::Service { namespace, name, .. } => format!("{name}.{namespace}.svc"),
         }
     }
 }

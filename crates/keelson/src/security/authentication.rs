@@ -5,17 +5,17 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use apiserver::{
     aggregation::Trusted,
     auth::{
-        Authenticator, FrontProxy, StaticTokens,
+        Authenticator, FrontProxy, StaticTokens, TokenWebhook,
         oidc::{Algorithm, Discovered, Oidc, OidcOptions},
     },
     outbound::Outbound,
     pki::{FRONT_PROXY, Pki},
 };
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use http::HeaderName;
 use meta::Clock;
 
-use super::read;
+use super::{Callers, read, remote};
 use crate::error::Failure;
 
 /// How long an issuer may take to answer.
@@ -59,6 +59,21 @@ pub(crate) struct AuthenticationOptions {
     /// Algorithms that tokens may be signed with: RS256, RS384, RS512, ES256, ES384
     #[arg(long, env = "KEELSON_OIDC_SIGNING_ALGS", default_value = "RS256", value_delimiter = ',')]
     oidc_signing_algs: Vec<String>,
+    /// Ask the server of this kubeconfig about tokens that nothing else knows, with TokenReviews
+    #[arg(long, env = "KEELSON_AUTHENTICATION_TOKEN_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
+    authentication_token_webhook_config_file: Option<PathBuf>,
+    /// For how long its answers are remembered
+    #[arg(
+        long,
+        env = "KEELSON_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL",
+        default_value = "2m",
+        value_name = "DURATION",
+        value_parser = remote::duration
+    )]
+    authentication_token_webhook_cache_ttl: Duration,
+    /// The version of the TokenReviews that it is sent
+    #[arg(long, env = "KEELSON_AUTHENTICATION_TOKEN_WEBHOOK_VERSION", value_enum, default_value = "v1beta1")]
+    authentication_token_webhook_version: ReviewVersion,
     /// Authority of front proxies, whose headers are believed
     #[arg(long, env = "KEELSON_REQUESTHEADER_CLIENT_CA_FILE", value_name = "FILE")]
     requestheader_client_ca_file: Option<PathBuf>,
@@ -97,6 +112,23 @@ pub(crate) struct AuthenticationOptions {
         value_delimiter = ','
     )]
     requestheader_extra_headers_prefix: Vec<String>,
+}
+
+/// Versions of reviews.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReviewVersion {
+    V1,
+    #[default]
+    V1beta1,
+}
+
+impl ReviewVersion {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V1beta1 => "v1beta1",
+        }
+    }
 }
 
 impl AuthenticationOptions {
@@ -192,6 +224,8 @@ impl AuthenticationOptions {
         &self,
         mut authenticator: Authenticator,
         trusted: &Trusted,
+        callers: &Callers,
+        audiences: &[String],
         clock: &Arc<dyn Clock>,
     ) -> Result<Authenticator, Failure> {
         if !self.anonymous_auth {
@@ -207,6 +241,16 @@ impl AuthenticationOptions {
         }
         if let (Some(issuer), Some(client_id)) = (&self.oidc_issuer_url, &self.oidc_client_id) {
             authenticator = authenticator.with_oidc(self.oidc(issuer, client_id, clock)?);
+        }
+        if let Some(path) = &self.authentication_token_webhook_config_file {
+            let reviewer = callers.reviewer("authentication-token-webhook-config-file", path)?;
+            authenticator = authenticator.with_webhook(TokenWebhook::new(
+                reviewer,
+                self.authentication_token_webhook_version.as_str(),
+                self.authentication_token_webhook_cache_ttl,
+                audiences.to_vec(),
+                clock.clone(),
+            ));
         }
         let Trusted { client_ca_pem, proxy_ca_pem, proxies } = trusted;
         authenticator

@@ -3,6 +3,7 @@
 
 mod audit;
 mod authentication;
+mod remote;
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,8 @@ use apiserver::{
 };
 use clap::Args;
 use meta::Random;
+
+pub(crate) use remote::Callers;
 
 use crate::error::Failure;
 

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use crate::{
     data_dir::DataDir,
     error::Failure,
-    security::SecurityOptions,
+    security::{Callers, SecurityOptions},
     term::Steps,
     up::{bootstrap, stand::Stand},
     version::GIT_VERSION,
@@ -111,8 +111,13 @@ impl ApiServer {
         let node = NodeAuthorizer::new(view.clone(), node_rules(&options));
         let rbac = Rbac::new(view.clone(), rbac_stamp(&late));
         let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(node), Arc::new(rbac)]));
+        let webhooks = apiserver::webhook::Webhooks::new(view.clone());
+        let callers = Callers { client: webhooks.clone(), random: random.clone() };
         let authenticator = Authenticator::new(view, clock.clone()).with_tokens(tokens.clone());
-        let authenticator = Arc::new(security.authentication.apply(authenticator, &trusted, clock)?);
+        let audiences = tokens.audiences();
+        let authenticator =
+            security.authentication.apply(authenticator, &trusted, &callers, audiences, clock)?;
+        let authenticator = Arc::new(authenticator);
         registry.install_all(kinds::all(&options, &acts(&authorizer, &authenticator, &tokens)));
         let cache = Arc::new(load(&store, &registry, &stand.place.shown()).await?);
         late.fill(&cache);
@@ -120,7 +125,6 @@ impl ApiServer {
         steps.done(&format!("{objects} objects at revision {}", cache.head()));
 
         steps.start("api server");
-        let webhooks = apiserver::webhook::Webhooks::new(cache.clone());
         let admission = apiserver::admission::chain(&authorizer, &registry, &webhooks, kinds::admission());
         let stop = tokio_util::sync::CancellationToken::new();
         let compactor = tokio::spawn(compactor::run(store.clone(), cache.clone(), stop.clone()));
