@@ -7,6 +7,7 @@ mod cli;
 mod clock;
 mod completions;
 mod controllers;
+mod counters;
 mod data_dir;
 mod down;
 mod error;

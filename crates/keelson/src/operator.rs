@@ -1,6 +1,6 @@
 //! `keelson operator NAME...`: operators alone, against any cluster, one leader at a time.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -11,29 +11,23 @@ use kube::{
 };
 use meta::{Clock, Random};
 use parking_lot::Mutex;
-use reconcile::{Context, LeaseLock, LeaseOptions, MetricsSnapshot};
+use reconcile::{Context, LeaseLock, LeaseOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::OperatorOptions,
     clock::{Dice, System},
+    counters::Counters,
     error::Failure,
-    operators::{MetricsText, Operator, choose},
+    operators::{Operator, choose},
     serve::{self, Site},
     signals, term,
 };
 
+/// A Lease that was just taken and cannot be read is read again after this.
+const FENCE_AGAIN: Duration = Duration::from_secs(1);
 /// Those who look at health and metrics send no bodies.
 const LOOK_BODY_BYTES_MAX: usize = 4096;
-
-type Counted = Box<dyn Fn() -> MetricsSnapshot + Send + Sync>;
-
-/// What is counted while this replica leads.
-#[derive(Default)]
-struct Counters {
-    controllers: Vec<Counted>,
-    operators: Vec<MetricsText>,
-}
 
 pub(crate) async fn operator(options: OperatorOptions) -> Result<(), Failure> {
     let operators = choose(&options.names)?;
@@ -68,15 +62,9 @@ pub(crate) async fn operator(options: OperatorOptions) -> Result<(), Failure> {
     let kept = lock
         .lead(&stop, |leading| async {
             // Each new leader has a larger number: a platform refuses sessions to the ones before.
-            let fence = leases.get(&lease).await.ok().and_then(|lease| lease.spec?.lease_transitions);
-            run(
-                &operators,
-                fence.and_then(|fence| u64::try_from(fence).ok()).unwrap_or(0),
-                &context,
-                &counters,
-                leading,
-            )
-            .await;
+            if let Some(fence) = fence(&leases, &lease, &leading).await {
+                run(&operators, fence, &context, &counters, leading).await;
+            }
         })
         .await;
     context.stores.shutdown().await;
@@ -90,6 +78,32 @@ pub(crate) async fn operator(options: OperatorOptions) -> Result<(), Failure> {
     }
 }
 
+/// A number that is larger than that of any leader before: when the Lease was made, and how often it has changed
+/// hands since. Read until it can be, since one too small would be that of a leader that was deposed. None when
+/// this replica leads no more.
+async fn fence(leases: &Api<Lease>, lease: &str, leading: &CancellationToken) -> Option<u64> {
+    loop {
+        match leases.get(lease).await {
+            Ok(lease) => {
+                let transitions = lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0);
+                let made = lease.metadata.creation_timestamp.map_or(0, |time| time.0.as_second());
+                return Some(number(made, transitions));
+            }
+            Err(error) => tracing::warn!(lease, %error, "cannot read how often the lease changed hands"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(FENCE_AGAIN) => {}
+            () = leading.cancelled() => return None,
+        }
+    }
+}
+
+/// The transitions are the lower 20 bits. What comes of that is exact in JSON for some centuries.
+pub(crate) fn number(since: i64, transitions: i32) -> u64 {
+    let transitions = u64::try_from(transitions).unwrap_or(0).min((1 << 20) - 1);
+    (u64::try_from(since).unwrap_or(0) << 20) | transitions
+}
+
 async fn run(
     operators: &[&Operator],
     fence: u64,
@@ -97,18 +111,10 @@ async fn run(
     counters: &Mutex<Counters>,
     leading: CancellationToken,
 ) {
-    let mut all = Vec::new();
-    {
+    let all = {
         let mut counters = counters.lock();
-        for operator in operators {
-            let started = (operator.start)(fence);
-            let counted =
-                started.controllers.iter().map(|controller| Box::new(controller.metrics()) as Counted);
-            counters.controllers.extend(counted);
-            counters.operators.extend(started.metrics);
-            all.extend(started.controllers);
-        }
-    }
+        operators.iter().flat_map(|operator| counters.count((operator.start)(fence))).collect()
+    };
     reconcile::run(all, context.clone(), leading).await;
 }
 
@@ -133,36 +139,11 @@ fn look(counters: &Mutex<Counters>, request: &Request<Bytes>) -> Response<Bytes>
     let mut response = Response::new(Bytes::from_static(b"ok"));
     match request.uri().path() {
         "/healthz" | "/readyz" => {}
-        "/metrics" => *response.body_mut() = metrics(&counters.lock()).into(),
+        "/metrics" => *response.body_mut() = counters.lock().text().into(),
         _ => {
             *response.status_mut() = StatusCode::NOT_FOUND;
             *response.body_mut() = Bytes::from_static(b"there are /healthz, /readyz and /metrics");
         }
     }
     response
-}
-
-type Number = fn(&MetricsSnapshot) -> u64;
-
-const SERIES: &[(&str, &str, Number)] = &[
-    ("reconciles_total", "counter", |m| m.reconciles),
-    ("errors_total", "counter", |m| m.errors),
-    ("conflicts_total", "counter", |m| m.conflicts),
-    ("writes_total", "counter", |m| m.writes),
-    ("queued", "gauge", |m| m.queued),
-    ("active", "gauge", |m| m.active),
-];
-
-fn metrics(counters: &Counters) -> String {
-    let snapshots: Vec<MetricsSnapshot> = counters.controllers.iter().map(|counted| counted()).collect();
-    let mut text = String::new();
-    for (name, kind, number) in SERIES {
-        text.push_str(&format!("# TYPE keelson_controller_{name} {kind}\n"));
-        for snapshot in &snapshots {
-            let (controller, value) = (snapshot.name, number(snapshot));
-            text.push_str(&format!("keelson_controller_{name}{{controller=\"{controller}\"}} {value}\n"));
-        }
-    }
-    counters.operators.iter().for_each(|of| text.push_str(&of()));
-    text
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
     kinds::{KINDS, named},
     receiver::{Caller, Receiver, SnapshotPolicy},
 };
+
+/// Numbers leaders.
+const FENCE: HeaderName = HeaderName::from_static("obsyk-agent-fence");
 
 fn bad(why: impl Into<String>) -> Refused {
     Refused::new(400, "invalid_request", why)
@@ -29,6 +32,14 @@ pub(crate) fn check_headers(headers: &HeaderMap) -> Result<(), Refused> {
         return Err(Refused::new(415, "unsupported_media_type", "this endpoint takes no packed bodies"));
     }
     Ok(())
+}
+
+/// Which leader of an agent's replicas speaks, as an agent says that knows that this platform heeds it. The
+/// original says nothing.
+pub(crate) fn fence(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
+    let Some(value) = headers.get(FENCE) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.map(Some).ok_or_else(|| bad("Obsyk-Agent-Fence is no number"))
 }
 
 fn fields(body: &[u8]) -> Result<Map<String, Value>, Refused> {
@@ -73,7 +84,12 @@ pub(crate) async fn heartbeat(receiver: &Receiver, caller: &Caller, body: &[u8])
     Ok(Value::Null)
 }
 
-pub(crate) async fn event(receiver: &Receiver, caller: &Caller, body: &[u8]) -> Result<Value, Refused> {
+pub(crate) async fn event(
+    receiver: &Receiver,
+    caller: &Caller,
+    fence: Option<u64>,
+    body: &[u8],
+) -> Result<Value, Refused> {
     let mut fields = fields(body)?;
     let cluster = take(&mut fields, "cluster_uid")?;
     let change = take(&mut fields, "type")?;
@@ -93,6 +109,9 @@ pub(crate) async fn event(receiver: &Receiver, caller: &Caller, body: &[u8]) -> 
     let object = fields.remove("object");
     no_more(&fields)?;
     let mut record = receiver.admit(caller, &cluster)?;
+    if let Some(fence) = fence {
+        receiver.lead(&mut record, fence)?;
+    }
     record.open = false;
     let edit = match (change.as_str(), object) {
         ("added" | "modified", Some(object)) => {
@@ -131,7 +150,12 @@ fn raw_object(body: &[u8]) -> Result<Vec<u8>, Refused> {
     Ok(object.get().as_bytes().to_vec())
 }
 
-pub(crate) async fn snapshot(receiver: &Receiver, caller: &Caller, body: &[u8]) -> Result<Value, Refused> {
+pub(crate) async fn snapshot(
+    receiver: &Receiver,
+    caller: &Caller,
+    fence: Option<u64>,
+    body: &[u8],
+) -> Result<Value, Refused> {
     let mut fields: BTreeMap<String, &RawValue> =
         serde_json::from_slice(body).map_err(|error| bad(format!("the body is no JSON object: {error}")))?;
     let mut text = |name: &str| -> Result<Option<String>, Refused> {
@@ -146,6 +170,9 @@ pub(crate) async fn snapshot(receiver: &Receiver, caller: &Caller, body: &[u8]) 
         text(name)?;
     }
     let mut record = receiver.admit(caller, &cluster)?;
+    if let Some(fence) = fence {
+        receiver.lead(&mut record, fence)?;
+    }
     record.open = false;
     let mut edits = Vec::new();
     let mut said = std::collections::BTreeSet::new();

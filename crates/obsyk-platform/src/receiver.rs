@@ -34,7 +34,7 @@ pub(crate) const STREAM: &str = "/api/v2/agent/stream";
 /// What an agent says that it can do, and what this platform answers.
 const ASKED: HeaderName = HeaderName::from_static("obsyk-agent-capabilities");
 const OFFERED: HeaderName = HeaderName::from_static("obsyk-capabilities");
-const CAPABILITIES: &str = "batch=1, sync=1, gzip";
+const CAPABILITIES: &str = "batch=1, sync=1, gzip, fence=1";
 /// Changes that are remembered for those who look on.
 const RECENT_MAX: usize = 1000;
 /// Assertions that are remembered; each for 5 minutes at the most.
@@ -124,8 +124,9 @@ pub struct Receiver {
     tokens: Mutex<Tokens>,
     /// When each used assertion expires.
     assertions: Mutex<BTreeMap<String, i64>>,
-    /// Held while a request is applied: the order in the store is the order in memory.
-    writing: tokio::sync::Mutex<()>,
+    /// Held while a request is applied: the order in the store is the order in memory. True once nothing more
+    /// is to be applied.
+    writing: tokio::sync::Mutex<bool>,
 }
 
 /// Who asks, once that is known.
@@ -164,8 +165,14 @@ impl Receiver {
         self.options.clock.now().as_second()
     }
 
-    /// Answers a request of an agent.
-    pub async fn agent(&self, request: Request<Bytes>) -> Result<Answer, Cut> {
+    /// Waits for the request that is being applied; none is after that.
+    pub async fn close(&self) {
+        *self.writing.lock().await = true;
+    }
+
+    /// Answers a request of an agent. Cancel-safe: what was begun to be applied is applied in whole, in the
+    /// store and in memory, also when nobody waits for the answer any more.
+    pub async fn agent(self: &Arc<Self>, request: Request<Bytes>) -> Result<Answer, Cut> {
         let path = request.uri().path().to_owned();
         let fault = self.options.faults.choose(&path);
         match &fault {
@@ -193,7 +200,7 @@ impl Receiver {
                 Refused::new(422, "bad_record", "a fault on purpose").into()
             }
             Some(Fault::Drop) if path == STREAM => session::pretend(request.body()),
-            _ => self.serve(&path, &request).await,
+            _ => self.serve_whole(&path, request).await,
         };
         put(&mut response, header::DATE, &http_date(self.now()));
         *self.known.write().requests.entry((known_path(&path), response.status().as_u16())).or_default() += 1;
@@ -210,6 +217,16 @@ impl Receiver {
             }
             _ => Ok(Answer { response, cut_after: None }),
         }
+    }
+
+    /// Serves in a task of its own, which goes on when whoever waits for it is gone. `close` waits for it.
+    async fn serve_whole(self: &Arc<Self>, path: &str, request: Request<Bytes>) -> Response<Bytes> {
+        let (own, path) = (Arc::clone(self), path.to_owned());
+        let served = tokio::spawn(async move { own.serve(&path, &request).await });
+        served.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request ended unexpectedly");
+            Refused::new(500, "server_error", "the request ended unexpectedly").into()
+        })
     }
 
     async fn serve(&self, path: &str, request: &Request<Bytes>) -> Response<Bytes> {
@@ -296,19 +313,33 @@ impl Receiver {
     }
 
     async fn act(&self, path: &str, caller: &Caller, request: &Request<Bytes>) -> Result<Value, Refused> {
-        let _writing = self.writing.lock().await;
+        let closed = self.writing.lock().await;
+        if *closed {
+            return Err(Refused::new(503, "temporarily_unavailable", "the platform is ending"));
+        }
         match path {
             SNAPSHOT | EVENTS | HEARTBEAT => {
                 legacy::check_headers(request.headers())?;
+                let fence = legacy::fence(request.headers())?;
                 match path {
-                    SNAPSHOT => legacy::snapshot(self, caller, request.body()).await,
-                    EVENTS => legacy::event(self, caller, request.body()).await,
+                    SNAPSHOT => legacy::snapshot(self, caller, fence, request.body()).await,
+                    EVENTS => legacy::event(self, caller, fence, request.body()).await,
                     _ => legacy::heartbeat(self, caller, request.body()).await,
                 }
             }
             STATE => session::open(self, caller, request.body()).await,
             _ => session::stream(self, caller, request.headers(), request.body()).await,
         }
+    }
+
+    /// Lets through only who leads: nobody with a larger number has spoken.
+    pub(crate) fn lead(&self, record: &mut Record, fence: u64) -> Result<(), Refused> {
+        if fence < record.fence {
+            let why = "an agent that leads since streams this cluster";
+            return Err(Refused::new(409, "fenced", why).with("fence", record.fence));
+        }
+        record.fence = fence;
+        Ok(())
     }
 
     /// Whether a caller may speak of a cluster: it is nobody else's, and the token's first.
@@ -330,7 +361,7 @@ impl Receiver {
         Ok(record.unwrap_or_else(|| Record { client_id: caller.client_id.clone(), ..Record::default() }))
     }
 
-    /// Makes edits durable, then shows them.
+    /// Makes edits durable, then shows them. Not cancel-safe: its caller has to run to its end.
     pub(crate) async fn commit(
         &self,
         cluster: &str,

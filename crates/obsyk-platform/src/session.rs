@@ -49,13 +49,9 @@ pub(crate) async fn open(receiver: &Receiver, caller: &Caller, body: &[u8]) -> R
     let Open { cluster_uid, cluster_name, agent_version, fence } =
         serde_json::from_slice(body).map_err(|error| bad(format!("not as it should be: {error}")))?;
     let mut record = receiver.admit(caller, &cluster_uid)?;
-    if fence < record.fence {
-        let why = "an agent that leads since streams this cluster";
-        return Err(Refused::new(409, "fenced", why).with("fence", record.fence));
-    }
+    receiver.lead(&mut record, fence)?;
     record.name = cluster_name;
     record.agent_version = agent_version;
-    record.fence = fence;
     record.epoch += 1;
     record.open = true;
     record.applied = 0;

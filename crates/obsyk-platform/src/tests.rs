@@ -365,6 +365,38 @@ async fn what_was_acknowledged_is_there_after_the_process_is_gone() {
     assert_eq!(again.look("/api/clusters")[0]["name"], "home");
 }
 
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_any_more_is_applied_in_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(store_embedded::EmbeddedStore::open(directory.path()).unwrap());
+    let rig = Rig::over(store.clone()).await;
+    let token = rig.token("one").await;
+    for polls in 0..12 {
+        let uid = format!("pod-{polls}");
+        let request = Request::post(EVENTS)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Bytes::from(event("added", &uid).to_string()))
+            .unwrap();
+        {
+            let mut answering = std::pin::pin!(rig.receiver.agent(request));
+            for _ in 0..polls {
+                if futures::poll!(answering.as_mut()).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        // Another request comes after all that was begun, and after its commit.
+        assert_eq!(rig.post(&token, EVENTS, event("added", "other").to_string()).await.0, 200);
+        let stored = Rig::over(store.clone()).await;
+        assert_eq!(stored.pods(), rig.pods(), "after {polls} polls");
+    }
+    rig.receiver.close().await;
+    let (status, _) = rig.post(&token, EVENTS, event("added", "late").to_string()).await;
+    assert_eq!(status, 503);
+}
+
 #[tokio::test(start_paused = true)]
 async fn faults_do_what_they_say() {
     let rig = Rig::new().await;

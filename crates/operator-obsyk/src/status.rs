@@ -104,6 +104,13 @@ fn degraded(wanted: &Wanted, report: &Report) -> Fact {
         let rest = "everything is sent as changes instead; what was deleted while no agent ran stays there";
         return ("True", "SnapshotRefused", format!("{words}; {rest}"));
     }
+    if let Some((count, one)) = &report.refusals {
+        let why = format!(
+            "the platform refuses {count} objects for what they say, among them {one}; each is said again after \
+             a while, and the log has the platform's status"
+        );
+        return ("True", "ChangesRefused", why);
+    }
     if !report.unread.is_empty() {
         return ("True", "KindsUnread", unread(report));
     }

@@ -54,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) flow: Flow,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    pub(crate) more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) version: serde_json::Value,

@@ -48,6 +48,9 @@ pub(crate) async fn answer(
             // Writing to a String cannot fail.
             let _ = server.flow.metrics(&mut text);
             let _ = crate::aggregation::metrics(&server.rest.registry().remotes(), &mut text);
+            if let Some(more) = &server.more_metrics {
+                text.push_str(&more());
+            }
             let of = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             Ok(encode::response(200, of, Body::whole(text.into())))
         }

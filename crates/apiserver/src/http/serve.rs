@@ -96,6 +96,7 @@ impl Server {
             audit: None,
             health: Health::default(),
             metrics: Metrics::default(),
+            more_metrics: None,
             discovery: Discovery::default(),
             openapi: OpenApi::new(version),
             version: version_info(version),
@@ -145,6 +146,12 @@ impl Server {
     #[must_use]
     pub fn with_health(self, health: Health) -> Self {
         self.with(|shared| shared.health = health)
+    }
+
+    /// More for `/metrics`, in the Prometheus text form: what else runs in the process. It is asked each time.
+    #[must_use]
+    pub fn with_metrics(self, more: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
+        self.with(|shared| shared.more_metrics = Some(more))
     }
 
     /// Texts for `kubectl explain` of kinds whose schema has none.

@@ -74,14 +74,16 @@ async fn run(directory: &Path, options: ObsykPlatformOptions) -> Result<(), Fail
     if !options.fault.is_empty() {
         term::note(&format!("faults on purpose: {}", options.fault.join(", ")));
     }
-    term::line(&format!("  agents: spec.platformURL: {url}"));
+    let elsewhere = if options.url.is_some() { format!(" (listens on {address})") } else { String::new() };
+    term::line(&format!("  agents: spec.platformURL: {url}{elsewhere}"));
     term::line(&format!("  page:   http://{page}/"));
     term::line(&format!("ready: {url}"));
     tokio::join!(
         serve::serve(agents, agent_site, stop.clone()),
         serve::serve(lookers, page_site, stop.clone()),
-        follow(registry, receiver, stop.clone()),
+        follow(registry, receiver.clone(), stop.clone()),
     );
+    receiver.close().await;
     term::line("stopped");
     Ok(())
 }

@@ -22,11 +22,13 @@ use apiserver::{
     tokens::{Signer, TokenRequest, Tokens},
 };
 use meta::{Clock, Entry, GroupResource, Random};
+use parking_lot::Mutex;
 use resource::{User, View};
 use store::{Store, Writers};
 use tokio::task::JoinHandle;
 
 use crate::{
+    counters::Counters,
     data_dir::DataDir,
     error::Failure,
     security::{Callers, SecurityOptions},
@@ -58,6 +60,8 @@ pub(crate) struct ApiServer {
     pub(crate) address: SocketAddr,
     /// Whether others may stand on the same store, so that who acts alone has to be elected.
     pub(crate) shared: bool,
+    /// What the operators in this process count: `/metrics` has it.
+    pub(crate) counters: Arc<Mutex<Counters>>,
     advertise: Option<(String, u16)>,
     serving: Vec<Serving>,
     tls: rustls::ServerConfig,
@@ -146,11 +150,14 @@ impl ApiServer {
         let aggregating = tokio::spawn(aggregation.clone().run(trusted, stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
+        let counters = Arc::<Mutex<Counters>>::default();
+        let counted = counters.clone();
         let mut server = Server::new(rest.clone(), authenticator.clone(), authorizer.clone(), GIT_VERSION)
             .with_tokens(tokens)
             .with_kubelets(kubelets)
             .with_aggregation(aggregation)
             .with_backup(store)
+            .with_metrics(Arc::new(move || counted.lock().text()))
             .with_health(health(&rest))
             .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));
         if let Some(audit) = audit {
@@ -164,6 +171,7 @@ impl ApiServer {
             authorizer,
             address: listen,
             shared,
+            counters,
             advertise: stand.advertise.clone(),
             serving: Vec::new(),
             tls,
@@ -293,6 +301,7 @@ impl ApiServer {
             authorizer: _,
             address: _,
             shared: _,
+            counters: _,
             advertise: _,
             serving,
             tls: _,

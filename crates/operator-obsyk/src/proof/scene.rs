@@ -154,7 +154,7 @@ impl Scene {
 
     /// The platform's process is gone and comes back with what its store has.
     pub(super) async fn restart_platform(&mut self) {
-        self.wire.cut();
+        self.wire.cut().await;
         let receiver = open(&self.store, self.mode, &self.clock, &self.credentials).await;
         self.wire.connect(receiver);
         self.refused = false;
@@ -352,7 +352,8 @@ impl Scene {
     async fn check_history(&self) {
         let head = self.store.head().await.unwrap();
         let mut follow = self.store.follow(head.compacted);
-        let mut versions: BTreeMap<String, u64> = BTreeMap::new();
+        // Version, epoch and number of what was written last; zeroes for the original contract.
+        let mut versions: BTreeMap<String, [u64; 3]> = BTreeMap::new();
         let mut session = (0_u64, 0_u64, Value::Null);
         loop {
             if head.revision == head.compacted {
@@ -373,11 +374,12 @@ impl Scene {
                     assert!(now.0 > session.0 || follows, "E4: numbers {session:?} to {now:?}");
                     session = now;
                 } else if let Some(version) = value["object"]["labels"]["v"].as_str() {
-                    let version: u64 = version.parse().unwrap();
-                    let before = versions.insert(change.key.as_str().to_owned(), version);
+                    let number = |field: &str| value[field].as_u64().unwrap();
+                    let now = [version.parse().unwrap(), number("epoch"), number("seq")];
+                    let before = versions.insert(change.key.as_str().to_owned(), now);
                     assert!(
-                        before.is_none_or(|before| before <= version),
-                        "E4: {} went back",
+                        before.is_none_or(|before| before[0] <= now[0]),
+                        "E4: {} went back from {before:?} to {now:?} in {session:?}",
                         change.key.as_str()
                     );
                 }

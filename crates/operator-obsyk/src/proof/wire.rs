@@ -40,9 +40,12 @@ impl Wire {
         Arc::clone(&self.receiver.lock().0)
     }
 
-    /// The receiver's process ends: what it was at is neither applied nor answered any more.
-    pub(super) fn cut(&self) {
-        self.receiver.lock().1.cancel();
+    /// The receiver's process ends: what it was at is not answered any more. What it had begun to apply is
+    /// applied, and nothing else.
+    pub(super) async fn cut(&self) {
+        let (receiver, ended) = self.receiver.lock().clone();
+        ended.cancel();
+        receiver.close().await;
     }
 
     /// Another process takes its place.

@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     batching::Batching,
     feed::{Observed, feeds},
-    gate::{Bucket, Gate},
+    gate::{Again, Bucket, Gate},
     listing::{Listing, Page, Unread, page, snapshot},
     session::Session,
     state::{BUDGET_BYTES, Change, Outgoing, State, Sync, name_key},
@@ -72,6 +72,8 @@ pub(crate) struct Report {
     pub(crate) began: bool,
     /// The platform does not take snapshots; its words.
     pub(crate) refused: Option<String>,
+    /// Objects that it has not as they are, since it refused that for what it says: how many, and one of them.
+    pub(crate) refusals: Option<(usize, String)>,
     /// Kinds that cannot be read, and why.
     pub(crate) unread: Vec<(Kind, String)>,
     pub(crate) last_ack: Option<Timestamp>,
@@ -100,6 +102,7 @@ pub(crate) struct Agent {
     pub(super) platform: Arc<Platform>,
     pub(super) state: State,
     pub(super) gate: Gate,
+    pub(super) again: Again,
     bucket: Bucket,
     pub(super) requests: FuturesUnordered<BoxFuture<'static, Done>>,
     pub(super) batching: Batching,
@@ -133,7 +136,7 @@ impl Agent {
         reports: watch::Sender<Report>,
     ) -> Self {
         let now = Instant::now();
-        let Settings { valid, credentials, cluster_uid: _, authorities: _, fence: _ } = &settings;
+        let Settings { valid, credentials, cluster_uid: _, authorities: _, fence } = &settings;
         let platform = Platform::new(
             http,
             &valid.platform_url,
@@ -141,6 +144,7 @@ impl Agent {
             Arc::clone(&clock),
             Arc::clone(&random),
         );
+        let platform = if valid.batch { platform.with_fence(*fence) } else { platform };
         Self {
             client,
             clock,
@@ -148,6 +152,7 @@ impl Agent {
             platform: Arc::new(platform),
             state: State::new(BUDGET_BYTES),
             gate: Gate::new(now),
+            again: Again::new(),
             bucket: Bucket::new(valid.events_per_second, valid.burst, now),
             requests: FuturesUnordered::new(),
             batching: Batching::new(now),
@@ -286,9 +291,26 @@ impl Agent {
         if began && !self.beating && !self.stopping {
             wake = wake.min(self.next_beat.max(now));
         }
+        wake = wake.min(self.say_again(now));
         wake = wake.min(self.read_again(now));
         wake = wake.min(self.send_changes(now).unwrap_or(wake));
         if self.stopping { wake } else { wake.min(self.daily) }
+    }
+
+    /// Says again what was refused, when that is due; gives the time to look again.
+    fn say_again(&mut self, now: Instant) -> Instant {
+        let Some(due) = self.again.due().filter(|_| !self.stopping) else { return self.next_report };
+        if now < due {
+            return due;
+        }
+        self.again.said(now);
+        if self.state.sync() == Sync::Idle {
+            self.state.retry_refused();
+        } else if self.state.has_refusals() {
+            // What begins then may say it anew, and may not.
+            self.again.refused(now);
+        }
+        self.next_report
     }
 
     /// Lists again what is owed, a page at a time and as there is room; gives the time to look again.
@@ -467,7 +489,7 @@ impl Agent {
                 let again = trouble.status == Some(401) && !self.token_retried;
                 self.token_retried = again;
                 if !again {
-                    self.failed(trouble);
+                    self.failed_or_fenced(trouble);
                 }
             }
         }
@@ -489,12 +511,13 @@ impl Agent {
                     "the platform refused a change for what it says"
                 );
                 self.state.quarantined(id);
+                self.again.refused(Instant::now());
                 // It answered: the others may go on.
                 self.gate.succeeded();
             }
             Err(trouble) => {
                 self.state.failed(id);
-                self.failed(trouble);
+                self.failed_or_fenced(trouble);
             }
         }
     }
@@ -525,6 +548,7 @@ impl Agent {
                 || public.unread != unread
                 || public.began != self.report.began
                 || public.refused.is_none() != self.report.refused.is_none()
+                || public.refusals.is_some() != self.state.has_refusals()
                 || public.last_snapshot.is_none() != self.report.last_snapshot.is_none()
         };
         if !(news || last || now >= self.next_report) {
@@ -532,6 +556,7 @@ impl Agent {
         }
         self.next_report = now + REPORT_EVERY;
         self.report.unread = unread;
+        self.report.refusals = self.state.refusals();
         let counts = Kind::ALL.into_iter().zip(self.state.counts()).filter(|(_, count)| **count != 0);
         self.report.counts = counts.map(|(kind, count)| (kind.counter().to_owned(), *count)).collect();
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);

@@ -197,7 +197,10 @@ impl Agent {
             Some(409 | 410) => Refusing::Ends,
             Some(415) if session.unpack() => Refusing::Goes,
             Some(415) => return self.go_back(),
-            Some(status @ (400 | 413 | 422)) => session.refused(&mut self.state, words.seq, status == 413),
+            Some(status @ (400 | 413 | 422)) => {
+                self.again.refused(Instant::now());
+                session.refused(&mut self.state, words.seq, status == 413)
+            }
             status => {
                 // A refused token was not read any further; of all else nobody knows what became.
                 if status != Some(401)
@@ -232,6 +235,15 @@ impl Agent {
     pub(super) fn end_session(&mut self, reason: &'static str) {
         self.state.want_all(reason);
         self.give_up_session();
+    }
+
+    /// A request of the original contract failed, perhaps since another agent leads.
+    pub(super) fn failed_or_fenced(&mut self, trouble: Trouble) {
+        if trouble.status == Some(409) && wire::refused(&trouble).error == "fenced" {
+            self.superseded(trouble);
+        } else {
+            self.failed(trouble);
+        }
     }
 
     /// Another agent speaks for the cluster.

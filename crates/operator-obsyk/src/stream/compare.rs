@@ -30,12 +30,15 @@ impl State {
         self.sync = Sync::Idle;
         self.way = Way::Changes;
         self.forget_debts();
+        self.refused.clear();
         let mut settled = Vec::new();
         for (id, entry) in &mut self.index {
             let equal = !differ.get(&id.kind).is_some_and(|buckets| buckets.contains(&Buckets::of(&id.uid)));
             match (equal, entry.gone) {
                 (true, true) => settled.push(id.clone()),
                 (true, false) => entry.remote = Remote::Has(entry.seen),
+                // Its delete was refused; the sweep takes it.
+                (false, true) if entry.pending.is_none() => settled.push(id.clone()),
                 (false, true) => {}
                 (false, false) => {
                     entry.remote = Remote::Unsure;

@@ -1,5 +1,5 @@
 //! When the platform may be tried again: backoff with full jitter, the platform's own `Retry-After`, and a
-//! circuit breaker. Pure, save for the instants it is given.
+//! circuit breaker; and when what it refused for good may be said again. Pure, save for the instants it is given.
 
 use std::time::Duration;
 
@@ -78,6 +78,45 @@ impl Gate {
     }
 }
 
+/// The first and the longest wait before something that was refused for what it says is said again.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// When what the platform refused for what it says is said again: after a minute, and after twice as long each
+/// time that it is refused again. Each time costs a list of its kind and one refused request.
+pub(crate) struct Again {
+    wait: Duration,
+    due: Option<Instant>,
+    /// When it was said again last.
+    last: Option<Instant>,
+}
+
+impl Again {
+    pub(crate) fn new() -> Self {
+        Self { wait: AGAIN.0, due: None, last: None }
+    }
+
+    /// Something was refused.
+    pub(crate) fn refused(&mut self, now: Instant) {
+        if self.due.is_some() {
+            return;
+        }
+        let same = self.last.is_some_and(|last| now.saturating_duration_since(last) < self.wait);
+        self.wait = if same { (self.wait * 2).min(AGAIN.1) } else { AGAIN.0 };
+        self.due = Some(now + self.wait);
+    }
+
+    /// When it is to be said again, if anything is.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// It is being said again.
+    pub(crate) fn said(&mut self, now: Instant) {
+        self.due = None;
+        self.last = Some(now);
+    }
+}
+
 /// A token bucket.
 pub(crate) struct Bucket {
     per_second: u32,
@@ -143,6 +182,27 @@ mod tests {
         assert!(gate.opens() - now >= Duration::from_secs(120));
         gate.succeeded();
         assert!(!gate.probes());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_refused_is_said_again_less_and_less_often() {
+        let mut again = Again::new();
+        let mut now = Instant::now();
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            again.refused(now);
+            again.refused(now + Duration::from_secs(1));
+            let due = again.due().unwrap();
+            waits.push((due - now).as_secs());
+            now = due;
+            again.said(now);
+            assert_eq!(again.due(), None);
+        }
+        assert_eq!(waits, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        // Long after it was taken, another one.
+        now += Duration::from_secs(7200);
+        again.refused(now);
+        assert_eq!(again.due(), Some(now + Duration::from_secs(60)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 //! - `state`: what the cluster has, what the platform has, and what has to be said. Pure.
 //! - `whole`: what a snapshot means for it. Pure.
 //! - `repair`: what was dropped or never sent, read again kind by kind. Pure.
+//! - `refused`: what the platform did not take, said again after a while. Pure.
 //! - `compare`: what both ends have, by digests. Pure.
 //! - `session`: the batches of the better mode. Pure.
 //! - `feed`: twenty watches, projected while they are decoded.
@@ -18,6 +19,7 @@ mod gate;
 mod listing;
 #[cfg(test)]
 mod model;
+mod refused;
 mod repair;
 mod session;
 mod state;

@@ -1,5 +1,5 @@
 //! The state alone against a model of everything around it: a watch that lags, breaks and lists again page
-//! by page, requests that are lost before or after they were applied, snapshots that overlap with all that.
+//! by page, requests that are lost before or after they were applied or refused for what they say, snapshots that overlap with all that.
 
 use std::collections::BTreeMap;
 
@@ -157,6 +157,13 @@ impl World {
         if fate > 1 { self.state.acknowledged(&outgoing.id) } else { self.state.failed(&outgoing.id) }
     }
 
+    /// The platform refuses a change for what it says: rightly or not, it has not taken it.
+    fn refuse(&mut self) {
+        if let Some(outgoing) = self.flights.pop() {
+            self.state.quarantined(&outgoing.id);
+        }
+    }
+
     fn begin_snapshot(&mut self) {
         let wanted = matches!(self.state.sync(), Sync::Wanted(_));
         if wanted && self.flights.is_empty() && self.snapshot.is_none() {
@@ -234,6 +241,8 @@ impl World {
             11 | 12 => self.land(self.dice.below(4)),
             13 => self.begin_snapshot(),
             14 => self.end_snapshot(self.dice.below(4)),
+            _ if self.dice.below(4) == 0 => self.refuse(),
+            _ if self.dice.below(4) == 0 && self.state.sync() == Sync::Idle => self.state.retry_refused(),
             _ if self.dice.below(8) == 0 && self.relist.is_none() => self.begin_relist(),
             _ => {}
         }
@@ -248,6 +257,9 @@ impl World {
             self.land(3);
             self.begin_snapshot();
             self.end_snapshot(3);
+            if self.state.sync() == Sync::Idle {
+                self.state.retry_refused();
+            }
             let heard = self.relist.is_none() && self.shown == self.log.len();
             let listed = self.again.is_none() && self.state.relist_wanted().is_none();
             if heard
@@ -255,6 +267,7 @@ impl World {
                 && self.flights.is_empty()
                 && self.state.sync() == Sync::Idle
                 && self.state.queued() == 0
+                && !self.state.has_refusals()
             {
                 break;
             }

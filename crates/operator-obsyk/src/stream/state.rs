@@ -15,7 +15,7 @@
 //! the counters of `stats` add up to that.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -163,6 +163,9 @@ pub(crate) struct State {
     pub(super) relisting: Option<(Kind, u32)>,
     /// Of each kind, how many have to be sent before its sweep.
     pub(super) unswept: [u32; Kind::ALL.len()],
+    /// Objects of which the platform refused the last change for what it says; perhaps more has become of
+    /// them since.
+    pub(super) refused: BTreeSet<Id>,
     pub(crate) stats: StreamStatus,
 }
 
@@ -186,6 +189,7 @@ impl State {
             relist: [false; 20],
             relisting: None,
             unswept: [0; 20],
+            refused: BTreeSet::new(),
             stats: StreamStatus::default(),
         }
     }
@@ -327,7 +331,7 @@ impl State {
 
     /// Queues a change in the place of the one that waits, or last. What does not fit is read again: alone
     /// when kinds are listed for that, else with everything by a snapshot.
-    fn put(&mut self, id: &Id, change: Change) {
+    pub(super) fn put(&mut self, id: &Id, change: Change) {
         self.queue(id, change);
         let bytes = u64::try_from(self.bytes).unwrap_or(u64::MAX);
         self.stats.queue_bytes_max = self.stats.queue_bytes_max.max(bytes);
@@ -441,7 +445,7 @@ impl State {
     }
 
     /// Ends the flight of a change.
-    fn land(&mut self, id: &Id) -> Option<Pending> {
+    pub(super) fn land(&mut self, id: &Id) -> Option<Pending> {
         let flight = self.index.get_mut(id)?.flight.take()?;
         self.bytes -= flight.change.bytes();
         self.flights -= 1;
@@ -502,18 +506,6 @@ impl State {
         if sweeps && !entry.gone && !entry.unswept {
             entry.unswept = true;
             slot(&mut self.unswept, id.kind, |count| *count += 1);
-        }
-    }
-
-    /// The platform refused the change for what it says: it is not sent again as it is. A newer change of
-    /// the object, or the next snapshot, says it anew.
-    pub(crate) fn quarantined(&mut self, id: &Id) {
-        let Some(flight) = self.land(id) else { return };
-        self.stats.quarantined += 1;
-        let Some(entry) = self.index.get_mut(id) else { return };
-        entry.remote = Remote::Unsure;
-        if flight.change == Change::Delete && entry.gone && entry.pending.is_none() {
-            self.index.remove(id);
         }
     }
 }

@@ -260,10 +260,37 @@ async fn a_change_refused_for_what_it_says_holds_up_no_other() {
         .platform
         .fail(move |path| (path == EVENTS && std::mem::take(&mut first)).then_some(Fault::Status(422, None)));
     storm.churn(30, Duration::from_millis(10)).await;
-    sleep(Duration::from_secs(120)).await;
+    let refused = |report: &Report| report.refusals.is_some();
+    let report = agent.reports.wait_for(refused).await.unwrap().clone();
+    assert_eq!((report.refusals.unwrap().0, report.trouble), (1, None));
+    // Said again after a while, and taken then.
+    storm.settle().await;
     let report = agent.reports.borrow_and_update().clone();
-    assert_eq!((report.stream.quarantined, report.stream.queue_objects), (1, 0));
-    assert_eq!(report.trouble, None);
+    assert_eq!((report.stream.quarantined, report.stream.queue_objects, report.refusals), (1, 0, None));
+    assert_eq!(storm.platform.requests(SNAPSHOT), 1);
+    agent.stop().await;
+}
+
+/// An object that the platform will never take costs less and less, and the others nothing.
+#[tokio::test(start_paused = true)]
+async fn what_is_always_refused_is_said_again_an_hour_apart() {
+    let storm = Storm::new(6);
+    storm.platform.fail(move |path| match path {
+        SNAPSHOT => Some(Fault::Status(413, None)),
+        EVENTS => Some(Fault::Status(400, None)),
+        _ => None,
+    });
+    storm
+        .api
+        .put(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"v": "1"}}}));
+    let mut agent = storm.start(MIB);
+    sleep(Duration::from_secs(20 * 3600)).await;
+    let tried = storm.platform.requests(EVENTS);
+    assert!((20..30).contains(&tried), "{tried} times in twenty hours");
+    let named = agent.reports.borrow_and_update().refusals.clone();
+    assert_eq!(named, Some((1, "Node n".to_owned())));
+    storm.platform.fail(|path| (path == SNAPSHOT).then_some(Fault::Status(413, None)));
+    storm.settle().await;
     agent.stop().await;
 }
 

@@ -16,10 +16,21 @@ pub(crate) const CAPABILITIES: &str = "batch=1, sync=1, gzip";
 /// The header by which a platform answers.
 pub(crate) const OFFERED: &str = "obsyk-capabilities";
 
+/// The header that numbers leaders, on snapshots and changes to a platform that heeds it.
+pub(crate) const FENCE: &str = "obsyk-agent-fence";
+
+fn has(capabilities: &str, wanted: &str) -> bool {
+    capabilities.split(',').any(|one| one.trim() == wanted)
+}
+
 /// Whether a list of capabilities has all that the batch mode needs.
 pub(crate) fn has_batch(capabilities: &str) -> bool {
-    let has = |wanted: &str| capabilities.split(',').any(|one| one.trim() == wanted);
-    has("batch=1") && has("sync=1")
+    has(capabilities, "batch=1") && has(capabilities, "sync=1")
+}
+
+/// Whether the platform refuses the original contract's snapshots and changes from a leader that was deposed.
+pub(crate) fn has_fence(capabilities: &str) -> bool {
+    has(capabilities, "fence=1")
 }
 
 /// A session that was opened: what the platform has, and what it takes.
@@ -126,6 +137,7 @@ mod tests {
     fn what_is_offered_and_answered() {
         assert!(has_batch("batch=1, sync=1, gzip") && has_batch("sync=1,batch=1"));
         assert!(!has_batch("batch=2, sync=1") && !has_batch(""));
+        assert!(has_fence("batch=1, fence=1") && !has_fence("batch=1"));
         let answer =
             br#"{"epoch":7,"kinds":{"Pod":[[3,2,"00ff"]],"New":[]},"limits":{"max_records":0},"more":1}"#;
         let opened = opened(answer).unwrap();

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Body, Credentials, Http, REPLY_BYTES_MAX, Refusal, Reply, Trouble, assertion,
-    batch::{ASKED, CAPABILITIES, has_batch},
+    batch::{ASKED, CAPABILITIES, FENCE, has_batch},
     full,
     token::Token,
 };
@@ -67,6 +67,8 @@ pub(crate) struct Platform {
     skew: Mutex<Option<i64>>,
     /// Whether the platform speaks batches, once it has been asked.
     batch: Mutex<Option<bool>>,
+    /// Grows with each new leader of the replicas; none to keep to the original contract's letter.
+    fence: Option<u64>,
 }
 
 impl Platform {
@@ -78,7 +80,13 @@ impl Platform {
         random: Arc<dyn Random>,
     ) -> Self {
         let (token, skew, batch) = (tokio::sync::Mutex::default(), Mutex::default(), Mutex::default());
-        Self { http, url: url.to_owned(), credentials, clock, random, token, skew, batch }
+        Self { http, url: url.to_owned(), credentials, clock, random, token, skew, batch, fence: None }
+    }
+
+    /// Says which of its replicas' leaders this is, to a platform that heeds it also where the original
+    /// contract is spoken, which has no numbers.
+    pub(crate) fn with_fence(self, fence: u64) -> Self {
+        Self { fence: Some(fence), ..self }
     }
 
     /// Whether the platform speaks batches; `None` until it has been asked.
@@ -153,6 +161,9 @@ impl Platform {
         }
         if asks {
             request = request.header(ASKED, CAPABILITIES);
+        }
+        if let (SNAPSHOT | EVENTS, Some(fence), true) = (path, self.fence, token.fence) {
+            request = request.header(FENCE, fence);
         }
         let request = request.body(body).map_err(|error| Trouble::unreachable(what, error))?;
         let reply = self.send(what, request, limit, answer_max).await?;

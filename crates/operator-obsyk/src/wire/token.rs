@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::batch::has_batch;
+use super::batch::{has_batch, has_fence};
 
 /// Lives longer than a day are cut to one, lest a silly number overflow the clock.
 const LIFE_MAX: Duration = Duration::from_secs(86_400);
@@ -17,6 +17,8 @@ pub(super) struct Token {
     pub(super) until: Instant,
     /// The platform speaks batches.
     pub(super) batch: bool,
+    /// It refuses leaders that were deposed.
+    pub(super) fence: bool,
 }
 
 /// The platform's answer to an assertion. Other fields are ignored.
@@ -44,7 +46,7 @@ impl Token {
         }
         let life = Duration::from_secs(expires_in.and_then(|life| u64::try_from(life).ok()).unwrap_or(0));
         let life = life.min(LIFE_MAX);
-        let batch = has_batch(&obsyk_capabilities);
-        Ok(Self { text: access_token.into(), until: now + life * 4 / 5, batch })
+        let (batch, fence) = (has_batch(&obsyk_capabilities), has_fence(&obsyk_capabilities));
+        Ok(Self { text: access_token.into(), until: now + life * 4 / 5, batch, fence })
     }
 }
