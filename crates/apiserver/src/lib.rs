@@ -19,6 +19,7 @@ mod flow;
 mod follower;
 pub mod http;
 mod merge;
+mod metrics;
 mod openapi;
 pub mod outbound;
 pub mod pki;

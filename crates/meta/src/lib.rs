@@ -11,6 +11,7 @@ mod field_selector;
 mod header;
 mod key;
 mod labels;
+pub mod metrics;
 pub mod names;
 mod object;
 mod quantity;

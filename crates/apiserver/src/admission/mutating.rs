@@ -120,7 +120,7 @@ impl Mutating {
                 };
                 let note = format!("mutation.webhook.admission.k8s.io/round_{round}_index_{at}");
                 let said = serde_json::json!({
-                    "configuration": hook.configuration(), "webhook": hook.name, "mutated": changed,
+                    "configuration": hook.configuration(), "webhook": &*hook.name, "mutated": changed,
                 });
                 cx.attributes.notes.annotate(note, said.to_string());
                 Ok((true, changed))

@@ -10,6 +10,7 @@ use futures::{
 use meta::{GroupResource, Object, Status, Value};
 use resource::{Admission, Attributes, Context};
 use schema::cel::{MATCH_BUDGET, Scope};
+use tokio::time::Instant;
 
 use super::{
     compiled::Compiled,
@@ -18,7 +19,10 @@ use super::{
     request::{self, GROUP, Ground, Seen},
     review::{self, Answer},
 };
-use crate::webhook::{Target, Webhooks};
+use crate::{
+    metrics::Called,
+    webhook::{Target, Webhooks},
+};
 
 /// Validating webhooks asked at once for one request; a thousand configurations must not open a thousand
 /// connections for each write.
@@ -30,7 +34,7 @@ const NAMES: &[&str] = &["object", "oldObject", "request", "authorizer", "author
 /// One webhook of one configuration.
 #[derive(Debug)]
 pub(super) struct Hook {
-    pub(super) name: String,
+    pub(super) name: Arc<str>,
     configuration: String,
     target: Result<Target, String>,
     matcher: Matcher,
@@ -50,7 +54,7 @@ pub(super) fn read(configuration: &Object) -> Vec<Arc<Hook>> {
         let versions = value.get("admissionReviewVersions").and_then(Value::as_array).into_iter().flatten();
         let seconds = value.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(10).clamp(1, 30);
         Arc::new(Hook {
-            name: text("name").to_owned(),
+            name: text("name").into(),
             configuration: configuration.name().to_owned(),
             target: Target::read(value.get("clientConfig").unwrap_or(&Value::Null)),
             matcher: Matcher::read(value, "rules"),
@@ -129,13 +133,27 @@ impl Caller {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Status::bad_request(why));
         }
-        match self.call(hook, cx, request, new, old).await {
+        let began = Instant::now();
+        let answered = self.call(hook, cx, request, new, old).await;
+        let (called, result) = match answered {
             Ok(answer) => {
                 self.note(hook, attributes, &answer);
-                if answer.allowed { Ok(Some((seen, answer))) } else { Err(answer.denial(&hook.name)) }
+                if answer.allowed {
+                    (Called::Allowed, Ok(Some((seen, answer))))
+                } else {
+                    let denial = answer.denial(&hook.name);
+                    (Called::Refused(denial.code), Err(denial))
+                }
             }
-            Err(why) => self.failed(hook, attributes, &why).map(|()| None),
-        }
+            Err(why) => match self.failed(hook, attributes, &why) {
+                Ok(()) => (Called::FailedOpen, Ok(None)),
+                Err(status) => (Called::Failed, Err(status)),
+            },
+        };
+        let (kind, operation) =
+            (if self.mutating { "admit" } else { "validating" }, request::operation(attributes));
+        self.client.counts().called(&hook.name, kind, operation, called, began.elapsed());
+        result
     }
 
     /// What a failure of a webhook means: nothing, or the end of the request.
@@ -145,7 +163,7 @@ impl Caller {
             return Err(Status::internal(why));
         }
         tracing::warn!(
-            webhook = hook.name,
+            webhook = &*hook.name,
             configuration = hook.configuration,
             "{why}; its failure policy is Ignore"
         );

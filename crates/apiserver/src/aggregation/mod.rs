@@ -14,8 +14,9 @@ mod register;
 mod remote;
 mod trust;
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
+use meta::metrics::{Exposition, Kind, labels};
 use tokio_util::sync::CancellationToken;
 
 use crate::{connect::Forwarder, pki::Pair, rest::Rest};
@@ -61,16 +62,13 @@ impl Aggregation {
 }
 
 /// Which other servers do not answer, under upstream's name.
-pub(crate) fn metrics(remotes: &Remotes, out: &mut String) -> std::fmt::Result {
-    let name = "aggregator_unavailable_apiservice";
-    writeln!(
-        out,
-        "# HELP {name} APIServices of other servers, 1 for those that do not answer.\n# TYPE {name} gauge"
-    )?;
+pub(crate) fn expose(remotes: &Remotes, out: &mut Exposition) {
+    let help = "APIServices of other servers, 1 for those that do not answer.";
+    let mut family = out.family("aggregator_unavailable_apiservice", Kind::Gauge, help);
     for (of, remote) in remotes {
-        writeln!(out, "{name}{{name=\"{}.{}\"}} {}", of.version, of.group, u8::from(!remote.available))?;
+        let name = format!("{}.{}", of.version, of.group);
+        family.value(&labels(&[("name", &name)]), u8::from(!remote.available));
     }
-    Ok(())
 }
 
 #[cfg(test)]

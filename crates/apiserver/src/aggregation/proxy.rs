@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     Registry,
-    http::{Body, InFlight, Input, response},
+    http::{Body, Input, response},
+    metrics::InFlight,
 };
 
 /// What of a key may stand in the name of a header: the characters of a token (RFC 9110) save `%`.

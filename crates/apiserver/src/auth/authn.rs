@@ -131,6 +131,11 @@ impl Authenticator {
         self
     }
 
+    /// Whether requests without credentials are somebody.
+    pub(crate) fn takes_anonymous(&self) -> bool {
+        self.anonymous
+    }
+
     /// The user of a certificate that TLS has verified; `None` when it names nobody.
     pub fn certificate(der: &[u8]) -> Option<User> {
         let Identity { common_name, organizations } = Identity::of(der)?;

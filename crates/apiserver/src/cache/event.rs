@@ -30,6 +30,9 @@ impl Happened {
     }
 }
 
+/// What a line has besides its type and its object.
+const LINE_BYTES: usize = br#"{"type":"","object":}"#.len() + 1;
+
 /// One committed change of one object.
 #[derive(Debug)]
 pub struct Event {
@@ -55,6 +58,11 @@ impl Event {
     /// The event as one line of JSON.
     pub fn line(&self) -> Bytes {
         self.line.get_or_init(|| line(self.happened, &self.entry)).clone()
+    }
+
+    /// How long [`Event::line`] is.
+    pub(crate) fn line_bytes(&self) -> usize {
+        self.entry.bytes.len() + self.happened.wire().len() + LINE_BYTES
     }
 
     pub(crate) fn weight(&self) -> usize {

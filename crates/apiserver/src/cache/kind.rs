@@ -2,11 +2,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use arc_swap::ArcSwap;
 use meta::{Entry, ObjectKey, Revision};
+
+use crate::metrics::Writes;
 
 use super::{
     event::{Event, Happened},
@@ -17,7 +22,7 @@ use super::{
 
 /// Most recent events kept per kind, for watchers that come back and for reads of a past revision. Enough
 /// for a reconnect of seconds at thousands of changes per second.
-const RING_EVENTS_MAX: usize = 8_192;
+pub(crate) const RING_EVENTS_MAX: usize = 8_192;
 /// Most bytes of objects kept by those events.
 const RING_BYTES_MAX: usize = 16 << 20;
 
@@ -25,6 +30,23 @@ const RING_BYTES_MAX: usize = 16 << 20;
 pub struct Kind {
     objects: ArcSwap<Snapshot>,
     feed: Mutex<Feed>,
+    pub(crate) counts: Counts,
+}
+
+/// What happened with a kind since the server began.
+#[derive(Default)]
+pub(crate) struct Counts {
+    /// Changes.
+    pub(crate) events: AtomicU64,
+    /// Objects that watches began with.
+    pub(crate) initial: AtomicU64,
+    /// Watches that fell too far behind.
+    pub(crate) lost: AtomicU64,
+    /// Lists, what they looked at and what they answered.
+    pub(crate) lists: AtomicU64,
+    pub(crate) fetched: AtomicU64,
+    pub(crate) returned: AtomicU64,
+    pub(crate) writes: Writes,
 }
 
 struct Feed {
@@ -68,6 +90,7 @@ impl Kind {
                 trimmed,
                 watchers: Watchers::default(),
             }),
+            counts: Counts::default(),
         }
     }
 
@@ -144,6 +167,7 @@ impl Kind {
     /// held, so that a watcher that registers meanwhile sees each change exactly once.
     pub(crate) fn publish(&self, changes: Vec<Arc<Event>>) {
         let Some(last) = changes.last().map(|event| event.revision()) else { return };
+        self.counts.events.fetch_add(changes.len() as u64, Relaxed);
         let mut feed = self.feed();
         let mut snapshot = Snapshot::clone(&self.objects.load());
         debug_assert!(changes.iter().all(|event| event.revision() > snapshot.revision));

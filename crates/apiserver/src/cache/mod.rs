@@ -22,7 +22,7 @@ use tokio::sync::watch;
 pub(crate) use event::line_of;
 pub use event::{Batch, Event, Happened, line};
 pub use kind::Kind;
-pub(crate) use kind::{Backlog, Subscription};
+pub(crate) use kind::{Backlog, RING_EVENTS_MAX, Subscription};
 pub use load::LoadError;
 pub(crate) use load::{Gathered, entry, fields};
 pub(crate) use queue::Taken;

@@ -17,7 +17,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::Forwarder;
-use crate::http::{Body, InFlight, Input};
+use crate::{
+    http::{Body, Input},
+    metrics::InFlight,
+};
 
 /// How long a node may take to accept a connection and to begin its answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);

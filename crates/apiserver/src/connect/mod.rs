@@ -106,7 +106,7 @@ impl Kubelets {
                 "Upgrade request required: exec, attach and port-forward need an HTTP/1.1 connection",
             ));
         }
-        let running = call.server.metrics.begin(crate::http::Class::Connect);
+        let running = call.running(resource, "CONNECT");
         let method = if call.subresource() == "proxy" { call.method.clone() } else { streaming(call.method) };
         let Endpoint { host, port, over } = endpoint;
         let tls = match over {

@@ -6,12 +6,12 @@
 //! read from the objects of the cluster, anew when one changed; without any, everything but
 //! `system:masters` shares one level.
 
+mod counts;
 mod queues;
 mod schema;
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -21,13 +21,14 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use meta::{GroupResource, Object, Reason, Status};
+use meta::{GroupResource, Object, Reason, Status, metrics::Exposition};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 pub(crate) use schema::{Asks, On};
 
 use crate::cache::{Cache, Kind};
+use counts::Counts;
 use queues::{Limits, Offer, Queues};
 use schema::Matcher;
 
@@ -72,16 +73,6 @@ struct Schema {
     counts: Arc<Counts>,
 }
 
-#[derive(Default)]
-struct Counts {
-    dispatched: AtomicU64,
-    executing: AtomicU64,
-    waiting: AtomicU64,
-    no_queue: AtomicU64,
-    full: AtomicU64,
-    timed_out: AtomicU64,
-}
-
 struct Level {
     name: String,
     uid: String,
@@ -99,6 +90,7 @@ struct State {
 pub(crate) struct Place {
     schema: Arc<Schema>,
     seat: Option<Seat>,
+    since: Instant,
 }
 
 struct Seat {
@@ -144,9 +136,11 @@ impl Flow {
             let widest = (held.queues.limits().seats * WIDTH_PERCENT_MAX / 100).clamp(1, WIDTH_MAX);
             let width = objects.div_ceil(OBJECTS_PER_SEAT).clamp(1, widest);
             let counts = &schema.counts;
+            counts.widths.observe(width);
             let refused = match held.queues.offer(schema.matcher.flow(asks), width) {
                 Offer::Runs { width } => {
                     drop(held);
+                    counts.turned.observe(0);
                     return Ok(Place::new(schema, Some(Seat { state, id: None, width })));
                 }
                 Offer::Waits { id, width } => {
@@ -167,13 +161,17 @@ impl Flow {
             }
         };
         let counts = schema.counts.clone();
-        let waiting = Gauge::up(&counts.waiting);
+        counts.waited.fetch_add(1, Ordering::Relaxed);
+        let waiting = (Gauge::up(&counts.waiting, 1), Gauge::up(&counts.waiting_seats, seat.width));
+        let since = Instant::now();
         let came = tokio::time::timeout(WAIT, &mut turn).await;
         drop(waiting);
         if came.is_err() {
+            counts.gave_up.took(since.elapsed());
             counts.timed_out.fetch_add(1, Ordering::Relaxed);
             return Err(Refused::by(&schema));
         }
+        counts.turned.took(since.elapsed());
         seat.id = None;
         Ok(Place::new(schema, Some(seat)))
     }
@@ -195,47 +193,8 @@ impl Flow {
     }
 
     /// What `/metrics` says of it.
-    pub(crate) fn metrics(&self, out: &mut String) -> std::fmt::Result {
-        let table = self.table();
-        type Of = fn(&Counts) -> &AtomicU64;
-        let counted: [(&str, &str, &str, &str, Of); 6] = [
-            ("current_executing_requests", "gauge", "Requests that run.", "", |c| &c.executing),
-            ("current_inqueue_requests", "gauge", "Requests that wait for their turn.", "", |c| &c.waiting),
-            ("dispatched_requests_total", "counter", "Requests that were let in.", "", |c| &c.dispatched),
-            ("rejected_requests_total", "counter", "Requests that were refused.", "concurrency-limit", |c| {
-                &c.no_queue
-            }),
-            ("rejected_requests_total", "", "", "queue-full", |c| &c.full),
-            ("rejected_requests_total", "", "", "time-out", |c| &c.timed_out),
-        ];
-        for (name, form, help, reason, of) in counted {
-            let name = format!("apiserver_flowcontrol_{name}");
-            if !form.is_empty() {
-                writeln!(out, "# HELP {name} {help}\n# TYPE {name} {form}")?;
-            }
-            for schema in &table.schemas {
-                let (flow, level) = (&schema.matcher.name, &schema.level.name);
-                let count = of(&schema.counts).load(Ordering::Relaxed);
-                let reason = if reason.is_empty() { String::new() } else { format!(",reason=\"{reason}\"") };
-                writeln!(out, "{name}{{flow_schema=\"{flow}\",priority_level=\"{level}\"{reason}}} {count}")?;
-            }
-        }
-        let mut levels: Vec<_> =
-            table.levels.values().filter_map(|level| Some((&level.name, level.state.as_ref()?))).collect();
-        levels.sort_by_key(|(name, _)| *name);
-        type Load = fn(&Queues) -> u64;
-        let loads: [(&str, &str, Load); 2] = [
-            ("nominal_limit_seats", "Seats of the level.", |queues| queues.limits().seats),
-            ("current_executing_seats", "Seats that are taken.", |queues| queues.load().0),
-        ];
-        for (name, help, of) in loads {
-            let name = format!("apiserver_flowcontrol_{name}");
-            writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")?;
-            for (level, state) in &levels {
-                writeln!(out, "{name}{{priority_level=\"{level}\"}} {}", of(&lock(state).queues))?;
-            }
-        }
-        Ok(())
+    pub(crate) fn expose(&self, out: &mut Exposition) {
+        counts::expose(&self.table(), out);
     }
 }
 
@@ -373,6 +332,12 @@ impl State {
     }
 }
 
+impl Seat {
+    fn width(&self) -> u64 {
+        self.width
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
@@ -388,7 +353,8 @@ impl Place {
     fn new(schema: Arc<Schema>, seat: Option<Seat>) -> Self {
         schema.counts.dispatched.fetch_add(1, Ordering::Relaxed);
         schema.counts.executing.fetch_add(1, Ordering::Relaxed);
-        Self { schema, seat }
+        schema.counts.executing_seats.fetch_add(seat.as_ref().map_or(1, Seat::width), Ordering::Relaxed);
+        Self { schema, seat, since: Instant::now() }
     }
 
     /// Says in the answer's headers who decided.
@@ -404,7 +370,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.schema.counts.executing.fetch_sub(1, Ordering::Relaxed);
+        let counts = &self.schema.counts;
+        counts.executing.fetch_sub(1, Ordering::Relaxed);
+        counts.executing_seats.fetch_sub(self.seat.as_ref().map_or(1, Seat::width), Ordering::Relaxed);
+        counts.executed.took(self.since.elapsed());
         drop(self.seat.take());
     }
 }
@@ -434,19 +403,19 @@ impl Schema {
     }
 }
 
-/// A number that is one higher while this lives.
-struct Gauge<'a>(&'a AtomicU64);
+/// A number that is so much higher while this lives.
+struct Gauge<'a>(&'a AtomicU64, u64);
 
 impl<'a> Gauge<'a> {
-    fn up(of: &'a AtomicU64) -> Self {
-        of.fetch_add(1, Ordering::Relaxed);
-        Self(of)
+    fn up(of: &'a AtomicU64, by: u64) -> Self {
+        of.fetch_add(by, Ordering::Relaxed);
+        Self(of, by)
     }
 }
 
 impl Drop for Gauge<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 

@@ -142,6 +142,7 @@ impl Queues {
     }
 
     /// Seats in use, and requests that wait.
+    #[cfg(test)]
     pub(crate) fn load(&self) -> (u64, usize) {
         (self.in_use, self.waiting)
     }

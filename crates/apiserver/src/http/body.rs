@@ -199,6 +199,11 @@ impl Input {
         }
     }
 
+    /// Its length, when that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.0.as_ref().map_or(Some(0), |body| body.size_hint().exact())
+    }
+
     /// Whether it is known that there is nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()

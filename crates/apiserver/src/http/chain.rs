@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
-use meta::{GroupVersion, Reason, Status};
+use meta::{GroupVersion, Reason, Status, Timestamp, metrics::Exposition};
 use resource::{Subresource, User};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,8 @@ use super::{
     decode, encode, gzip,
     health::Health,
     impersonate::impersonate,
-    metrics::{Class, Labels, Metrics},
     negotiate::{self, Binary, Wanted},
+    noticed::{Noticed, method_label, path_label},
     paths,
     query::Query,
     resources::{self, Call},
@@ -28,6 +28,7 @@ use crate::{
     connect::Kubelets,
     discovery::Discovery,
     flow::{Asks, Flow, On, Place},
+    metrics::{Class, Labels, Verdict},
     openapi::OpenApi,
     rest::Rest,
     tokens::Tokens,
@@ -37,6 +38,12 @@ use crate::{
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Writes what somebody else counts, when `/metrics` is asked for. It must not wait.
+pub type Expose = Arc<dyn Fn(&mut Exposition) + Send + Sync>;
+
+/// What a component is configured with, for `/configz`. It must not wait, and say no secret.
+pub type Configured = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -53,8 +60,10 @@ pub(crate) struct Shared {
     /// Who runs, who waits and who is refused.
     pub(crate) flow: Flow,
     pub(crate) health: Health,
-    pub(crate) metrics: Metrics,
-    pub(crate) more_metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// What is counted elsewhere in this process.
+    pub(crate) exposed: Vec<Expose>,
+    /// What is configured, by component, for `/configz`.
+    pub(crate) configured: Vec<(String, Configured)>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) version: serde_json::Value,
@@ -65,8 +74,8 @@ pub(crate) struct Shared {
 /// What is known of the sender before the request is read.
 #[derive(Clone)]
 pub(crate) enum Sender {
-    /// A connection, with what its client certificate says.
-    Connection(Peer),
+    /// A connection, with what its client certificate says, and until when that is good.
+    Connection(Peer, Option<Timestamp>),
     /// A component in this process, who needs no credentials.
     InProcess(Arc<User>),
 }
@@ -77,16 +86,17 @@ impl Shared {
         let began = Instant::now();
         let (mut parts, input) = request.into_parts();
         let audit_id = audit_id(&parts, &self.rest);
-        let mut labels = Labels { verb: "OTHER", ..Labels::default() };
+        let in_process = matches!(sender, Sender::InProcess(_));
+        let mut noticed = Noticed::new(self.rest.metrics(), in_process);
         let mut noted = HeaderMap::new();
         let mut record = self.audit.as_ref().map(|audit| {
             let address = match &sender {
-                Sender::Connection(peer) => peer.address,
+                Sender::Connection(peer, _) => peer.address,
                 Sender::InProcess(_) => None,
             };
             Record::begin(audit, audit_id.to_str().unwrap_or_default(), &parts.uri, &parts.headers, address)
         });
-        let chain = self.chain(sender, &mut parts, input, &mut labels, record.as_deref_mut(), &mut noted);
+        let chain = self.chain(sender, &mut parts, input, &mut noticed, record.as_deref_mut(), &mut noted);
         let chain = AssertUnwindSafe(chain);
         let answer = match chain.catch_unwind().await {
             Ok(answer) => answer,
@@ -100,7 +110,7 @@ impl Shared {
                 Err(Status::internal("the handler of this request failed; see the server's log"))
             }
         };
-        let stream = matches!(labels.verb, "WATCH" | "CONNECT");
+        let stream = noticed.is_stream();
         let ended = record.and_then(|record| {
             record.finish(answer.as_ref().map(|response| response.status().as_u16()), stream)
         });
@@ -108,9 +118,14 @@ impl Shared {
             let wanted = negotiate::accept(&parts.headers, None, Binary::Whole).unwrap_or(Wanted::PLAIN);
             encode::status_as(wanted, self.rest.registry(), &status)
         });
-        let took = (!stream).then(|| began.elapsed());
-        let size = if stream { None } else { response.body().length() };
-        self.metrics.answered(&labels, response.status().as_u16(), took, size);
+        let (took, code) = (began.elapsed(), response.status().as_u16());
+        noticed.ended.code = code;
+        noticed.ended.took = (!stream).then_some(took);
+        noticed.ended.size = if stream { None } else { response.body().length() };
+        noticed.answered = true;
+        if in_process {
+            noticed.metrics.requests.client(method_label(&parts.method), code, took);
+        }
         gzip::compress(&parts.headers, &mut response);
         if let Some(ended) = ended {
             response = response.map(|body| body.until(Box::new(ended)));
@@ -129,12 +144,12 @@ impl Shared {
         sender: Sender,
         parts: &mut Parts,
         input: Input,
-        labels: &mut Labels,
+        noticed: &mut Noticed,
         mut record: Option<&mut Record>,
         noted: &mut HeaderMap,
     ) -> Result<Response<Body>, Status> {
         let sender = match sender {
-            Sender::Connection(peer) => self.authenticator.authenticate(&peer, &parts.headers).await?,
+            Sender::Connection(peer, until) => self.authenticate(&peer, until, &parts.headers).await?,
             Sender::InProcess(user) => user,
         };
         let uri = std::mem::take(&mut parts.uri);
@@ -151,21 +166,36 @@ impl Shared {
         let registry = self.rest.registry();
         match route {
             Route::Path(path) => {
+                noticed.labels.verb = method_label(&parts.method);
+                noticed.labels.subresource = path_label(path);
                 let asks = Asks { user: &user, verb: path_verb(&parts.method), on: On::Path(path) };
-                let _place = self.place(&asks, 0, noted).await?;
-                self.authorize_path(&user, &parts.method, path, record)?;
+                let mutating = !matches!(parts.method, Method::GET | Method::HEAD);
+                let _place = self.place(&asks, 0, mutating, noticed, noted).await?;
+                let began = Instant::now();
+                let allowed = self.authorize_path(&user, &parts.method, path, record);
+                self.decided(began, &allowed);
+                allowed?;
                 if let Some(remote) = remote_of_path(registry, path) {
                     let as_what = (Class::Reading, Some(REQUEST_TIMEOUT));
-                    return self.elsewhere(&remote, &user, parts, &uri, input, as_what).await;
+                    return self.elsewhere(&remote, &user, parts, &uri, input, as_what, noticed).await;
                 }
                 timeout(REQUEST_TIMEOUT, paths::answer(self, parts, path, &query))
                     .await
-                    .map_err(|_| too_slow())?
+                    .map_err(|_| noticed.too_slow())?
             }
             Route::Resource(named) => {
                 let verb = verb(&parts.method, &named, query.flag("watch")).ok_or_else(|| {
                     Status::new(405, Reason::MethodNotAllowed, "the server does not know this method")
                 })?;
+                let found = registry.resolve(named.group, named.version, named.plural);
+                if let Some(resource) = &found {
+                    noticed.labels = resources::labels(resource, &named, verb, &parts.headers);
+                } else {
+                    noticed.labels.verb = resources::verb_label(verb, false);
+                }
+                noticed.ended.dry_run = query.all("dryRun").any(|value| value == "All");
+                noticed.ended.body = input.length().filter(|bytes| *bytes > 0);
+                let mutating = !matches!(verb, "get" | "list" | "watch");
                 let on = On::Resource {
                     group: named.group,
                     resource: named.plural,
@@ -173,23 +203,59 @@ impl Shared {
                     namespace: &named.namespace,
                 };
                 // A watch gives its place back when it begins.
-                let _place = match self.objects(&named, verb, &query) {
-                    Some(objects) => Some(self.place(&Asks { user: &user, verb, on }, objects, noted).await?),
+                let _place = match self.objects(found.as_deref(), &named, verb, &query) {
+                    Some(objects) => {
+                        let asks = Asks { user: &user, verb, on };
+                        Some(self.place(&asks, objects, mutating, noticed, noted).await?)
+                    }
                     None => None,
                 };
-                self.authorize(&user, verb, &named, &query, record.as_deref_mut())?;
+                drop(found);
+                let began = Instant::now();
+                let allowed = self.authorize(&user, verb, &named, &query, record.as_deref_mut());
+                self.decided(began, &allowed);
+                allowed?;
                 let of = GroupVersion::new(named.group, named.version);
                 if let Some(remote) = registry.remote(&of) {
-                    *labels = remote_labels(&remote, &named, verb);
+                    noticed.labels = remote_labels(&remote, &named, verb);
                     let as_what = remote_class(&named, verb, &parts.headers);
-                    return self.elsewhere(&remote, &user, parts, &uri, input, as_what).await;
+                    return self.elsewhere(&remote, &user, parts, &uri, input, as_what, noticed).await;
                 }
-                self.resource(&user, parts, &uri, &named, query, verb, input, labels, record).await
+                self.resource(&user, parts, &uri, &named, query, verb, input, noticed, record).await
             }
         }
     }
 
+    /// Asks who sent this, and counts what came of it.
+    async fn authenticate(
+        &self,
+        peer: &Peer,
+        until: Option<Timestamp>,
+        headers: &HeaderMap,
+    ) -> Result<Arc<User>, Status> {
+        let metrics = self.rest.metrics();
+        if let Some(until) = until {
+            metrics.certified(until.as_second() - self.rest.clock().now().as_second());
+        }
+        let began = Instant::now();
+        let known = self.authenticator.authenticate(peer, headers).await;
+        let verdict = match &known {
+            Ok(_) => Verdict::Success,
+            Err(_) if headers.contains_key(header::AUTHORIZATION) => Verdict::Error,
+            Err(_) => Verdict::Failure,
+        };
+        metrics.authenticated(verdict, known.as_ref().ok().map(|user| user.name.as_str()), began.elapsed());
+        known
+    }
+
+    /// Counts whether somebody may do what they asked for.
+    fn decided(&self, began: Instant, allowed: &Result<(), Status>) {
+        let verdict = if allowed.is_ok() { Verdict::Allowed } else { Verdict::NoOpinion };
+        self.rest.metrics().authorized(verdict, began.elapsed());
+    }
+
     /// Passes a request on to the server that answers for it; it counts as given, and may take so long.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one request; two call sites")]
     async fn elsewhere(
         &self,
         remote: &Remote,
@@ -198,10 +264,11 @@ impl Shared {
         uri: &http::Uri,
         input: Input,
         (class, limit): (Class, Option<Duration>),
+        noticed: &Noticed,
     ) -> Result<Response<Body>, Status> {
         let layer = self.aggregation.as_ref().ok_or_else(Status::no_such_path)?;
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let running = self.metrics.begin(class);
+        let running = noticed.metrics.requests.begin(class, &noticed.labels);
         layer.pass(remote, Passing { user, parts, uri, input, upgrade, running, limit }).await
     }
 
@@ -215,17 +282,16 @@ impl Shared {
         query: Query<'_>,
         verb: &'static str,
         input: Input,
-        labels: &mut Labels,
+        noticed: &mut Noticed,
         mut record: Option<&mut Record>,
     ) -> Result<Response<Body>, Status> {
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let call =
             Call { server: self, user, method: &parts.method, headers: &parts.headers, named, query, verb };
         let resource = resources::resolve(&call)?;
-        *labels = call.labels(&resource);
         match resources::is_long(&call, &resource) {
             Some(Class::Connect) => {
-                labels.verb = "CONNECT";
+                noticed.labels.verb = "CONNECT";
                 let kubelets = self.kubelets.as_ref().ok_or_else(|| {
                     Status::new(
                         501,
@@ -238,7 +304,7 @@ impl Shared {
             Some(_) => resources::watch(&call, &resource).await,
             None => {
                 let class = if matches!(verb, "get" | "list") { Class::Reading } else { Class::Mutating };
-                let _running = self.metrics.begin(class);
+                let _running = noticed.metrics.requests.begin(class, &noticed.labels);
                 let work = async {
                     let input = match record.as_deref_mut().filter(|record| record.wants_request()) {
                         Some(record) => audited(&call, &resource, input, record).await?,
@@ -246,7 +312,7 @@ impl Shared {
                     };
                     resources::answer(&call, &resource, input).await
                 };
-                let answer = timeout(REQUEST_TIMEOUT, work).await.map_err(|_| too_slow())??;
+                let answer = timeout(REQUEST_TIMEOUT, work).await.map_err(|_| noticed.too_slow())??;
                 Ok(match record.filter(|record| record.wants_response()) {
                     Some(record) => answer.map(|body| {
                         let (body, held) = body.hold();
@@ -262,13 +328,26 @@ impl Shared {
     }
 
     /// Waits for the request's turn. The answer says who decided, whatever it is.
-    async fn place(&self, asks: &Asks<'_>, objects: u64, noted: &mut HeaderMap) -> Result<Place, Status> {
-        match self.flow.admit(asks, objects).await {
+    async fn place(
+        &self,
+        asks: &Asks<'_>,
+        objects: u64,
+        mutating: bool,
+        noticed: &mut Noticed,
+        noted: &mut HeaderMap,
+    ) -> Result<Place, Status> {
+        let began = Instant::now();
+        let waiting = noticed.metrics.requests.waiting(mutating);
+        let admitted = self.flow.admit(asks, objects).await;
+        drop(waiting);
+        noticed.ended.waited = began.elapsed();
+        match admitted {
             Ok(place) => {
                 place.note(noted);
                 Ok(place)
             }
             Err(refused) => {
+                noticed.ended.terminated = true;
                 refused.note(noted);
                 Err(refused.status)
             }
@@ -276,7 +355,13 @@ impl Shared {
     }
 
     /// How many objects a request looks at, at most; `None` for streams to nodes, which need no place.
-    fn objects(&self, named: &Named<'_>, verb: &str, query: &Query<'_>) -> Option<u64> {
+    fn objects(
+        &self,
+        resource: Option<&resource::Resource>,
+        named: &Named<'_>,
+        verb: &str,
+        query: &Query<'_>,
+    ) -> Option<u64> {
         let many = match verb {
             "list" => true,
             "watch" => query.flag("sendInitialEvents"),
@@ -285,9 +370,7 @@ impl Shared {
         if !many && named.subresource.is_empty() {
             return Some(1);
         }
-        let Some(resource) = self.rest.registry().resolve(named.group, named.version, named.plural) else {
-            return Some(1);
-        };
+        let Some(resource) = resource else { return Some(1) };
         match resource.subresource(named.subresource) {
             Some(Subresource::Connect) => None,
             _ if !many || !named.name.is_empty() => Some(1),
@@ -416,7 +499,7 @@ fn remote_labels(remote: &Remote, named: &Named<'_>, verb: &'static str) -> Labe
         group: named.group.into(),
         version: named.version.into(),
         resource: named.plural.into(),
-        subresource: named.subresource.to_owned(),
+        subresource: named.subresource.into(),
         scope: resources::scope(named),
         ..of
     }
@@ -443,7 +526,7 @@ async fn audited(
     Ok(Input::new(http_body_util::Full::new(bytes)))
 }
 
-fn too_slow() -> Status {
+pub(super) fn too_slow() -> Status {
     let why = "the request did not complete within 60 seconds; whether a write took place is unknown";
     Status::new(504, Reason::Timeout, why)
 }

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use http::Response;
+use meta::metrics::{Exposition, Kind, labels};
 
 use super::{body::Body, encode, query::Query};
 
@@ -32,6 +33,28 @@ impl Health {
         self.stopping.store(true, Ordering::SeqCst);
     }
 
+    /// Writes what each check says now, under upstream's name.
+    pub(crate) fn expose(&self, out: &mut Exposition) {
+        let mut family =
+            out.family("kubernetes_healthcheck", Kind::Gauge, "Health checks, 1 for those that pass.");
+        for (kind, readiness) in [("healthz", false), ("livez", false), ("readyz", true)] {
+            for (name, result) in self.results(readiness) {
+                family.value(&labels(&[("name", name), ("type", kind)]), u8::from(result.is_ok()));
+            }
+        }
+    }
+
+    fn results(&self, readiness: bool) -> Vec<(&str, Result<(), String>)> {
+        let mut results: Vec<(&str, Result<(), String>)> = vec![("ping", Ok(()))];
+        if readiness {
+            results.extend(self.ready.iter().map(|(name, check)| (*name, check())));
+            let stopping = self.stopping.load(Ordering::SeqCst);
+            results
+                .push(("shutdown", if stopping { Err("process is shutting down".into()) } else { Ok(()) }));
+        }
+        results
+    }
+
     /// Answers one of the three paths (with or without a check's name behind it); `None` for other paths.
     pub(crate) fn answer(&self, path: &str, query: &Query<'_>) -> Option<Response<Body>> {
         let (endpoint, only) = match path.strip_prefix('/')?.split_once('/') {
@@ -44,13 +67,7 @@ impl Health {
             _ => return None,
         };
         let excluded: Vec<&str> = query.all("exclude").collect();
-        let mut results: Vec<(&str, Result<(), String>)> = vec![("ping", Ok(()))];
-        if readiness {
-            results.extend(self.ready.iter().map(|(name, check)| (*name, check())));
-            let stopping = self.stopping.load(Ordering::SeqCst);
-            results
-                .push(("shutdown", if stopping { Err("process is shutting down".into()) } else { Ok(()) }));
-        }
+        let mut results = self.results(readiness);
         if let Some(only) = only {
             results.retain(|(name, _)| *name == only);
             if results.is_empty() {

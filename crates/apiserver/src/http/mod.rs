@@ -13,8 +13,8 @@ mod gzip;
 mod health;
 mod impersonate;
 mod list;
-mod metrics;
 mod negotiate;
+mod noticed;
 mod paths;
 mod protobuf;
 mod query;
@@ -30,8 +30,8 @@ pub(crate) use encode::partial;
 
 pub use backup::BACKUP_PATH;
 pub use body::{Body, BoxError};
+pub use chain::{Configured, Expose};
 pub use health::{Check, Health};
-pub use metrics::Metrics;
 pub use serve::{ServeError, Server, Serving};
 pub use service::InProcess;
 pub use tls::{TlsError, tls_config};
@@ -39,7 +39,6 @@ pub(crate) use tls::{Trust, client_config};
 
 pub(crate) use body::Input;
 pub(crate) use encode::response;
-pub(crate) use metrics::{Class, InFlight};
 pub(crate) use resources::Call;
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, header, request::Parts};
-use meta::{Reason, Status};
+use meta::{Reason, Status, metrics::Exposition};
 use serde_json::json;
 
 use super::{
     backup,
     body::Body,
-    chain::Shared,
+    chain::{Configured, Shared},
     encode,
     negotiate::{self, Binary, Form, Wanted},
     query::Query,
@@ -44,15 +44,15 @@ pub(crate) async fn answer(
         )),
         "/version" => Ok(encode::value(200, wanted()?, server.rest.registry(), &server.version)),
         "/metrics" => {
-            let mut text = server.metrics.text(server.rest.cache(), &server.version);
-            // Writing to a String cannot fail.
-            let _ = server.flow.metrics(&mut text);
-            let _ = crate::aggregation::metrics(&server.rest.registry().remotes(), &mut text);
-            if let Some(more) = &server.more_metrics {
-                text.push_str(&more());
-            }
             let of = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            Ok(encode::response(200, of, Body::whole(text.into())))
+            Ok(encode::response(200, of, Body::whole(metrics(server).into())))
+        }
+        "/configz" => {
+            let of = |(name, configured): &(String, Configured)| (name.clone(), configured());
+            let mut all: serde_json::Map<String, serde_json::Value> =
+                server.configured.iter().map(of).collect();
+            all.insert("apiserver".to_owned(), own_configuration(server));
+            Ok(encode::value(200, wanted()?, server.rest.registry(), &all.into()))
         }
         "/.well-known/openid-configuration" => issuer(server, |tokens| tokens.discovery()),
         "/openid/v1/jwks" => issuer(server, |tokens| tokens.jwks()),
@@ -68,6 +68,31 @@ pub(crate) async fn answer(
         }
         _ => Err(Status::no_such_path()),
     }
+}
+
+/// The bounds of this server under the names of upstream's flags. They are constants of the program.
+fn own_configuration(server: &Shared) -> serde_json::Value {
+    json!({
+        "gitVersion": server.version.get("gitVersion"),
+        "requestTimeout": "1m0s",
+        "minRequestTimeout": 1800,
+        "maxRequestBodyBytes": super::body::BODY_BYTES_MAX,
+        "maxInflightSeats": crate::flow::SEATS,
+        "http2MaxStreamsPerConnection": super::serve::STREAMS_MAX,
+        "anonymousAuth": server.authenticator.takes_anonymous(),
+        "audit": server.audit.is_some(),
+        "aggregation": server.aggregation.is_some(),
+    })
+}
+
+fn metrics(server: &Shared) -> String {
+    let mut out = Exposition::default();
+    server.rest.metrics().expose(&mut out, server.rest.cache(), &server.version);
+    server.flow.expose(&mut out);
+    server.health.expose(&mut out);
+    crate::aggregation::expose(&server.rest.registry().remotes(), &mut out);
+    server.exposed.iter().for_each(|expose| expose(&mut out));
+    out.into_text()
 }
 
 fn issuer(

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, Response};
 use meta::{ObjectKey, Reason, Status};
 use resource::{Resource, Scope, Subresource, User};
+use tokio::time::Instant;
 
 use super::{
     body::{Body, Input},
     chain::Shared,
     encode, list,
-    metrics::{Class, Labels},
     negotiate::{self, Form, Wanted},
     query::{self, Query},
     route::Named,
     watch, write,
 };
 use crate::{
+    metrics::{Class, InFlight, Labels},
     rest::{Rest, Target},
     table::Include,
 };
@@ -91,19 +92,26 @@ impl Call<'_> {
         self.rest().clock().now()
     }
 
-    pub(crate) fn labels(&self, resource: &Resource) -> Labels {
-        Labels {
-            verb: verb_label(self.verb, self.is_apply()),
-            group: resource.group.clone(),
-            version: resource.version.clone(),
-            resource: resource.plural.clone(),
-            subresource: self.named.subresource.to_owned(),
-            scope: scope(self.named),
-        }
+    /// The counters of this request as a long one.
+    pub(crate) fn running(&self, resource: &Resource, verb: &'static str) -> InFlight {
+        let class = if verb == "WATCH" { Class::Watch } else { Class::Connect };
+        let labels = Labels { verb, ..labels(resource, self.named, self.verb, self.headers) };
+        self.rest().metrics().requests.begin(class, &labels)
     }
+}
 
-    fn is_apply(&self) -> bool {
-        negotiate::media_type(self.headers).is_ok_and(|media| media == "application/apply-patch+yaml")
+/// What a request on a kind that is served here is, for its counters. Nothing of it is the client's own word.
+pub(crate) fn labels(resource: &Resource, named: &Named<'_>, verb: &str, headers: &HeaderMap) -> Labels {
+    let subresource = resource.subresources.iter().find(|(name, _)| **name == *named.subresource);
+    let is_apply = verb == "patch"
+        && negotiate::media_type(headers).is_ok_and(|media| media == "application/apply-patch+yaml");
+    Labels {
+        verb: verb_label(verb, is_apply),
+        group: resource.group.clone(),
+        version: resource.version.clone(),
+        resource: resource.plural.clone(),
+        subresource: subresource.map(|(name, _)| name.clone()).unwrap_or_default(),
+        scope: scope(named),
     }
 }
 
@@ -219,7 +227,10 @@ pub(crate) async fn watch(call: &Call<'_>, resource: &Arc<Resource>) -> Result<R
         registry: call.rest().registry().clone(),
         clock: call.rest().clock().clone(),
         stop: call.server.stop.clone(),
-        _running: call.server.metrics.begin(Class::Watch),
+        _running: call.running(resource, "WATCH"),
+        series: call.rest().metrics().watches.of(resource),
+        scope: scope(call.named),
+        began: Instant::now(),
     };
     match call.rest().watch(resource, call.namespace(), &options).await {
         Ok(watch) => Ok(watch::response(watch, writing)),

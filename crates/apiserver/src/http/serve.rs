@@ -19,9 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Input,
-    chain::{Sender, Shared},
+    chain::{Configured, Expose, Sender, Shared},
     health::Health,
-    metrics::Metrics,
     service::InProcess,
 };
 use crate::{
@@ -41,7 +40,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long running requests may take after the server was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams of one HTTP/2 connection. A controller holds a watch per kind beside its requests.
-const STREAMS_MAX: u32 = 1_000;
+pub(super) const STREAMS_MAX: u32 = 1_000;
 /// Flow control windows: a body of the largest size fits without a round trip.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -95,8 +94,8 @@ impl Server {
             backup: None,
             audit: None,
             health: Health::default(),
-            metrics: Metrics::default(),
-            more_metrics: None,
+            exposed: Vec::new(),
+            configured: Vec::new(),
             discovery: Discovery::default(),
             openapi: OpenApi::new(version),
             version: version_info(version),
@@ -142,16 +141,22 @@ impl Server {
         self.with(|shared| shared.audit = Some(audit))
     }
 
+    /// Has `/metrics` say what somebody else counts.
+    #[must_use]
+    pub fn with_metrics(self, expose: Expose) -> Self {
+        self.with(|shared| shared.exposed.push(expose))
+    }
+
+    /// Has `/configz` say what a component is configured with.
+    #[must_use]
+    pub fn with_config(self, component: &str, configured: Configured) -> Self {
+        self.with(|shared| shared.configured.push((component.to_owned(), configured)))
+    }
+
     /// Replaces the health checks.
     #[must_use]
     pub fn with_health(self, health: Health) -> Self {
         self.with(|shared| shared.health = health)
-    }
-
-    /// More for `/metrics`, in the Prometheus text form: what else runs in the process. It is asked each time.
-    #[must_use]
-    pub fn with_metrics(self, more: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
-        self.with(|shared| shared.more_metrics = Some(more))
     }
 
     /// Texts for `kubectl explain` of kinds whose schema has none.
@@ -202,7 +207,7 @@ impl Server {
     }
 
     pub(crate) fn running_watches(&self) -> i64 {
-        self.shared.metrics.watching()
+        self.shared.rest.metrics().requests.watching()
     }
 
     pub(crate) fn stop_streams(&self) {
@@ -305,9 +310,14 @@ async fn connection(
 ) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
     let address = stream.peer_addr().ok().map(|address| address.ip());
-    let stream = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    if !matches!(handshake, Ok(Ok(_))) {
+        shared.rest.metrics().handshake_failed();
+    }
+    let stream = handshake??;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let sender = Sender::Connection(shared.authenticator.peer(chain, address));
+    let until = chain.first().and_then(|leaf| crate::pki::not_after(leaf));
+    let sender = Sender::Connection(shared.authenticator.peer(chain, address), until);
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, sender) = (shared.clone(), sender.clone());
         async move { Ok::<_, std::convert::Infallible>(shared.respond(sender, request.map(Input::new)).await) }

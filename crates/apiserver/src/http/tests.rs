@@ -83,7 +83,7 @@ async fn who_finds_no_place_is_told_to_come_again() {
     for line in [
         "apiserver_flowcontrol_current_executing_requests{flow_schema=\"catch-all\",priority_level=\"catch-all\"} 1",
         "apiserver_flowcontrol_rejected_requests_total{flow_schema=\"catch-all\",priority_level=\"catch-all\",reason=\"concurrency-limit\"} 1",
-        "apiserver_flowcontrol_current_executing_seats{priority_level=\"catch-all\"} 1",
+        "apiserver_flowcontrol_current_executing_seats{flow_schema=\"catch-all\",priority_level=\"catch-all\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     body::{Body, BoxError},
     encode,
-    metrics::InFlight,
     negotiate::{self, Binary, Form, Media, Wanted},
     protobuf,
 };
 use crate::{
     Registry,
     cache::{Happened, line_of},
+    metrics::{InFlight, WatchSeries},
     rest::{Watch, WatchEvent},
     table,
 };
@@ -32,6 +32,12 @@ pub(crate) struct Writing {
     pub(crate) stop: CancellationToken,
     /// Counts the watch while it runs.
     pub(crate) _running: InFlight,
+    /// What is counted of all watches of the kind.
+    pub(crate) series: std::sync::Arc<WatchSeries>,
+    /// What the watch is about, as metrics name it.
+    pub(crate) scope: &'static str,
+    /// When the watch began.
+    pub(crate) began: tokio::time::Instant,
 }
 
 /// Streams the watch until it ends, the client leaves or the server stops.
@@ -103,10 +109,24 @@ impl State {
             () = stop.cancelled() => return None,
             line = self.line() => line?,
         };
+        self.count(line.as_ref().map_or(0, Bytes::len));
         Some(line.unwrap_or_else(|failed| {
             self.ended = true;
             error_event(self.frames.is_some(), &self.writing.registry, &failed)
         }))
+    }
+
+    /// Counts what was just given: of JSON the watch itself has counted its events, everything else is one
+    /// event at a time.
+    fn count(&mut self, bytes: usize) {
+        let counted = self.frames.is_none() && self.writing.wanted.form == Form::Whole;
+        if !counted && bytes > 0 {
+            self.watch.tally.add(bytes);
+        }
+        self.writing.series.tell(&mut self.watch.tally);
+        if std::mem::take(&mut self.watch.told_all) {
+            self.writing.series.listed(self.writing.scope, self.writing.began.elapsed());
+        }
     }
 
     async fn line(&mut self) -> Option<Result<Bytes, Status>> {

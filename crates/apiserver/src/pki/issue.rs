@@ -92,6 +92,12 @@ impl Identity {
     }
 }
 
+/// Until when a certificate is good; `None` when it cannot be read.
+pub(crate) fn not_after(der: &[u8]) -> Option<meta::Timestamp> {
+    let (_, cert) = X509Certificate::from_der(der).ok()?;
+    meta::Timestamp::from_second(cert.validity().not_after.timestamp()).ok()
+}
+
 /// A certificate authority that can sign.
 pub struct Authority {
     pair: Pair,

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use meta::Clock;
 
 pub use files::{create_private, read_if_there, write_private};
+pub(crate) use issue::not_after;
 pub use issue::{Authority, Identity, Leaf, Pair};
 pub use kubeconfig::{Kubeconfig, Login};
 pub use sign::SignError;

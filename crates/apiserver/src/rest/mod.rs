@@ -25,12 +25,14 @@ use std::sync::Arc;
 
 use meta::{Clock, Entry, Object, ObjectKey, Random, Revision, Status};
 use resource::{Admission, Attributes, Context, Convert, ConvertAll, Operation, Resource};
-use tokio::task::JoinHandle;
+use store::Expect;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     Cache, Registry,
     cache::Kind,
     committer::{Commit, Committed, Committer},
+    metrics::{Metrics, Write},
 };
 
 pub use options::{
@@ -65,6 +67,7 @@ pub struct Rest {
     registry: Arc<Registry>,
     admission: Arc<[Arc<dyn Admission>]>,
     turns: Arc<charge::Turns>,
+    metrics: Arc<Metrics>,
     committer: Committer,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -108,9 +111,10 @@ impl Rest {
     pub fn start(parts: Parts) -> (Self, JoinHandle<()>) {
         let Parts { store, cache, registry, admission, clock, random } = parts;
         let (committer, task) = Committer::start(store, cache.clone(), registry.clone());
+        let metrics = Metrics::new(admission.iter().map(|plugin| plugin.name()));
         let admission = admission.into();
         let turns = Arc::default();
-        (Self { cache, registry, admission, turns, committer, clock, random }, task)
+        (Self { cache, registry, admission, turns, metrics, committer, clock, random }, task)
     }
 
     /// Committed state.
@@ -121,6 +125,11 @@ impl Rest {
     /// Which kinds are served.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// What is counted of this server.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The clock the engine uses.
@@ -231,7 +240,16 @@ impl Rest {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, Status> {
-        self.committer.commit(commit).await
+        let began = Instant::now();
+        let kind = self.cache.kind(&commit.kind);
+        let write = match (&commit.put, commit.expect) {
+            (None, _) => Write::Delete,
+            (Some(_), Expect::Absent) => Write::Create,
+            (Some(_), _) => Write::Update,
+        };
+        let committed = self.committer.commit(commit).await;
+        kind.counts.writes.wrote(write, committed.is_err(), began.elapsed());
+        committed
     }
 }
 

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use meta::{Entry, FieldError, Header, Object, Revision, Status, Value};
-use resource::{Attributes, Claim, Context, Resource};
+use resource::{Admission, Attributes, Claim, Context, Operation, Resource};
 use schema::managed;
 use store::Expect;
+use tokio::time::Instant;
 
 use super::{Caller, FieldValidation, Rest, complete, converter, is_stored_version, metadata, to_stored};
 use crate::{
     cache::fields,
     committer::{Commit, Committed, Put},
+    metrics::Step,
 };
 
 /// The code of a write that may or may not have happened.
@@ -119,6 +121,37 @@ fn whole(tree: Value) -> Object {
     Object::from_value(tree).unwrap_or_default()
 }
 
+/// One round of admission, timed: the clock is read once between two plugins.
+struct Round<'a> {
+    rest: &'a Rest,
+    step: Step,
+    operation: Operation,
+    began: Instant,
+    last: Instant,
+    rejected: bool,
+}
+
+impl<'a> Round<'a> {
+    fn begin(rest: &'a Rest, step: Step, operation: Operation) -> Self {
+        let now = Instant::now();
+        Self { rest, step, operation, began: now, last: now, rejected: false }
+    }
+
+    fn plugin(&mut self, at: usize, rejected: bool) {
+        let now = Instant::now();
+        let took = now - std::mem::replace(&mut self.last, now);
+        self.rest.metrics.admission.plugin(at, self.step, self.operation, rejected, took);
+        self.rejected |= rejected;
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        let took = self.last - self.began;
+        self.rest.metrics.admission.all(self.step, self.operation, self.rejected, took);
+    }
+}
+
 impl Rest {
     pub(super) async fn mutate(
         &self,
@@ -126,8 +159,11 @@ impl Rest {
         mut object: Option<&mut Object>,
         old: Option<&Object>,
     ) -> Result<(), Status> {
-        for plugin in self.admission.iter().filter(|plugin| plugin.handles(cx.attributes)) {
-            plugin.mutate(cx, object.as_deref_mut(), old).await?;
+        let mut round = Round::begin(self, Step::Admit, cx.attributes.operation);
+        for (at, plugin) in self.handling(cx) {
+            let done = plugin.mutate(cx, object.as_deref_mut(), old).await;
+            round.plugin(at, done.is_err());
+            done?;
         }
         Ok(())
     }
@@ -138,10 +174,19 @@ impl Rest {
         object: Option<&Object>,
         old: Option<&Object>,
     ) -> Result<(), Status> {
-        for plugin in self.admission.iter().filter(|plugin| plugin.handles(cx.attributes)) {
-            plugin.validate(cx, object, old).await?;
+        let mut round = Round::begin(self, Step::Validate, cx.attributes.operation);
+        for (at, plugin) in self.handling(cx) {
+            let done = plugin.validate(cx, object, old).await;
+            round.plugin(at, done.is_err());
+            done?;
         }
         Ok(())
+    }
+
+    /// The plugins that want to see the request, and their places in the chain.
+    fn handling<'a>(&'a self, cx: &Context<'a>) -> impl Iterator<Item = (usize, &'a Arc<dyn Admission>)> {
+        let attributes = cx.attributes;
+        self.admission.iter().enumerate().filter(|(_, plugin)| plugin.handles(attributes))
     }
 
     /// Records who owns which field, for creates, updates and patches other than apply.

@@ -1,6 +1,6 @@
 //! get and list.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use meta::{Entry, ObjectKey, Revision, Status};
 use resource::{Resource, Verb};
@@ -95,8 +95,11 @@ impl Rest {
         let mut left = snapshot.valued(selection.fields(), namespace, after.as_ref()).peekable();
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         let mut last = None;
+        let kind = self.kind(resource);
+        let (counts, mut looked_at) = (&kind.counts, 0);
         while let Some(entry) = left.next_if(|_| limit.is_none_or(|limit| entries.len() < limit)) {
             last = Some(&entry.header.key);
+            looked_at += 1;
             if selection.matches(entry) {
                 entries.push(entry.clone());
             }
@@ -111,6 +114,9 @@ impl Rest {
             None => None,
         };
         let entries = self.serve_all(resource, entries).await?;
+        counts.lists.fetch_add(1, Relaxed);
+        counts.fetched.fetch_add(looked_at, Relaxed);
+        counts.returned.fetch_add(entries.len() as u64, Relaxed);
         Ok(Page { entries, revision, continue_token: token, remaining })
     }
 }

@@ -1,6 +1,10 @@
 //! watch: what happened to the objects of a kind since a revision, and then as it happens.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use meta::{Entry, Revision, Status};
@@ -9,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{ListOptions, Rest, select::Selection};
 use crate::cache::{Backlog, Batch, Event, Happened, Subscription, Taken, line};
+use crate::metrics::Tally;
 
 /// Between two bookmarks, as upstream.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -44,6 +49,10 @@ pub struct Watch {
     next_bookmark: Instant,
     deadline: Instant,
     ended: bool,
+    /// What was given as chunks since somebody looked.
+    pub(crate) tally: Tally,
+    /// Whether all there was at the beginning has been told, and nobody has looked since.
+    pub(crate) told_all: bool,
 }
 
 enum Pending {
@@ -108,6 +117,7 @@ impl Rest {
                 let found = snapshot.valued(selection.fields(), namespace, None);
                 let wanted = found.filter(|entry| selection.matches(entry));
                 ready.extend(wanted.map(|entry| Pending::Object(Happened::Added, entry.clone())));
+                kind.counts.initial.fetch_add(ready.len() as u64, Relaxed);
             }
         }
         if options.send_initial_events && options.bookmarks {
@@ -126,6 +136,8 @@ impl Rest {
             next_bookmark: next_bookmark(now, deadline),
             deadline,
             ended: false,
+            tally: Tally::default(),
+            told_all: false,
         })
     }
 
@@ -196,8 +208,12 @@ impl Watch {
                     break;
                 }
                 match self.pop() {
-                    Some(Ok(WatchEvent { line, .. })) if first.is_none() => first = Some(line),
+                    Some(Ok(WatchEvent { line, .. })) if first.is_none() => {
+                        self.tally.add(line.len());
+                        first = Some(line);
+                    }
                     Some(Ok(WatchEvent { line, .. })) => {
+                        self.tally.add(line.len());
                         if out.is_empty() {
                             out.extend_from_slice(first.as_deref().unwrap_or_default());
                         }
@@ -232,6 +248,7 @@ impl Watch {
             return None;
         }
         self.seen = last;
+        batch.events.iter().for_each(|event| self.tally.add(event.line_bytes()));
         let chunk = batch.chunk();
         self.ready.pop_front();
         Some(chunk)
@@ -243,7 +260,10 @@ impl Watch {
             match pending {
                 Pending::Object(happened, entry) => return Some(self.event(happened, entry, None)),
                 Pending::Seen(event) => return Some(Ok(event)),
-                Pending::Bookmark { initial_end } => return Some(self.bookmark(initial_end)),
+                Pending::Bookmark { initial_end } => {
+                    self.told_all |= initial_end;
+                    return Some(self.bookmark(initial_end));
+                }
                 Pending::Batch(batch) => {
                     for event in batch.events.iter().rev() {
                         self.ready.push_front(Pending::Event(event.clone()));
@@ -364,6 +384,7 @@ impl Watch {
             Taken::Empty => Ok(()),
             Taken::Ended => Err(None),
             Taken::Lost => {
+                self.rest.kind(&self.resource).counts.lost.fetch_add(1, Relaxed);
                 Err(Some(Status::expired("the watch fell too far behind: list again and watch from there")))
             }
             Taken::Items(items) => {

@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use meta::Value;
+use meta::{Value, metrics::Exposition};
 use resource::View;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::{sync::CancellationToken, sync::DropGuard, task::TaskTracker};
 
 use super::Target;
-use crate::http::Trust;
+use crate::{http::Trust, metrics::WebhookCounts};
 
 /// What is read of an answer: as much as of a request, since an answer may carry a whole object.
 const ANSWER_BYTES_MAX: usize = 3 << 20;
@@ -37,6 +37,7 @@ pub struct Webhooks(Arc<Inner>);
 struct Inner {
     view: Arc<dyn View>,
     targets: Mutex<HashMap<Target, Kept>>,
+    counts: WebhookCounts,
     connections: TaskTracker,
     stop: CancellationToken,
     _guard: DropGuard,
@@ -54,7 +55,18 @@ impl Webhooks {
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let connections = TaskTracker::new();
-        Self(Arc::new(Inner { view, targets: Mutex::default(), connections, stop, _guard: guard }))
+        let (targets, counts) = Default::default();
+        Self(Arc::new(Inner { view, targets, counts, connections, stop, _guard: guard }))
+    }
+
+    /// What became of the calls of admission webhooks.
+    pub(crate) fn counts(&self) -> &WebhookCounts {
+        &self.0.counts
+    }
+
+    /// Writes that for `/metrics`.
+    pub fn expose(&self, out: &mut Exposition) {
+        self.0.counts.expose(out);
     }
 
     /// Sends `body` and gives the answer; what went wrong otherwise, as upstream's client words it.

@@ -21,7 +21,7 @@ use apiserver::{
     rest::{Parts, Rest},
     tokens::{Signer, TokenRequest, Tokens},
 };
-use meta::{Clock, Entry, GroupResource, Random};
+use meta::{Clock, Entry, GroupResource, Random, metrics::Exposition};
 use parking_lot::Mutex;
 use resource::{User, View};
 use store::{Store, Writers};
@@ -157,8 +157,9 @@ impl ApiServer {
             .with_kubelets(kubelets)
             .with_aggregation(aggregation)
             .with_backup(store)
-            .with_metrics(Arc::new(move || counted.lock().text()))
+            .with_metrics(Arc::new(move |out: &mut Exposition| out.append(&counted.lock().text())))
             .with_health(health(&rest))
+            .with_metrics(Arc::new(move |out: &mut Exposition| webhooks.expose(out)))
             .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));
         if let Some(audit) = audit {
             server = server.with_audit(audit);
