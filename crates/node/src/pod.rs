@@ -2,7 +2,7 @@
 //!
 //! Guarantees: one answer to "which containers, in which role, under which restart policy". Pure.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use meta::Timestamp;
@@ -18,6 +18,12 @@ pub struct Member<'a> {
     pub container: &'a Container,
     /// What it is for.
     pub role: Role,
+}
+
+/// The pod as it is kept: without `managedFields`, the largest part of it, by which nothing is planned.
+pub fn lean(mut pod: Pod) -> Arc<Pod> {
+    pod.metadata.managed_fields = None;
+    Arc::new(pod)
 }
 
 /// UID; empty only for an object that never came from an API server.

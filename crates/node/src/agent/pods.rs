@@ -207,7 +207,7 @@ impl Registry {
 
     async fn apply(&mut self, want: Pod) {
         let uid = pod::uid(&want).to_owned();
-        let want = Arc::new(want);
+        let want = pod::lean(want);
         let known = {
             let pods = self.agent.pods.lock();
             pods.get(&uid).map(|handle| {

@@ -27,7 +27,7 @@ const POST_START_MAX: Duration = Duration::from_secs(600);
 /// All that a start needs to know; a copy, so that the pod may change meanwhile.
 pub(super) struct Start {
     pub(super) agent: Arc<Agent>,
-    pub(super) want: Pod,
+    pub(super) want: Arc<Pod>,
     pub(super) name: String,
     pub(super) attempt: u32,
     pub(super) sandbox: String,

@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) struct Stop {
     pub(super) agent: Arc<Agent>,
-    pub(super) want: Pod,
+    pub(super) want: Arc<Pod>,
     pub(super) id: String,
     pub(super) name: String,
     pub(super) grace: Duration,

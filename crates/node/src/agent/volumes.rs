@@ -20,7 +20,7 @@ const FAILED: &str = "FailedMount";
 /// Makes or refreshes the volumes; `had` are the tokens that may still be good.
 pub(super) async fn set_up(
     agent: Arc<Agent>,
-    want: Pod,
+    want: Arc<Pod>,
     pod_ips: Vec<String>,
     had: Tokens,
 ) -> Result<VolumesMade, Failed> {

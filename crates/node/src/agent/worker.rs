@@ -13,7 +13,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     task::{AbortHandle, Id, JoinSet},
     time::Instant,
 };
@@ -25,13 +25,9 @@ use super::{
 };
 use crate::{
     plan::{self, Observed, Rejection, Stop, Volumes, plan_pod},
-    pod,
-    probe::Answer,
-    volume,
+    pod, volume,
 };
 
-/// Answers of probes that wait to be taken; a pod has few probes and each waits for its turn.
-const ANSWERS_MAX: usize = 16;
 /// How soon a step that failed for reasons outside the pod (API server or runtime away) is repeated.
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest wait before a status that could not be reported is reported again; doubles up to it from
@@ -58,15 +54,14 @@ pub(super) struct Worker {
     agent: Arc<Agent>,
     wants: watch::Receiver<Want>,
     wake: Arc<Notify>,
-    /// The newest version known, status included.
-    pod: Pod,
+    /// The newest version known, status included. The one of `wants`, where that is as new.
+    pod: Arc<Pod>,
     have: Observed,
     volumes: BTreeMap<String, PathBuf>,
     tokens: Tokens,
     jobs: JoinSet<Outcome>,
     subjects: HashMap<Id, (Subject, AbortHandle)>,
     probes: probes::Probes,
-    answers: mpsc::Receiver<Answer>,
     refresh_at: Option<Instant>,
     /// Ids of containers whose preStop hook has been run.
     hooked: Vec<String>,
@@ -83,21 +78,19 @@ impl Worker {
         wake: Arc<Notify>,
         rejected: Option<Rejection>,
     ) -> Self {
-        let (tell, answers) = mpsc::channel(ANSWERS_MAX);
         let Want { pod, gone } = wants.borrow().clone();
         let have = Observed { rejected, gone, ..Observed::default() };
         Self {
             agent,
             wants,
             wake,
-            pod: Pod::clone(&pod),
+            pod,
             have,
             volumes: BTreeMap::new(),
             tokens: Tokens::new(),
             jobs: JoinSet::new(),
             subjects: HashMap::new(),
-            probes: probes::Probes::new(tell),
-            answers,
+            probes: probes::Probes::default(),
             refresh_at: None,
             hooked: Vec::new(),
             forgotten: false,
@@ -121,14 +114,14 @@ impl Worker {
                 changed = self.wants.changed() => if changed.is_err() { return },
                 () = self.wake.notified() => {}
                 Some(ended) = self.jobs.join_next_with_id(), if !self.jobs.is_empty() => self.ended(ended),
-                Some(answer) = self.answers.recv() => self.answered(answer),
+                answer = self.probes.answer() => self.answered(answer),
                 () = tokio::time::sleep(wait) => {}
             }
             // More that has happened meanwhile is taken in the same round.
             while let Some(ended) = self.jobs.try_join_next_with_id() {
                 self.ended(ended);
             }
-            while let Ok(answer) = self.answers.try_recv() {
+            while let Some(answer) = self.probes.try_answer() {
                 self.answered(answer);
             }
         }
@@ -197,9 +190,11 @@ impl Worker {
         self.have.gone |= gone;
         let version =
             |pod: &Pod| pod.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
-        // The answer to our own status patch may be newer than what the watch has brought.
-        if version(&pod) > version(&self.pod) {
-            self.pod = Pod::clone(&pod);
+        // The answer to our own status patch may be newer than what the watch has brought. Once the watch is
+        // there, both are one object in memory.
+        let brought = version(&pod);
+        if brought.is_some() && brought >= version(&self.pod) {
+            self.pod = pod;
         }
     }
 

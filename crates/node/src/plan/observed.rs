@@ -19,7 +19,7 @@ pub struct Observed {
     /// Why the last try to make a sandbox failed.
     pub sandbox_failure: Option<Failure>,
     /// What the agent knows of each container, by name.
-    pub facts: BTreeMap<String, Facts>,
+    pub facts: BTreeMap<String, Box<Facts>>,
     /// The node refused the pod.
     pub rejected: Option<Rejection>,
     /// It came to its end once (its phase was terminal), whatever the API server knows by now.

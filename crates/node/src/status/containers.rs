@@ -43,7 +43,7 @@ fn status(
     let name = &member.container.name;
     let old = reported(want, group, name);
     let none = Facts::default();
-    let facts = have.facts.get(name).unwrap_or(&none);
+    let facts = have.facts.get(name).map_or(&none, AsRef::as_ref);
     let image = member.container.image.clone().unwrap_or_default();
     let Some(container) = have.container(name) else {
         return without_container(want, have, group, member, facts, old, image);

@@ -51,7 +51,7 @@ impl Worker {
     /// Starts the job for an action.
     pub(super) fn begin(&mut self, action: Action) {
         let agent = Arc::clone(&self.agent);
-        let want = self.pod.clone();
+        let want = Arc::clone(&self.pod);
         let uid = pod::uid(&want).to_owned();
         match action {
             Action::Recheck { .. } => {}

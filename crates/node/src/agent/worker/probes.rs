@@ -19,9 +19,14 @@ use crate::{
     probe::{self, Answer, Asker, Check, ProbeKind, Schedule, Subject},
 };
 
+/// Answers of probes that wait to be taken; a pod has few probes and each waits for its turn.
+const ANSWERS_MAX: usize = 16;
+
 /// The probes of one pod.
+#[derive(Default)]
 pub(super) struct Probes {
-    tell: mpsc::Sender<Answer>,
+    /// Made for the first probe: most pods have none, and it is kilobytes.
+    answers: Option<(mpsc::Sender<Answer>, mpsc::Receiver<Answer>)>,
     tasks: JoinSet<()>,
     running: HashMap<(String, ProbeKind), (String, AbortHandle)>,
     /// Container ids by name, to notice a new instance.
@@ -29,8 +34,25 @@ pub(super) struct Probes {
 }
 
 impl Probes {
-    pub(super) fn new(tell: mpsc::Sender<Answer>) -> Self {
-        Self { tell, tasks: JoinSet::new(), running: HashMap::new(), ids: HashMap::new() }
+    /// The next answer; never, while there is no probe.
+    pub(super) async fn answer(&mut self) -> Answer {
+        // The sender is here, too: the channel does not end.
+        match &mut self.answers {
+            Some((_, answers)) => match answers.recv().await {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// An answer that is there already.
+    pub(super) fn try_answer(&mut self) -> Option<Answer> {
+        self.answers.as_mut()?.1.try_recv().ok()
+    }
+
+    fn tell(&mut self) -> mpsc::Sender<Answer> {
+        self.answers.get_or_insert_with(|| mpsc::channel(ANSWERS_MAX)).0.clone()
     }
 
     /// Stops the probes of `container` except those of kinds in `keep` for instance `id`.
@@ -49,12 +71,9 @@ impl Probes {
 impl Worker {
     /// Brings facts and probes in line with the containers that run.
     pub(super) fn watch_containers(&mut self, stopping: bool) {
-        let members: Vec<Container> = pod::members(&self.pod)
-            .filter(|member| is_probed(member.role))
-            .map(|member| member.container.clone())
-            .collect();
-        for container in members {
-            self.watch_container(&container, stopping);
+        let want = Arc::clone(&self.pod);
+        for member in pod::members(&want).filter(|member| is_probed(member.role)) {
+            self.watch_container(member.container, stopping);
         }
     }
 
@@ -126,7 +145,7 @@ impl Worker {
         let check = probe::check(container, &probe, &ip);
         let asker = Arc::new(PodAsker { agent: Arc::clone(&self.agent), check });
         let subject = Subject { container: container.name.clone(), id: id.to_owned(), kind };
-        let watching = probe::watch(asker, subject, schedule, age, self.probes.tell.clone());
+        let watching = probe::watch(asker, subject, schedule, age, self.probes.tell());
         let handle = self.probes.tasks.spawn(watching);
         self.probes.running.insert(key, (id.to_owned(), handle));
     }

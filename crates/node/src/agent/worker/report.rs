@@ -47,7 +47,7 @@ impl Worker {
             Ok(Ok(updated)) => {
                 // A server that does not keep what it was sent must not be asked again and again.
                 let kept = updated.status != self.pod.status;
-                self.pod = updated;
+                self.pod = pod::lean(updated);
                 if kept { Reported::Changed } else { Reported::Same }
             }
             // It is gone or was replaced under the same name; the watch will say so.
