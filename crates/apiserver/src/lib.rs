@@ -10,6 +10,7 @@ pub mod auth;
 pub mod cache;
 mod committer;
 pub mod compactor;
+mod conditions;
 pub mod connect;
 pub mod crd;
 mod discovery;

@@ -2,7 +2,6 @@
 //! kinds are in `kinds`; RBAC escalation is in [`crate::auth`].
 
 mod compiled;
-mod conditions;
 mod matching;
 mod mutating;
 mod namespace_lifecycle;

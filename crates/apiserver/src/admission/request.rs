@@ -156,7 +156,7 @@ pub(super) struct Asker {
 }
 
 impl Authorize for Asker {
-    fn check(&self, asked: &Asked) -> (bool, String) {
+    fn check(&self, asked: &Asked) -> Result<(bool, String), String> {
         let account;
         let user = match &asked.service_account {
             None => &self.user,
@@ -177,15 +177,17 @@ impl Authorize for Asker {
             Some(path) => AskedOf::Path(path),
             None => AskedOf::Resource {
                 group: &asked.group,
+                version: "*",
                 resource: &asked.resource,
                 subresource: &asked.subresource,
                 namespace: &asked.namespace,
                 name: &asked.name,
             },
         };
-        match self.authorizer.decide(&Ask { user, verb: &asked.verb, object, fields: None }) {
-            Decision::Allow(reason) => (true, reason),
-            Decision::NoOpinion(reason) => (false, reason),
+        let decision = self.authorizer.decide(&Ask::new(user, &asked.verb, object));
+        match decision {
+            Decision::Failed { error, .. } => Err(error),
+            other => Ok((other.allows(), other.reason().to_owned())),
         }
     }
 }

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use super::{
     compiled::Compiled,
-    conditions::{Conditions, Verdict},
     matching::Matcher,
     request::{self, GROUP, Ground, Seen},
     review::{self, Answer},
 };
 use crate::{
+    conditions::{Conditions, Verdict},
     metrics::Called,
     webhook::{Target, Webhooks},
 };

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, header::AUTHORIZATION};
 use meta::{Clock, Status};
 use resource::{User, View};
@@ -30,14 +31,49 @@ pub struct Authenticator {
     tokens: Option<Arc<Tokens>>,
     statics: StaticTokens,
     bootstrap_tokens: bool,
-    oidc: Option<Oidc>,
+    /// Replaced when their file changes.
+    issuers: ArcSwap<Issuers>,
     webhook: Option<TokenWebhook>,
     proxies: Option<Proxies>,
-    anonymous: bool,
+    anonymous: ArcSwap<Anonymous>,
     view: Arc<dyn View>,
     clock: Arc<dyn Clock>,
-    /// What the issuer's keys said of tokens.
-    issued: Memo<Option<User>>,
+}
+
+/// Who is let in without credentials, as `system:anonymous`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Anonymous {
+    /// Nobody.
+    Off,
+    /// Everybody.
+    On,
+    /// Who asks for one of these paths.
+    Paths(Vec<String>),
+}
+
+/// Token issuers, and what their keys said of tokens.
+struct Issuers {
+    list: Vec<Oidc>,
+    remembered: Memo<Option<User>>,
+}
+
+impl Issuers {
+    fn new(list: Vec<Oidc>, clock: &Arc<dyn Clock>) -> Self {
+        Self { list, remembered: Memo::new(clock.clone(), REMEMBERED_MAX) }
+    }
+
+    async fn user(&self, token: &str) -> Option<User> {
+        let issuer = self.list.iter().find(|issuer| issuer.issued(token))?;
+        let ask = async {
+            let user = issuer.authenticate(token).await;
+            let user = user.inspect_err(|error| tracing::debug!(%error, "bearer token refused")).ok();
+            Ok::<_, std::convert::Infallible>((user, REMEMBERED))
+        };
+        match self.remembered.get(&[token], ask).await {
+            Ok(user) => user,
+            Err(never) => match never {},
+        }
+    }
 }
 
 struct Proxies {
@@ -66,12 +102,11 @@ impl Authenticator {
             tokens: None,
             statics: StaticTokens::default(),
             bootstrap_tokens: false,
-            oidc: None,
+            issuers: ArcSwap::from_pointee(Issuers::new(Vec::new(), &clock)),
             webhook: None,
             proxies: None,
-            anonymous: true,
+            anonymous: ArcSwap::from_pointee(Anonymous::On),
             view,
-            issued: Memo::new(clock.clone(), REMEMBERED_MAX),
             clock,
         }
     }
@@ -97,11 +132,14 @@ impl Authenticator {
         self
     }
 
-    /// Accepts the tokens of an issuer.
-    #[must_use]
-    pub fn with_oidc(mut self, oidc: Oidc) -> Self {
-        self.oidc = Some(oidc);
-        self
+    /// Accepts the tokens of these issuers, and of no others any more.
+    pub fn set_issuers(&self, issuers: Vec<Oidc>) {
+        self.issuers.store(Arc::new(Issuers::new(issuers, &self.clock)));
+    }
+
+    /// Who is let in without credentials from now on; the others are refused.
+    pub fn set_anonymous(&self, anonymous: Anonymous) {
+        self.anonymous.store(Arc::new(anonymous));
     }
 
     /// Accepts the tokens that a webhook knows.
@@ -124,16 +162,9 @@ impl Authenticator {
         Ok(self)
     }
 
-    /// Refuses requests without credentials instead of treating them as `system:anonymous`.
-    #[must_use]
-    pub fn without_anonymous(mut self) -> Self {
-        self.anonymous = false;
-        self
-    }
-
-    /// Whether requests without credentials are somebody.
+    /// Whether requests without credentials are somebody, for some paths at least.
     pub(crate) fn takes_anonymous(&self) -> bool {
-        self.anonymous
+        **self.anonymous.load() != Anonymous::Off
     }
 
     /// The user of a certificate that TLS has verified; `None` when it names nobody.
@@ -165,8 +196,13 @@ impl Authenticator {
         Peer { address, user, vouches }
     }
 
-    /// The user of a request on a connection. A bad token is refused (401), not taken for anonymous.
-    pub async fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<Arc<User>, Status> {
+    /// The user of a request for a path on a connection. A bad token is refused (401), not taken for anonymous.
+    pub async fn authenticate(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Result<Arc<User>, Status> {
         if let Some(proxies) = self.proxies.as_ref().filter(|_| peer.vouches)
             && let Some(user) = proxies.headers.user(headers)
         {
@@ -180,7 +216,7 @@ impl Authenticator {
                 let token = value.to_str().ok().and_then(bearer).ok_or_else(Status::unauthorized)?;
                 self.token(token, &[]).await.map(|(user, _)| Arc::new(user))
             }
-            None if self.anonymous => Ok(Arc::new(User {
+            None if self.anonymous.load().lets_in(path) => Ok(Arc::new(User {
                 name: "system:anonymous".to_owned(),
                 groups: vec![UNAUTHENTICATED.to_owned()],
                 ..User::default()
@@ -195,17 +231,10 @@ impl Authenticator {
         if let Some(known) = self.own(token, audiences) {
             return Ok(known);
         }
-        if let Some(oidc) = self.oidc.as_ref().filter(|oidc| oidc.issued(token)) {
-            let ask = async {
-                let user = oidc.authenticate(token).await;
-                let user = user.inspect_err(|error| tracing::debug!(%error, "bearer token refused")).ok();
-                Ok::<_, Status>((user, REMEMBERED))
-            };
-            if let Some(known) =
-                self.issued.get(&[token], ask).await?.and_then(|user| self.for_own(user, audiences))
-            {
-                return Ok(known);
-            }
+        // Not the guard: it must not be held while somebody is asked.
+        let issuers = self.issuers.load_full();
+        if let Some(known) = issuers.user(token).await.and_then(|user| self.for_own(user, audiences)) {
+            return Ok(known);
         }
         if let Some(webhook) = &self.webhook {
             match webhook.authenticate(token, audiences).await {
@@ -240,6 +269,16 @@ impl Authenticator {
             asked => asked.iter().filter(|a| own.contains(a)).cloned().collect(),
         };
         (!good.is_empty() || audiences.is_empty()).then_some((user, good))
+    }
+}
+
+impl Anonymous {
+    fn lets_in(&self, path: &str) -> bool {
+        match self {
+            Self::Off => false,
+            Self::On => true,
+            Self::Paths(paths) => paths.iter().any(|allowed| allowed == path),
+        }
     }
 }
 
@@ -331,7 +370,8 @@ mod tests {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
         let user =
-            futures::FutureExt::now_or_never(authenticator.authenticate(&Peer::default(), &headers)).unwrap();
+            futures::FutureExt::now_or_never(authenticator.authenticate(&Peer::default(), &headers, "/"))
+                .unwrap();
         let user = user.map_err(|status| status.code)?;
         Ok(format!("{} {}", user.name, user.groups.join(",")))
     }
@@ -347,6 +387,22 @@ mod tests {
         assert!(StaticTokens::parse("a,b").is_err());
         assert!(StaticTokens::parse(",b,c").is_err());
         assert!(matches!(StaticTokens::parse("a,b,c\na,d,e"), Err(StaticTokensError::Twice(2))));
+    }
+
+    #[test]
+    fn some_paths_need_no_credentials() {
+        let clock = Arc::new(meta::Fixed::new(Timestamp::UNIX_EPOCH));
+        let authenticator = Authenticator::new(Arc::new(Objects::default()), clock);
+        let code = |path: &str| {
+            let (peer, headers) = (Peer::default(), HeaderMap::new());
+            let user = authenticator.authenticate(&peer, &headers, path);
+            futures::FutureExt::now_or_never(user).unwrap().map_or_else(|status| status.code, |_| 0)
+        };
+        assert_eq!(code("/api"), 0);
+        authenticator.set_anonymous(Anonymous::Paths(vec!["/livez".to_owned()]));
+        assert_eq!((code("/livez"), code("/livez/ping"), code("/api")), (0, 401, 401));
+        authenticator.set_anonymous(Anonymous::Off);
+        assert_eq!(code("/livez"), 401);
     }
 
     /// A certificate counts for what its own authority is for, and headers only behind a proxy's.
@@ -384,8 +440,9 @@ mod tests {
                 .into_iter()
                 .collect();
             let peer = authenticator.peer(&chain, None);
-            let user =
-                futures::FutureExt::now_or_never(authenticator.authenticate(&peer, &named)).unwrap().unwrap();
+            let user = futures::FutureExt::now_or_never(authenticator.authenticate(&peer, &named, "/"))
+                .unwrap()
+                .unwrap();
             assert_eq!(user.name, expected);
         }
     }

@@ -84,9 +84,15 @@ fn for_signer(
     let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
     let wildcard = format!("{domain}/*");
     let may = |name: &str| {
-        let object =
-            Asked::Resource { group: GROUP, resource: "signers", subresource: "", namespace: "", name };
-        authorizer.allows(&Ask { user: &cx.attributes.user, verb, object, fields: None })
+        let object = Asked::Resource {
+            group: GROUP,
+            version: "*",
+            resource: "signers",
+            subresource: "",
+            namespace: "",
+            name,
+        };
+        authorizer.allows(&Ask::new(&cx.attributes.user, verb, object))
     };
     if may(signer) || may(&wildcard) {
         return Ok(());

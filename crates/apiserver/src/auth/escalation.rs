@@ -83,12 +83,13 @@ impl Escalation {
     fn may(&self, cx: &Context<'_>, verb: &str, resource: &GroupResource, name: &str) -> bool {
         let object = Asked::Resource {
             group: &resource.group,
+            version: "*",
             resource: &resource.resource,
             subresource: "",
             namespace: &cx.attributes.namespace,
             name,
         };
-        self.0.allows(&Ask { user: &cx.attributes.user, verb, object, fields: None })
+        self.0.allows(&Ask::new(&cx.attributes.user, verb, object))
     }
 
     fn holds(&self, cx: &Context<'_>, wanted: &[Rule]) -> Result<(), Status> {

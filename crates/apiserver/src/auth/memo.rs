@@ -44,7 +44,12 @@ impl<V: Clone> Memo<V> {
             Ok((now.checked_add(good).unwrap_or(now), value))
         });
         match asked.await {
-            Ok((_, value)) => Ok(value.clone()),
+            Ok((until, value)) => {
+                if *until <= self.clock.now() {
+                    self.forget(key, &slot);
+                }
+                Ok(value.clone())
+            }
             Err(error) => {
                 self.forget(key, &slot);
                 Err(error)
@@ -68,10 +73,10 @@ impl<V: Clone> Memo<V> {
         slot
     }
 
-    /// Lets go of a question that has no answer, unless somebody has asked it anew.
+    /// Lets go of a question without an answer that is kept, unless somebody has asked it anew.
     fn forget(&self, key: Digest, slot: &Slot<V>) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.get(&key).is_some_and(|now| Arc::ptr_eq(now, slot) && !slot.initialized()) {
+        if slots.get(&key).is_some_and(|now| Arc::ptr_eq(now, slot)) {
             slots.remove(&key);
         }
     }
@@ -119,6 +124,7 @@ mod tests {
         clock.set(Timestamp::from_second(10).unwrap());
         assert_eq!(ask(&memo, &["a"], 4, 0).await, 4);
         assert_eq!(ask(&memo, &["a"], 5, 0).await, 5, "nothing is kept that is good for no time");
+        assert_eq!(memo.len(), 1, "only the other question");
     }
 
     #[tokio::test]

@@ -4,7 +4,10 @@
 //! allows is forbidden. Decisions read compiled rules, never a list of objects. Names only the kinds of
 //! `rbac.authorization.k8s.io` and `authentication.k8s.io`/`authorization.k8s.io`, whose meaning this is.
 
+mod access_webhook;
+mod authentication_file;
 mod authn;
+mod authorization_file;
 mod bootstrap_token;
 mod certificates;
 mod escalation;
@@ -18,10 +21,14 @@ mod rules;
 mod token_webhook;
 mod union;
 
-use meta::{FieldSelector, GroupResource, Status};
+use futures::future::BoxFuture;
+use meta::{FieldSelector, GroupResource, LabelSelector, Status};
 use resource::User;
 
-pub use authn::{Authenticator, Peer, StaticTokens, StaticTokensError};
+pub use access_webhook::{AccessWebhook, AccessWebhookOptions};
+pub use authentication_file::AuthenticationConfiguration;
+pub use authn::{Anonymous, Authenticator, Peer, StaticTokens, StaticTokensError};
+pub use authorization_file::{AuthorizationConfiguration, AuthorizerParts};
 pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use escalation::Escalation;
 pub use front_proxy::FrontProxy;
@@ -30,7 +37,7 @@ pub use rbac::{Rbac, Stamp};
 pub use reviews::{Reviews, reviews};
 pub use rules::Rule;
 pub use token_webhook::TokenWebhook;
-pub use union::Union;
+pub use union::{Always, Replaceable, Union};
 
 /// Group of every user who proved who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -50,6 +57,15 @@ pub struct Ask<'a> {
     pub object: Asked<'a>,
     /// The field selector of a list or watch.
     pub fields: Option<&'a FieldSelector>,
+    /// The label selector of a list or watch.
+    pub labels: Option<&'a LabelSelector>,
+}
+
+impl<'a> Ask<'a> {
+    /// Without selectors.
+    pub fn new(user: &'a User, verb: &'a str, object: Asked<'a>) -> Self {
+        Self { user, verb, object, fields: None, labels: None }
+    }
 }
 
 /// What an [`Ask`] is about.
@@ -59,6 +75,8 @@ pub enum Asked<'a> {
     Resource {
         /// Group; empty for core.
         group: &'a str,
+        /// Version, where one is named.
+        version: &'a str,
         /// Plural.
         resource: &'a str,
         /// Subresource; mostly empty.
@@ -79,29 +97,88 @@ pub enum Decision {
     Allow(String),
     /// Nobody said yes; why, if there is something to say.
     NoOpinion(String),
+    /// No, whoever else would say yes; why.
+    Deny(String),
+    /// Nobody said yes, and somebody who was to be asked could not answer.
+    Failed {
+        /// Why nobody did, if there is something to say.
+        reason: String,
+        /// What went wrong.
+        error: String,
+        /// Whether that means no, whoever else would say yes.
+        denies: bool,
+    },
+}
+
+impl Decision {
+    /// Whether it is a yes.
+    pub fn allows(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+
+    /// By which rule, or why not.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Allow(reason)
+            | Self::NoOpinion(reason)
+            | Self::Deny(reason)
+            | Self::Failed { reason, .. } => reason,
+        }
+    }
 }
 
 /// Decides who may do what.
 pub trait Authorizer: Send + Sync {
-    /// Whether it may be done. Called once a request; must not wait.
+    /// Whether it may be done.
     fn allows(&self, ask: &Ask<'_>) -> bool;
 
-    /// The same with the reason, for reviews.
+    /// The same with the reason. Where somebody outside has to be asked, the calling thread waits: whoever can wait
+    /// otherwise calls [`decide`].
     fn decide(&self, ask: &Ask<'_>) -> Decision;
+
+    /// The decision where somebody outside has to be asked about it; `None` when [`Authorizer::decide`] does not
+    /// wait.
+    fn outside<'a>(&'a self, ask: &'a Ask<'a>) -> Option<BoxFuture<'a, Decision>> {
+        let _ = ask;
+        None
+    }
 
     /// Everything the user may do in a namespace (and cluster-wide).
     fn rules(&self, user: &User, namespace: &str) -> Vec<Rule>;
+
+    /// Why that may not be everything.
+    fn rules_incomplete(&self) -> Option<String> {
+        None
+    }
 }
 
-/// 403 as upstream words it (`responsewriters.ForbiddenStatusError`).
-pub(crate) fn forbidden(ask: &Ask<'_>) -> Status {
+/// The decision of an authorizer, waiting for those outside.
+pub async fn decide(authorizer: &dyn Authorizer, ask: &Ask<'_>) -> Decision {
+    match authorizer.outside(ask) {
+        Some(answer) => answer.await,
+        None => authorizer.decide(ask),
+    }
+}
+
+/// What a decision means for a request: 403 as upstream words it (`responsewriters.ForbiddenStatusError`), 500 when
+/// it could not be decided.
+pub(crate) fn verdict(ask: &Ask<'_>, decision: &Decision) -> Result<(), Status> {
+    match decision {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(forbidden(ask, reason)),
+        Decision::Failed { error, .. } => Err(Status::internal(error)),
+    }
+}
+
+fn forbidden(ask: &Ask<'_>, reason: &str) -> Status {
     let user = &ask.user.name;
+    let colon = if reason.is_empty() { "" } else { ": " };
     match ask.object {
         Asked::Path(path) => {
-            let why = format!("forbidden: User {user:?} cannot {} path {path:?}", ask.verb);
+            let why = format!("forbidden: User {user:?} cannot {} path {path:?}{colon}{reason}", ask.verb);
             Status::new(403, meta::Reason::Forbidden, why)
         }
-        Asked::Resource { group, resource, subresource, namespace, name } => {
+        Asked::Resource { group, version: _, resource, subresource, namespace, name } => {
             let slash = if subresource.is_empty() { "" } else { "/" };
             let place = if namespace.is_empty() {
                 "at the cluster scope".to_owned()
@@ -109,7 +186,8 @@ pub(crate) fn forbidden(ask: &Ask<'_>) -> Status {
                 format!("in the namespace {namespace:?}")
             };
             let why = format!(
-                "User {user:?} cannot {} resource \"{resource}{slash}{subresource}\" in API group {group:?} {place}",
+                "User {user:?} cannot {} resource \"{resource}{slash}{subresource}\" in API group {group:?} \
+                 {place}{colon}{reason}",
                 ask.verb
             );
             Status::forbidden(&GroupResource::new(group, resource), name, &why)

@@ -308,9 +308,15 @@ pub(super) mod tests {
             ("root", &[MASTERS], "delete", "prod", true),
         ] {
             let user = user(name, groups);
-            let object =
-                Asked::Resource { group: "", resource: "pods", subresource: "", namespace, name: "" };
-            let ask = Ask { user: &user, verb, object, fields: None };
+            let object = Asked::Resource {
+                group: "",
+                version: "v1",
+                resource: "pods",
+                subresource: "",
+                namespace,
+                name: "",
+            };
+            let ask = Ask::new(&user, verb, object);
             assert_eq!(rbac.allows(&ask), expected, "{ask:?}");
             assert_eq!(matches!(rbac.decide(&ask), Decision::Allow(_)), expected);
         }
@@ -323,18 +329,15 @@ pub(super) mod tests {
         let seen = stamp.clone();
         let rbac = Rbac::new(view.clone(), Arc::new(move || seen.load(Ordering::SeqCst)));
         let ann = user("ann", &[]);
-        let ask = Ask {
-            user: &ann,
-            verb: "create",
-            object: Asked::Resource {
-                group: "",
-                resource: "pods",
-                subresource: "",
-                namespace: "dev",
-                name: "",
-            },
-            fields: None,
+        let object = Asked::Resource {
+            group: "",
+            version: "v1",
+            resource: "pods",
+            subresource: "",
+            namespace: "dev",
+            name: "",
         };
+        let ask = Ask::new(&ann, "create", object);
         assert!(rbac.allows(&ask));
         view.remove(&GroupResource::new(GROUP, "rolebindings"), "dev", "b");
         stamp.store(2, Ordering::SeqCst);

@@ -8,7 +8,7 @@ use resource::{Act, Acted, Context, Plain, Resource, Scope, Subresource, User, V
 use schema::{Node, Schema, TypeSet};
 use serde_json::{Map, json};
 
-use super::{Ask, Asked, Authenticator, Authorizer, Decision};
+use super::{Ask, Asked, Authenticator, Authorizer, Decision, decide};
 
 const AUTHORIZATION: &str = "authorization.k8s.io";
 const AUTHENTICATION: &str = "authentication.k8s.io";
@@ -138,7 +138,13 @@ impl AccessReview {
             name: text(spec, "user").to_owned(),
             uid: text(spec, "uid").to_owned(),
             groups: strings(spec.get("groups")),
-            ..User::default()
+            extra: spec
+                .get("extra")
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten()
+                .map(|(key, list)| (key.to_lowercase(), strings(Some(list))))
+                .collect(),
         };
         if user.name.is_empty() && user.groups.is_empty() {
             let why = "at least one of user or group must be specified";
@@ -159,11 +165,25 @@ impl Act for AccessReview {
         (AUTHORIZATION, "v1", self.kind())
     }
 
-    fn act(&self, cx: &Context<'_>, _: Option<&Object>, body: &Object) -> Result<Acted, Status> {
+    fn outside<'a>(
+        &'a self,
+        cx: &'a Context<'a>,
+        body: &'a Object,
+    ) -> Option<BoxFuture<'a, Result<Acted, Status>>> {
+        Some(self.answer(cx, body).boxed())
+    }
+
+    fn act(&self, _: &Context<'_>, _: Option<&Object>, _: &Object) -> Result<Acted, Status> {
+        Err(Status::internal("access reviews may have to wait"))
+    }
+}
+
+impl AccessReview {
+    async fn answer(&self, cx: &Context<'_>, body: &Object) -> Result<Acted, Status> {
         let spec = body.get(&["spec"]).unwrap_or(&Value::Null);
         let user = self.subject(cx, spec)?;
         let of = |key: &str| spec.get(key).filter(|v| v.is_object());
-        let decision = match (of("resourceAttributes"), of("nonResourceAttributes")) {
+        let (asked, object) = match (of("resourceAttributes"), of("nonResourceAttributes")) {
             (Some(asked), None) => {
                 let namespace = text(asked, "namespace");
                 if matches!(self.of, Of::LocalSubject) && namespace != cx.attributes.namespace {
@@ -172,40 +192,42 @@ impl Act for AccessReview {
                 }
                 let object = Asked::Resource {
                     group: text(asked, "group"),
+                    version: text(asked, "version"),
                     resource: text(asked, "resource"),
                     subresource: text(asked, "subresource"),
                     namespace,
                     name: text(asked, "name"),
                 };
-                let fields = fields(asked);
-                self.authorizer.decide(&Ask {
-                    user: &user,
-                    verb: text(asked, "verb"),
-                    object,
-                    fields: fields.as_ref(),
-                })
+                (asked, object)
             }
-            (None, Some(asked)) if !matches!(self.of, Of::LocalSubject) => self.authorizer.decide(&Ask {
-                user: &user,
-                verb: text(asked, "verb"),
-                object: Asked::Path(text(asked, "path")),
-                fields: None,
-            }),
+            (None, Some(asked)) if !matches!(self.of, Of::LocalSubject) => {
+                (asked, Asked::Path(text(asked, "path")))
+            }
             _ => {
                 let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
                 return Err(self.invalid("spec.resourceAttributes", why));
             }
         };
-        let (allowed, reason) = match decision {
-            Decision::Allow(reason) => (true, reason),
-            Decision::NoOpinion(reason) => (false, reason),
-        };
-        let mut status = json!({ "allowed": allowed });
-        if let (false, Some(map)) = (reason.is_empty(), status.as_object_mut()) {
-            map.insert("reason".to_owned(), Value::String(reason));
-        }
-        Ok(answered(body, status))
+        let fields = fields(asked);
+        let ask = Ask { fields: fields.as_ref(), ..Ask::new(&user, text(asked, "verb"), object) };
+        Ok(answered(body, status(&decide(&*self.authorizer, &ask).await)))
     }
+}
+
+/// A SubjectAccessReviewStatus.
+fn status(decision: &Decision) -> Value {
+    let mut status = Map::new();
+    status.insert("allowed".to_owned(), decision.allows().into());
+    if matches!(decision, Decision::Deny(_) | Decision::Failed { denies: true, .. }) {
+        status.insert("denied".to_owned(), true.into());
+    }
+    if !decision.reason().is_empty() {
+        status.insert("reason".to_owned(), decision.reason().into());
+    }
+    if let Decision::Failed { error, .. } = decision {
+        status.insert("evaluationError".to_owned(), error.as_str().into());
+    }
+    Value::Object(status)
 }
 
 /// The field selector of the list or watch that is asked about, raw or as requirements for equality.
@@ -242,9 +264,14 @@ impl Act for RulesReview {
             rules.iter().partition(|rule| !rule.non_resource_urls.is_empty());
         let values =
             |rules: Vec<&super::Rule>| rules.into_iter().map(super::Rule::to_value).collect::<Vec<_>>();
-        let status = json!({
-            "resourceRules": values(resources), "nonResourceRules": values(paths), "incomplete": false,
+        let incomplete = self.0.rules_incomplete();
+        let mut status = json!({
+            "resourceRules": values(resources), "nonResourceRules": values(paths),
+            "incomplete": incomplete.is_some(),
         });
+        if let (Some(why), Some(map)) = (incomplete, status.as_object_mut()) {
+            map.insert("evaluationError".to_owned(), why.into());
+        }
         Ok(answered(body, status))
     }
 }

@@ -56,7 +56,7 @@ impl Rule {
         }
         match ask.object {
             Asked::Path(path) => self.non_resource_urls.iter().any(|url| covers_path(url, path)),
-            Asked::Resource { group, resource, subresource, namespace: _, name } => {
+            Asked::Resource { group, version: _, resource, subresource, namespace: _, name } => {
                 has(&self.api_groups, group)
                     && self.resources.iter().any(|rule| covers_resource(rule, resource, subresource))
                     && (self.resource_names.is_empty() || self.resource_names.iter().any(|n| n == name))
@@ -185,13 +185,13 @@ mod tests {
             (&named, "delete", "apps", "deployments", "", "y", false),
             (&named, "list", "apps", "deployments", "", "", false),
         ] {
-            let object = Asked::Resource { group, resource, subresource, namespace: "", name };
-            let ask = Ask { user: &user, verb, object, fields: None };
+            let object = Asked::Resource { group, version: "v1", resource, subresource, namespace: "", name };
+            let ask = Ask::new(&user, verb, object);
             assert_eq!(rule(value.clone()).allows(&ask), expected, "{ask:?}");
         }
         for (path, expected) in [("/healthz", true), ("/healthz/a", false), ("/logs/a/b", true), ("/", false)]
         {
-            let ask = Ask { user: &user, verb: "get", object: Asked::Path(path), fields: None };
+            let ask = Ask::new(&user, "get", Asked::Path(path));
             assert_eq!(rule(paths.clone()).allows(&ask), expected, "{path}");
         }
     }

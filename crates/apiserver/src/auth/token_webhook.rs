@@ -15,6 +15,9 @@ use crate::webhook::Reviewer;
 /// Answers remembered.
 const REMEMBERED_MAX: usize = 4096;
 
+/// Bytes of a user who is remembered.
+const BYTES_MAX: usize = 64 << 10;
+
 /// A user and the audiences the token is good for; none when the webhook does not know the token.
 type Answer = Option<(User, Vec<String>)>;
 
@@ -45,7 +48,11 @@ impl TokenWebhook {
     pub(super) async fn authenticate(&self, token: &str, audiences: &[String]) -> Result<Answer, String> {
         let wanted = if audiences.is_empty() { &self.own } else { audiences };
         let key: Vec<&str> = std::iter::once(token).chain(wanted.iter().map(String::as_str)).collect();
-        let ask = async { self.ask(token, wanted).await.map(|answer| (answer, self.remembered_for)) };
+        let ask = async {
+            let answer = self.ask(token, wanted).await?;
+            let small = answer.as_ref().is_none_or(|(user, _)| size(user) <= BYTES_MAX);
+            Ok((answer, if small { self.remembered_for } else { Duration::ZERO }))
+        };
         self.remembered.get(&key, ask).await
     }
 
@@ -84,6 +91,12 @@ impl TokenWebhook {
         let user = User { name: text("username"), uid: text("uid"), groups, extra: extra.collect() };
         Ok(Some((user, good)))
     }
+}
+
+fn size(user: &User) -> usize {
+    let User { name, uid, groups, extra } = user;
+    let extra = extra.iter().flat_map(|(key, list)| std::iter::once(key).chain(list));
+    [name, uid].into_iter().chain(groups).chain(extra).map(String::len).sum()
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     aggregation::{Aggregation, Passing, Remote, remote_of_path},
     audit::{Audit, Of, Record},
-    auth::{Ask, Asked, Authenticator, Authorizer, Decision, Peer, forbidden},
+    auth::{Ask, Asked, Authenticator, Authorizer, Peer, verdict},
     connect::Kubelets,
     discovery::Discovery,
     flow::{Asks, Flow, On, Place},
@@ -149,7 +149,9 @@ impl Shared {
         noted: &mut HeaderMap,
     ) -> Result<Response<Body>, Status> {
         let sender = match sender {
-            Sender::Connection(peer, until) => self.authenticate(&peer, until, &parts.headers).await?,
+            Sender::Connection(peer, until) => {
+                self.authenticate(&peer, until, &parts.headers, parts.uri.path()).await?
+            }
             Sender::InProcess(user) => user,
         };
         let uri = std::mem::take(&mut parts.uri);
@@ -159,7 +161,7 @@ impl Shared {
             record.user(&sender);
             self.told(record, &parts.method, &route, &query)?;
         }
-        let user = impersonate(sender, &parts.headers, &*self.authorizer)?;
+        let user = impersonate(sender, &parts.headers, &*self.authorizer).await?;
         if let Some(record) = &mut record {
             record.acting(&user);
         }
@@ -172,7 +174,7 @@ impl Shared {
                 let mutating = !matches!(parts.method, Method::GET | Method::HEAD);
                 let _place = self.place(&asks, 0, mutating, noticed, noted).await?;
                 let began = Instant::now();
-                let allowed = self.authorize_path(&user, &parts.method, path, record);
+                let allowed = self.authorize_path(&user, &parts.method, path, record).await;
                 self.decided(began, &allowed);
                 allowed?;
                 if let Some(remote) = remote_of_path(registry, path) {
@@ -212,7 +214,7 @@ impl Shared {
                 };
                 drop(found);
                 let began = Instant::now();
-                let allowed = self.authorize(&user, verb, &named, &query, record.as_deref_mut());
+                let allowed = self.authorize(&user, verb, &named, &query, record.as_deref_mut()).await;
                 self.decided(began, &allowed);
                 allowed?;
                 let of = GroupVersion::new(named.group, named.version);
@@ -232,13 +234,14 @@ impl Shared {
         peer: &Peer,
         until: Option<Timestamp>,
         headers: &HeaderMap,
+        path: &str,
     ) -> Result<Arc<User>, Status> {
         let metrics = self.rest.metrics();
         if let Some(until) = until {
             metrics.certified(until.as_second() - self.rest.clock().now().as_second());
         }
         let began = Instant::now();
-        let known = self.authenticator.authenticate(peer, headers).await;
+        let known = self.authenticator.authenticate(peer, headers, path).await;
         let verdict = match &known {
             Ok(_) => Verdict::Success,
             Err(_) if headers.contains_key(header::AUTHORIZATION) => Verdict::Error,
@@ -250,7 +253,11 @@ impl Shared {
 
     /// Counts whether somebody may do what they asked for.
     fn decided(&self, began: Instant, allowed: &Result<(), Status>) {
-        let verdict = if allowed.is_ok() { Verdict::Allowed } else { Verdict::NoOpinion };
+        let verdict = match allowed {
+            Ok(()) => Verdict::Allowed,
+            Err(status) if status.code == 500 => Verdict::Error,
+            Err(_) => Verdict::NoOpinion,
+        };
         self.rest.metrics().authorized(verdict, began.elapsed());
     }
 
@@ -407,7 +414,7 @@ impl Shared {
         }
     }
 
-    fn authorize(
+    async fn authorize(
         &self,
         user: &User,
         verb: &str,
@@ -417,6 +424,10 @@ impl Shared {
     ) -> Result<(), Status> {
         let mut name = &*named.name;
         let mut selector = None;
+        let mut labels = None;
+        if matches!(verb, "list" | "watch" | "deletecollection") {
+            labels = query.get("labelSelector").and_then(|text| meta::LabelSelector::parse(text).ok());
+        }
         if name.is_empty() && matches!(verb, "list" | "watch" | "deletecollection") {
             // Whoever may read one object may list and watch it by its name.
             selector = query.get("fieldSelector").and_then(|text| meta::FieldSelector::parse(text).ok());
@@ -427,32 +438,37 @@ impl Shared {
         let namespace = if itself && named.namespace.is_empty() { &*named.name } else { &*named.namespace };
         let object = Asked::Resource {
             group: named.group,
+            version: named.version,
             resource: named.plural,
             subresource: named.subresource,
             namespace,
             name,
         };
-        self.allow(&Ask { user, verb, object, fields: selector.as_ref() }, record)
+        let ask = Ask { fields: selector.as_ref(), labels: labels.as_ref(), ..Ask::new(user, verb, object) };
+        self.allow(&ask, record).await
     }
 
-    fn authorize_path(
+    async fn authorize_path(
         &self,
         user: &User,
         method: &Method,
         path: &str,
         record: Option<&mut Record>,
     ) -> Result<(), Status> {
-        let ask = Ask { user, verb: path_verb(method), object: Asked::Path(path), fields: None };
-        self.allow(&ask, record)
+        self.allow(&Ask::new(user, path_verb(method), Asked::Path(path)), record).await
     }
 
-    fn allow(&self, ask: &Ask<'_>, record: Option<&mut Record>) -> Result<(), Status> {
-        let allowed = self.authorizer.allows(ask);
-        if let Some(record) = record.filter(|record| record.is_logged()) {
-            let (Decision::Allow(reason) | Decision::NoOpinion(reason)) = self.authorizer.decide(ask);
-            record.decision(allowed, &reason);
+    async fn allow(&self, ask: &Ask<'_>, record: Option<&mut Record>) -> Result<(), Status> {
+        let record = record.filter(|record| record.is_logged());
+        let decision = match self.authorizer.outside(ask) {
+            Some(answer) => answer.await,
+            None if record.is_none() && self.authorizer.allows(ask) => return Ok(()),
+            None => self.authorizer.decide(ask),
+        };
+        if let Some(record) = record {
+            record.decision(decision.allows(), decision.reason());
         }
-        if allowed { Ok(()) } else { Err(forbidden(ask)) }
+        verdict(ask, &decision)
     }
 }
 

@@ -7,7 +7,7 @@ use meta::Status;
 use percent_encoding::percent_decode_str;
 use resource::User;
 
-use crate::auth::{AUTHENTICATED, Ask, Asked, Authorizer, UNAUTHENTICATED, forbidden};
+use crate::auth::{AUTHENTICATED, Ask, Asked, Authorizer, UNAUTHENTICATED, decide, verdict};
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -15,7 +15,7 @@ const UID: &str = "impersonate-uid";
 const EXTRA: &str = "impersonate-extra-";
 
 /// The user the request is for: the sender, or whom the sender asks to be and may.
-pub(crate) fn impersonate(
+pub(crate) async fn impersonate(
     sender: Arc<User>,
     headers: &HeaderMap,
     authorizer: &dyn Authorizer,
@@ -30,31 +30,31 @@ pub(crate) fn impersonate(
         return Ok(sender);
     };
     let mut user = User { name: name.to_owned(), ..User::default() };
-    let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let object = Asked::Resource { group, resource, subresource, namespace, name };
-        let ask = Ask { user: &sender, verb: "impersonate", object, fields: None };
-        if authorizer.allows(&ask) { Ok(()) } else { Err(forbidden(&ask)) }
+    let may = async |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
+        let object = Asked::Resource { group, version: "v1", resource, subresource, namespace, name };
+        let ask = Ask::new(&sender, "impersonate", object);
+        verdict(&ask, &decide(authorizer, &ask).await)
     };
     let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
     match account {
-        Some((namespace, account)) => may("", "serviceaccounts", "", namespace, account)?,
-        None => may("", "users", "", "", name)?,
+        Some((namespace, account)) => may("", "serviceaccounts", "", namespace, account).await?,
+        None => may("", "users", "", "", name).await?,
     }
     for group in headers.get_all(GROUP) {
         let group = group.to_str().map_err(|_| Status::bad_request("Impersonate-Group is not text"))?;
-        may("", "groups", "", "", group)?;
+        may("", "groups", "", "", group).await?;
         user.groups.push(group.to_owned());
     }
     const AUTHENTICATION: &str = "authentication.k8s.io";
     if let Some(uid) = text(headers, UID)? {
-        may(AUTHENTICATION, "uids", "", "", uid)?;
+        may(AUTHENTICATION, "uids", "", "", uid).await?;
         user.uid = uid.to_owned();
     }
     for (key, value) in headers {
         let Some(key) = key.as_str().strip_prefix(EXTRA) else { continue };
         let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
         let value = value.to_str().map_err(|_| Status::bad_request("Impersonate-Extra is not text"))?;
-        may(AUTHENTICATION, "userextras", &key, "", value)?;
+        may(AUTHENTICATION, "userextras", &key, "", value).await?;
         user.extra.entry(key).or_default().push(value.to_owned());
     }
     settle_groups(&mut user, account.map(|(namespace, _)| namespace));
@@ -96,8 +96,9 @@ mod tests {
         fn allows(&self, ask: &Ask<'_>) -> bool {
             matches!(ask.object, Asked::Resource { name, .. } if name.starts_with('a'))
         }
-        fn decide(&self, _: &Ask<'_>) -> Decision {
-            Decision::NoOpinion(String::new())
+        fn decide(&self, ask: &Ask<'_>) -> Decision {
+            let why = String::new();
+            if self.allows(ask) { Decision::Allow(why) } else { Decision::NoOpinion(why) }
         }
         fn rules(&self, _: &User, _: &str) -> Vec<Rule> {
             Vec::new()
@@ -111,7 +112,8 @@ mod tests {
             map.append(key, value);
         });
         let sender = Arc::new(User { name: "sender".into(), ..User::default() });
-        let got = impersonate(sender, &map, &OnlyA).map_err(|s| s.code);
+        let got = impersonate(sender, &map, &OnlyA);
+        let got = futures::FutureExt::now_or_never(got).unwrap().map_err(|s| s.code);
         let got = got.map(|user| format!("{} {}", user.name, user.groups.join(",")));
         assert_eq!(got.as_deref().map_err(|code| *code), expected, "{headers:?}");
     }

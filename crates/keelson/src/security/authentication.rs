@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use apiserver::{
     aggregation::Trusted,
     auth::{
-        Authenticator, FrontProxy, StaticTokens, TokenWebhook,
-        oidc::{Algorithm, Discovered, Oidc, OidcOptions},
+        Anonymous, AuthenticationConfiguration, Authenticator, FrontProxy, StaticTokens, TokenWebhook,
+        oidc::{Algorithm, Discovered, Mapping, Oidc, OidcOptions, Source},
     },
     outbound::Outbound,
     pki::{FRONT_PROXY, Pki},
@@ -15,7 +15,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use http::HeaderName;
 use meta::Clock;
 
-use super::{Callers, read, remote};
+use super::{Callers, read, reload::Reloaded, remote};
 use crate::error::Failure;
 
 /// How long an issuer may take to answer.
@@ -23,9 +23,13 @@ const ISSUER_TIME: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct AuthenticationOptions {
-    /// Whether requests without credentials are those of system:anonymous; else they are refused
-    #[arg(long, env = "KEELSON_ANONYMOUS_AUTH", default_value_t = true, action = ArgAction::Set)]
-    anonymous_auth: bool,
+    /// Token issuers, and who needs no credentials: an AuthenticationConfiguration, read again when it changes. In
+    /// place of the --oidc flags
+    #[arg(long, env = "KEELSON_AUTHENTICATION_CONFIG", value_name = "FILE")]
+    authentication_config: Option<PathBuf>,
+    /// Whether requests without credentials are those of system:anonymous; else they are refused [default: true]
+    #[arg(long, env = "KEELSON_ANONYMOUS_AUTH", action = ArgAction::Set)]
+    anonymous_auth: Option<bool>,
     /// Accept the tokens of Secrets of type bootstrap.kubernetes.io/token in kube-system
     #[arg(long, env = "KEELSON_ENABLE_BOOTSTRAP_TOKEN_AUTH")]
     enable_bootstrap_token_auth: bool,
@@ -56,7 +60,7 @@ pub(crate) struct AuthenticationOptions {
     /// A claim that tokens must have with this value; may be repeated
     #[arg(long, env = "KEELSON_OIDC_REQUIRED_CLAIM", value_name = "KEY=VALUE", value_delimiter = ',')]
     oidc_required_claim: Vec<String>,
-    /// Algorithms that tokens may be signed with: RS256, RS384, RS512, ES256, ES384
+    /// Algorithms that tokens may be signed with: RS256, RS384, RS512, ES256, ES384, PS256, PS384, PS512
     #[arg(long, env = "KEELSON_OIDC_SIGNING_ALGS", default_value = "RS256", value_delimiter = ',')]
     oidc_signing_algs: Vec<String>,
     /// Ask the server of this kubeconfig about tokens that nothing else knows, with TokenReviews
@@ -133,6 +137,11 @@ impl ReviewVersion {
 
 impl AuthenticationOptions {
     pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.authentication_config.is_some() && self.oidc_issuer_url.is_some() {
+            return Err(Failure::usage(
+                "authentication-config file and oidc-* flags are mutually exclusive: move the issuer into the file",
+            ));
+        }
         match (&self.oidc_issuer_url, &self.oidc_client_id) {
             (Some(url), Some(_)) if !url.starts_with("https://") => {
                 return Err(Failure::usage(format!(
@@ -169,7 +178,7 @@ impl AuthenticationOptions {
         let known = |name: &String| {
             Algorithm::parse(name).ok_or_else(|| {
                 let what = format!(
-                    "--oidc-signing-algs {name}: not supported, use RS256, RS384, RS512, ES256, ES384"
+                    "--oidc-signing-algs {name}: not supported, use RS256, RS384, RS512, ES256, ES384, PS256, PS384, PS512"
                 );
                 Failure::usage(what)
             })
@@ -228,8 +237,8 @@ impl AuthenticationOptions {
         audiences: &[String],
         clock: &Arc<dyn Clock>,
     ) -> Result<Authenticator, Failure> {
-        if !self.anonymous_auth {
-            authenticator = authenticator.without_anonymous();
+        if self.anonymous_auth == Some(false) {
+            authenticator.set_anonymous(Anonymous::Off);
         }
         if self.enable_bootstrap_token_auth {
             authenticator = authenticator.with_bootstrap_tokens();
@@ -240,7 +249,7 @@ impl AuthenticationOptions {
             authenticator = authenticator.with_static(statics);
         }
         if let (Some(issuer), Some(client_id)) = (&self.oidc_issuer_url, &self.oidc_client_id) {
-            authenticator = authenticator.with_oidc(self.oidc(issuer, client_id, clock)?);
+            authenticator.set_issuers(vec![self.oidc(issuer, client_id, clock)?]);
         }
         if let Some(path) = &self.authentication_token_webhook_config_file {
             let reviewer = callers.reviewer("authentication-token-webhook-config-file", path)?;
@@ -258,6 +267,35 @@ impl AuthenticationOptions {
             .map_err(|error| Failure::of("trust the authorities of front proxies", error))
     }
 
+    /// What applies the file, now and whenever it changes; `None` without a file. Errors leave everything as it was.
+    pub(crate) fn reloaded(
+        &self,
+        authenticator: &Arc<Authenticator>,
+        own_issuer: &str,
+        clock: &Arc<dyn Clock>,
+    ) -> Option<Reloaded> {
+        let path = self.authentication_config.clone()?;
+        let (authenticator, clock) = (authenticator.clone(), clock.clone());
+        let (own, flag) = (vec![own_issuer.to_owned()], self.anonymous_auth);
+        let apply = move |text: &str| {
+            let mut configuration = AuthenticationConfiguration::parse(text, &own)?;
+            let anonymous = match (configuration.anonymous.take(), flag) {
+                (Some(_), Some(_)) => {
+                    return Err("--anonymous-auth flag cannot be set when anonymous field is configured in \
+                                authentication configuration file"
+                        .to_owned());
+                }
+                (Some(anonymous), None) => anonymous,
+                (None, Some(false)) => Anonymous::Off,
+                (None, _) => Anonymous::On,
+            };
+            authenticator.set_issuers(configuration.issuers(&clock)?);
+            authenticator.set_anonymous(anonymous);
+            Ok(())
+        };
+        Some(Reloaded::new("authentication-config", path, Box::new(apply)))
+    }
+
     fn oidc(&self, issuer: &str, client_id: &str, clock: &Arc<dyn Clock>) -> Result<Oidc, Failure> {
         let ca = self.oidc_ca_file.as_ref().map(|path| read("oidc-ca-file", path)).transpose()?;
         let client = Outbound::new(ca.as_deref(), None, ISSUER_TIME)
@@ -268,15 +306,22 @@ impl AuthenticationOptions {
             None if self.oidc_username_claim == "email" => String::new(),
             None => format!("{issuer}#"),
         };
+        let claim =
+            |name: &str, prefix: &str| Source::Claim { name: name.to_owned(), prefix: prefix.to_owned() };
         let options = OidcOptions {
             issuer: issuer.to_owned(),
-            client_id: client_id.to_owned(),
-            username_claim: self.oidc_username_claim.clone(),
-            username_prefix,
-            groups_claim: self.oidc_groups_claim.clone(),
-            groups_prefix: self.oidc_groups_prefix.clone(),
-            required_claims: self.required()?,
+            audiences: vec![client_id.to_owned()],
             algorithms: self.algorithms()?,
+            mapping: Mapping {
+                username: claim(&self.oidc_username_claim, &username_prefix),
+                groups: self.oidc_groups_claim.as_ref().map(|name| claim(name, &self.oidc_groups_prefix)),
+                uid: None,
+                extra: Vec::new(),
+                required_claims: self.required()?,
+                claim_rules: Vec::new(),
+                user_rules: Vec::new(),
+                reserves_system: true,
+            },
         };
         Ok(Oidc::new(options, Arc::new(Discovered::new(issuer, client)), clock.clone()))
     }

@@ -3,6 +3,8 @@
 
 mod audit;
 mod authentication;
+mod authorization;
+pub(crate) mod reload;
 mod remote;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ pub(crate) struct SecurityOptions {
     #[command(flatten)]
     pub(crate) authentication: authentication::AuthenticationOptions,
     #[command(flatten)]
+    pub(crate) authorization: authorization::AuthorizationOptions,
+    #[command(flatten)]
     pub(crate) audit: audit::AuditOptions,
 }
 
@@ -45,6 +49,7 @@ impl SecurityOptions {
     /// Refuses flags that need others, before anything is started.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         self.authentication.check()?;
+        self.authorization.check()?;
         self.audit.check()
     }
 

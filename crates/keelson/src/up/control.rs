@@ -7,7 +7,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use apiserver::auth::{AUTHENTICATED, Ask, Asked, Authenticator, Authorizer, Peer};
+use apiserver::auth::{AUTHENTICATED, Ask, Asked, Authenticator, Authorizer, Peer, decide};
 use futures::FutureExt;
 use http::{Request, Response};
 use hyper::{body::Incoming, service::service_fn};
@@ -188,15 +188,15 @@ impl Site {
         }
         let user = self
             .authenticator
-            .authenticate(peer, headers)
+            .authenticate(peer, headers, path)
             .await
             .map_err(|status| tonic::Status::unauthenticated(status.message))?;
-        permit(&*self.authorizer, &user, path)
+        permit(&*self.authorizer, &user, path).await
     }
 }
 
 /// Whether a user may call a method; what no rule names only needs somebody.
-fn permit(authorizer: &dyn Authorizer, user: &User, path: &str) -> Result<(), tonic::Status> {
+async fn permit(authorizer: &dyn Authorizer, user: &User, path: &str) -> Result<(), tonic::Status> {
     let Some((_, verb, resource, subresource)) = RULES.iter().find(|(method, ..)| *method == path) else {
         return if user.groups.iter().any(|group| group == AUTHENTICATED) {
             Ok(())
@@ -206,8 +206,9 @@ fn permit(authorizer: &dyn Authorizer, user: &User, path: &str) -> Result<(), to
             ))
         };
     };
-    let object = Asked::Resource { group: GROUP, resource, subresource, namespace: "", name: "" };
-    if authorizer.allows(&Ask { user, verb, object, fields: None }) {
+    let object =
+        Asked::Resource { group: GROUP, version: "v1", resource, subresource, namespace: "", name: "" };
+    if decide(authorizer, &Ask::new(user, verb, object)).await.allows() {
         return Ok(());
     }
     let slash = if subresource.is_empty() { "" } else { "/" };
@@ -235,8 +236,9 @@ mod tests {
             ask.user.groups.iter().any(|g| g == MASTERS)
                 || (ask.user.name == "viewer" && ask.verb == "list" && list)
         }
-        fn decide(&self, _: &Ask<'_>) -> Decision {
-            Decision::NoOpinion(String::new())
+        fn decide(&self, ask: &Ask<'_>) -> Decision {
+            let why = String::new();
+            if self.allows(ask) { Decision::Allow(why) } else { Decision::NoOpinion(why) }
         }
         fn rules(&self, _: &User, _: &str) -> Vec<Rule> {
             Vec::new()
@@ -251,6 +253,10 @@ mod tests {
         }
     }
 
+    fn permit_now(authorizer: &Few, user: &User, path: &str) -> Result<(), tonic::Status> {
+        permit(authorizer, user, path).now_or_never().unwrap()
+    }
+
     #[test]
     fn every_method_has_a_rule_and_only_the_permitted_pass() {
         let services = ["keelson.scheduler.v1.Scheduler/", "keelson.controllermanager.v1.ControllerManager/"];
@@ -259,14 +265,16 @@ mod tests {
             RULES.iter().all(|(method, ..)| services.iter().any(|s| method.starts_with(&format!("/{s}"))))
         );
         for (method, ..) in RULES {
-            assert!(permit(&Few, &user("admin", &[MASTERS, AUTHENTICATED]), method).is_ok(), "{method}");
-            let refused = permit(&Few, &user("somebody", &[AUTHENTICATED]), method).unwrap_err();
+            assert!(permit_now(&Few, &user("admin", &[MASTERS, AUTHENTICATED]), method).is_ok(), "{method}");
+            let refused = permit_now(&Few, &user("somebody", &[AUTHENTICATED]), method).unwrap_err();
             assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{method}");
             let may = method.ends_with("/List");
-            assert_eq!(permit(&Few, &user("viewer", &[AUTHENTICATED]), method).is_ok(), may, "{method}");
+            assert_eq!(permit_now(&Few, &user("viewer", &[AUTHENTICATED]), method).is_ok(), may, "{method}");
         }
         let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-        assert!(permit(&Few, &user("somebody", &[AUTHENTICATED]), reflection).is_ok());
-        assert!(permit(&Few, &user("system:anonymous", &["system:unauthenticated"]), reflection).is_err());
+        assert!(permit_now(&Few, &user("somebody", &[AUTHENTICATED]), reflection).is_ok());
+        assert!(
+            permit_now(&Few, &user("system:anonymous", &["system:unauthenticated"]), reflection).is_err()
+        );
     }
 }

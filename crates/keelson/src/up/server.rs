@@ -9,7 +9,7 @@ use std::{
 use apiserver::{
     Cache, Registry,
     aggregation::Aggregation,
-    auth::{self, Authenticator, Authorizer, NodeAuthorizer, Rbac, Rule, Union},
+    auth::{self, Authenticator, Authorizer, NodeAuthorizer, Rbac, Rule},
     cache::Kind,
     compactor,
     connect::Kubelets,
@@ -31,7 +31,10 @@ use crate::{
     counters::Counters,
     data_dir::DataDir,
     error::Failure,
-    security::{Callers, SecurityOptions},
+    security::{
+        Callers, SecurityOptions,
+        reload::{self, Reloaded},
+    },
     term::Steps,
     up::{bootstrap, stand::Stand},
     version::GIT_VERSION,
@@ -70,6 +73,7 @@ pub(crate) struct ApiServer {
     aggregating: JoinHandle<()>,
     compactor: JoinHandle<()>,
     expiry: JoinHandle<()>,
+    reloading: JoinHandle<()>,
     stop: tokio_util::sync::CancellationToken,
 }
 
@@ -114,14 +118,17 @@ impl ApiServer {
         let options = kinds::Options::default();
         let node = NodeAuthorizer::new(view.clone(), node_rules(&options));
         let rbac = Rbac::new(view.clone(), rbac_stamp(&late));
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![Arc::new(node), Arc::new(rbac)]));
         let webhooks = apiserver::webhook::Webhooks::new(view.clone());
         let callers = Callers { client: webhooks.clone(), random: random.clone() };
+        let (authorizer, permissions) = security.authorization.authorizer(node, rbac, &callers, clock)?;
         let authenticator = Authenticator::new(view, clock.clone()).with_tokens(tokens.clone());
         let audiences = tokens.audiences();
         let authenticator =
             security.authentication.apply(authenticator, &trusted, &callers, audiences, clock)?;
         let authenticator = Arc::new(authenticator);
+        let reloaded = security.authentication.reloaded(&authenticator, ISSUER, clock);
+        let reloaded = reloaded.map(Reloaded::begin).transpose()?;
+        let reloaded: Vec<Reloaded> = reloaded.into_iter().chain(permissions).collect();
         registry.install_all(kinds::all(&options, &acts(&authorizer, &authenticator, &tokens)));
         let cache = Arc::new(load(&store, &registry, &stand.place.shown()).await?);
         late.fill(&cache);
@@ -149,6 +156,7 @@ impl ApiServer {
         let aggregation = Aggregation::new(&rest, front_proxy);
         let aggregating = tokio::spawn(aggregation.clone().run(trusted, stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
+        let reloading = tokio::spawn(reload::run(reloaded, stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let counters = Arc::<Mutex<Counters>>::default();
         let counted = counters.clone();
@@ -181,6 +189,7 @@ impl ApiServer {
             aggregating,
             compactor,
             expiry,
+            reloading,
             stop,
         };
         this.address = this.listen(listen).await?;
@@ -311,13 +320,14 @@ impl ApiServer {
             aggregating,
             compactor,
             expiry,
+            reloading,
             stop,
         } = self;
         stop.cancel();
         for serving in serving {
             serving.stop().await;
         }
-        drop((crds.await, aggregating.await, compactor.await, expiry.await));
+        drop((crds.await, aggregating.await, compactor.await, expiry.await, reloading.await));
         drop((server, rest));
         // Components that still hold a client keep the committer; they are joined before this.
         if tokio::time::timeout(std::time::Duration::from_secs(5), committer).await.is_err() {

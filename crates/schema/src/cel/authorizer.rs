@@ -26,10 +26,10 @@ pub struct Asked {
     pub verb: String,
 }
 
-/// Who answers checks. Must not wait.
+/// Who answers checks. An expression cannot wait: where the answer has to be waited for, its thread does.
 pub trait Authorize: Send + Sync {
-    /// Whether it is allowed, and why (not).
-    fn check(&self, asked: &Asked) -> (bool, String);
+    /// Whether it is allowed, and why (not); an error when it could not be decided.
+    fn check(&self, asked: &Asked) -> Result<(bool, String), String>;
 }
 
 /// A check being put together.
@@ -78,6 +78,7 @@ impl Opaque for Check {
 struct Verdict {
     allowed: bool,
     reason: String,
+    error: String,
 }
 
 impl Opaque for Verdict {
@@ -127,14 +128,16 @@ pub(super) fn register(context: &mut Context<'_>) {
         let Cel::Opaque(opaque) = &this else { return Err(ExecutionError::NoSuchOverload) };
         let check = opaque.downcast_ref::<Check>().ok_or(ExecutionError::NoSuchOverload)?;
         let asked = Asked { verb: verb.to_string(), ..check.asked.clone() };
-        let (allowed, reason) = check.authorize.check(&asked);
-        Ok(Cel::Opaque(Arc::new(Verdict { allowed, reason })))
+        let verdict = match check.authorize.check(&asked) {
+            Ok((allowed, reason)) => Verdict { allowed, reason, error: String::new() },
+            Err(error) => Verdict { allowed: false, reason: String::new(), error },
+        };
+        Ok(Cel::Opaque(Arc::new(verdict)))
     });
     context.add_function("allowed", |This(this): This<Cel>| verdict(&this).map(|verdict| verdict.allowed));
     context.add_function("reason", |This(this): This<Cel>| {
         verdict(&this).map(|verdict| Arc::new(verdict.reason.clone()))
     });
-    // An authorizer here always decides.
-    context.add_function("errored", |This(this): This<Cel>| verdict(&this).map(|_| false));
-    context.add_function("error", |This(this): This<Cel>| verdict(&this).map(|_| Arc::new(String::new())));
+    context.add_function("errored", |This(this): This<Cel>| verdict(&this).map(|v| !v.error.is_empty()));
+    context.add_function("error", |This(this): This<Cel>| verdict(&this).map(|v| Arc::new(v.error.clone())));
 }

@@ -6,14 +6,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use kube_cel::cel::{Value as Cel, context::VariableResolver};
+use kube_cel::cel::{
+    Value as Cel,
+    common::ast::{
+        Expr, IdedExpr, LiteralValue,
+        operators::{INDEX, OPT_INDEX, OPT_SELECT},
+    },
+    context::VariableResolver,
+};
 use serde_json::Value;
 
 use super::{
     authorizer::{Authorize, Check},
     convert::{json, plain},
     cost::{PER_CALL, Sizes, estimate},
-    program::{Program, type_name},
+    program::{Program, parts as parts_of, type_name},
 };
 
 /// What all expressions of one policy may cost for one request, as upstream
@@ -66,6 +73,11 @@ impl Expression {
         &self.source
     }
 
+    /// Whether it reads this field of this name (`claims.email`, `claims.?email`).
+    pub fn selects(&self, name: &str, field: &str) -> bool {
+        selects(&self.program.expression.expr, name, field)
+    }
+
     /// Whether it is true; an error when it is neither true nor false.
     pub fn truth(&self, scope: &Scope<'_>) -> Result<bool, ExpressionError> {
         match self.run(scope)? {
@@ -114,6 +126,26 @@ impl Expression {
             expression.push_str("...");
         }
         ExpressionError::Evaluate { expression, why }
+    }
+}
+
+fn selects(expr: &Expr, name: &str, field: &str) -> bool {
+    let is_name = |expr: &Expr| matches!(expr, Expr::Ident(ident) if ident == name);
+    match expr {
+        Expr::Select(select) if is_name(&select.operand.expr) && select.field == field => true,
+        // The optional selection, and what it is rewritten to.
+        Expr::Call(call) if matches!(call.func_name.as_str(), OPT_SELECT | OPT_INDEX | INDEX) => {
+            let mut parts = call.target.as_deref().into_iter().chain(&call.args);
+            let on = parts.next().is_some_and(|part| is_name(&part.expr));
+            let is_field = |part: &IdedExpr| matches!(&part.expr, Expr::Literal(LiteralValue::String(text)) if text.inner() == field);
+            (on && parts.any(is_field)) || parts_of(expr).iter().any(|part| selects(&part.expr, name, field))
+        }
+        Expr::Comprehension(inner) => {
+            [&inner.iter_range, &inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result]
+                .iter()
+                .any(|part| selects(&part.expr, name, field))
+        }
+        other => parts_of(other).iter().any(|part| selects(&part.expr, name, field)),
     }
 }
 

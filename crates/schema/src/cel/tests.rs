@@ -240,11 +240,14 @@ fn expressions_answer() {
 fn authorizers_answer() {
     struct Only;
     impl Authorize for Only {
-        fn check(&self, asked: &Asked) -> (bool, String) {
+        fn check(&self, asked: &Asked) -> Result<(bool, String), String> {
             let Asked { service_account, path, group, resource, subresource, namespace, name, verb } = asked;
             let place =
                 path.clone().unwrap_or(format!("{group}/{resource}/{subresource}/{namespace}/{name}"));
-            (verb == "get", format!("{verb} {place} {service_account:?}"))
+            match verb.as_str() {
+                "fail" => Err("nobody answers".to_owned()),
+                _ => Ok((verb == "get", format!("{verb} {place} {service_account:?}"))),
+            }
         }
     }
     let authorize: Arc<dyn Authorize> = Arc::new(Only);
@@ -265,6 +268,10 @@ fn authorizers_answer() {
     );
     assert_eq!(check("authorizer.path('/healthz').check('put').allowed()"), Ok(json!(false)));
     assert_eq!(check("authorizer.requestResource.check('get').reason()"), Ok(json!("get /pods/// None")));
+    assert_eq!(check("authorizer.path('/').check('get').errored()"), Ok(json!(false)));
+    assert_eq!(check("authorizer.path('/').check('fail').errored()"), Ok(json!(true)));
+    assert_eq!(check("authorizer.path('/').check('fail').error()"), Ok(json!("nobody answers")));
+    assert_eq!(check("authorizer.path('/').check('fail').allowed()"), Ok(json!(false)));
     assert!(check("'x'.check('get').allowed()").is_err());
 }
 

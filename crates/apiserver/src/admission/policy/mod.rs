@@ -15,9 +15,9 @@ use schema::cel::{MATCH_BUDGET, POLICY_BUDGET, Scope};
 
 use super::{
     compiled::Compiled,
-    conditions::Verdict,
     request::{self, GROUP, Ground, Seen},
 };
+use crate::conditions::Verdict;
 use read::{Binding, Policy};
 
 pub(super) use mutating::same_identity;

@@ -3,7 +3,8 @@
 use meta::{LabelSelector, Object, Value};
 use schema::cel::{Expression, ExpressionError};
 
-use super::super::{conditions::Conditions, matching::Matcher};
+use super::super::matching::Matcher;
+use crate::conditions::Conditions;
 
 /// An expression, or why it cannot be used; what was stored earlier may not compile any more.
 pub(super) type Compiled = Result<Expression, ExpressionError>;

@@ -51,7 +51,7 @@ impl NodeAuthorizer {
 
     /// Whether `node` may; why not, where there is something to say.
     fn may(&self, node: &str, ask: &Ask<'_>) -> Result<(), String> {
-        if let Asked::Resource { group, resource, subresource, namespace, name } = ask.object {
+        if let Asked::Resource { group, version: _, resource, subresource, namespace, name } = ask.object {
             let question = Question { verb: ask.verb, group, resource, subresource, namespace, name, ask };
             if let Some(verdict) = self.owned(node, &question) {
                 return verdict;

@@ -45,8 +45,8 @@ fn check(user: &User, verb: &str, what: (&str, &str, &str, &str, &str), fields: 
     let authorizer = NodeAuthorizer::new(Arc::new(world()), vec![services]);
     let (group, resource, subresource, namespace, name) = what;
     let fields = FieldSelector::parse(fields).unwrap();
-    let object = Asked::Resource { group, resource, subresource, namespace, name };
-    let ask = Ask { user, verb, object, fields: Some(&fields) };
+    let object = Asked::Resource { group, version: "v1", resource, subresource, namespace, name };
+    let ask = Ask { fields: Some(&fields), ..Ask::new(user, verb, object) };
     assert_eq!(authorizer.allows(&ask), expected, "{verb} {what:?} {:?}", authorizer.decide(&ask));
 }
 

@@ -19,9 +19,24 @@ pub enum Algorithm {
     Rs512,
     Es256,
     Es384,
+    Ps256,
+    Ps384,
+    Ps512,
 }
 
 impl Algorithm {
+    /// All that are known here.
+    pub const ALL: [Self; 8] = [
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Es256,
+        Self::Es384,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+    ];
+
     /// By its name in a token.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -30,6 +45,9 @@ impl Algorithm {
             "RS512" => Self::Rs512,
             "ES256" => Self::Es256,
             "ES384" => Self::Es384,
+            "PS256" => Self::Ps256,
+            "PS384" => Self::Ps384,
+            "PS512" => Self::Ps512,
             _ => return None,
         })
     }
@@ -111,11 +129,15 @@ fn point(x: &[u8], y: &[u8], length: usize) -> Option<Vec<u8>> {
 impl Public {
     fn verify(&self, algorithm: Algorithm, signed: &[u8], sig: &[u8]) -> bool {
         match (self, algorithm) {
-            (Self::Rsa { n, e }, Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512) => {
+            (Self::Rsa { n, e }, algorithm) => {
                 let parameters = match algorithm {
+                    Algorithm::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
                     Algorithm::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
                     Algorithm::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-                    _ => &signature::RSA_PKCS1_2048_8192_SHA256,
+                    Algorithm::Ps256 => &signature::RSA_PSS_2048_8192_SHA256,
+                    Algorithm::Ps384 => &signature::RSA_PSS_2048_8192_SHA384,
+                    Algorithm::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
+                    Algorithm::Es256 | Algorithm::Es384 => return false,
                 };
                 // ring wants numbers without leading zeros.
                 let trim =

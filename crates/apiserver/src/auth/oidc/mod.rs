@@ -2,11 +2,11 @@
 //!
 //! Guarantees: a token is accepted only when its signature is by a key that the issuer publishes now, in an
 //! algorithm that was allowed, its issuer is this one, its audience is this client, and its time has come and
-//! not gone. Users and groups that begin with `system:` are the cluster's own and never an issuer's. Keys
-//! are fetched when they are first needed and when a token names one that is not known, at most once in
+//! not gone; and what its mapping asks for is true. Keys are fetched when they are first needed and when a token names one that is not known, at most once in
 //! [`FETCH_PAUSE`]; what the issuer no longer publishes is forgotten after [`KEYS_AGE_MAX`].
 
 mod keys;
+mod mapping;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,11 +18,11 @@ use resource::User;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::AUTHENTICATED;
 use crate::outbound::Outbound;
 
 pub use keys::Algorithm;
 use keys::Keys;
+pub use mapping::{Mapping, Rule, Source};
 
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
@@ -32,27 +32,18 @@ const FETCH_PAUSE: Duration = Duration::from_secs(10);
 const KEYS_AGE_MAX: Duration = Duration::from_secs(3600);
 /// Most groups of one token.
 const GROUPS_MAX: usize = 1_000;
-const EMAIL: &str = "email";
 
 /// Settings of one issuer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct OidcOptions {
     /// `https` URL, as tokens have it in `iss`.
     pub issuer: String,
-    /// What tokens must have in `aud`.
-    pub client_id: String,
-    /// Claim with the user's name.
-    pub username_claim: String,
-    /// Put before the name.
-    pub username_prefix: String,
-    /// Claim with the groups, a text or a list.
-    pub groups_claim: Option<String>,
-    /// Put before each group.
-    pub groups_prefix: String,
-    /// Claims that must have these values.
-    pub required_claims: Vec<(String, String)>,
+    /// Tokens must have one of these in `aud`.
+    pub audiences: Vec<String>,
     /// Algorithms that are accepted.
     pub algorithms: Vec<Algorithm>,
+    /// What claims mean, and which are accepted.
+    pub mapping: Mapping,
 }
 
 /// Where an issuer's keys come from.
@@ -64,13 +55,22 @@ pub trait KeySource: Send + Sync {
 /// Discovery over HTTPS.
 pub struct Discovered {
     issuer: String,
+    /// Where its document is, if not below the issuer.
+    url: Option<String>,
     client: Outbound,
 }
 
 impl Discovered {
     /// Asks `issuer` with this client.
     pub fn new(issuer: &str, client: Outbound) -> Self {
-        Self { issuer: issuer.to_owned(), client }
+        Self { issuer: issuer.to_owned(), url: None, client }
+    }
+
+    /// Finds the issuer's document at another URL.
+    #[must_use]
+    pub fn at(mut self, url: Option<String>) -> Self {
+        self.url = url;
+        self
     }
 
     async fn json(&self, url: &str) -> Result<Value, String> {
@@ -86,7 +86,8 @@ impl KeySource for Discovered {
     fn fetch(&self) -> BoxFuture<'_, Result<Value, String>> {
         Box::pin(async move {
             let base = self.issuer.trim_end_matches('/');
-            let document = self.json(&format!("{base}/.well-known/openid-configuration")).await?;
+            let known = || format!("{base}/.well-known/openid-configuration");
+            let document = self.json(&self.url.clone().unwrap_or_else(known)).await?;
             let text = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or_default();
             if text("issuer") != self.issuer {
                 return Err(format!("the issuer calls itself {:?}, not {:?}", text("issuer"), self.issuer));
@@ -110,6 +111,8 @@ pub enum OidcError {
     Claim(String),
     #[error("expired, or not valid yet")]
     Time,
+    #[error("{0}")]
+    Mapping(String),
     #[error("the name {0:?} begins with system:, which is the cluster's own")]
     Reserved(String),
     #[error("the keys of the issuer could not be had: {0}")]
@@ -235,10 +238,12 @@ fn user(options: &OidcOptions, claims: &Value, now: Timestamp) -> Result<User, O
     if text("iss") != Some(&options.issuer) {
         return Err(missing("iss"));
     }
+    let wanted =
+        |audience: &Value| audience.as_str().is_some_and(|a| options.audiences.iter().any(|w| w == a));
     let audience = match claims.get("aud") {
-        Some(Value::String(one)) => *one == options.client_id,
-        Some(Value::Array(many)) => many.iter().any(|a| a.as_str() == Some(&options.client_id)),
-        _ => false,
+        Some(Value::Array(many)) => many.iter().any(wanted),
+        Some(one) => wanted(one),
+        None => false,
     };
     if !audience {
         return Err(missing("aud"));
@@ -250,34 +255,7 @@ fn user(options: &OidcOptions, claims: &Value, now: Timestamp) -> Result<User, O
     {
         return Err(OidcError::Time);
     }
-    for (claim, value) in &options.required_claims {
-        if text(claim) != Some(value) {
-            return Err(missing(claim));
-        }
-    }
-    let claim = &options.username_claim;
-    let name = text(claim).filter(|name| !name.is_empty()).ok_or_else(|| missing(claim))?;
-    if claim == EMAIL && claims.get("email_verified").is_some_and(|v| v.as_bool() != Some(true)) {
-        return Err(missing("email_verified"));
-    }
-    let name = format!("{}{name}", options.username_prefix);
-    if name.starts_with("system:") {
-        return Err(OidcError::Reserved(name));
-    }
-    let given: Vec<&str> = match options.groups_claim.as_ref().and_then(|claim| claims.get(claim)) {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::String(one)) => vec![one],
-        Some(Value::Array(many)) if many.len() <= GROUPS_MAX => {
-            let all: Option<Vec<&str>> = many.iter().map(Value::as_str).collect();
-            all.ok_or_else(|| missing(options.groups_claim.as_deref().unwrap_or_default()))?
-        }
-        Some(_) => return Err(missing(options.groups_claim.as_deref().unwrap_or_default())),
-    };
-    let mut groups: Vec<String> =
-        given.iter().map(|group| format!("{}{group}", options.groups_prefix)).collect();
-    groups.retain(|group| !group.starts_with("system:"));
-    groups.push(AUTHENTICATED.to_owned());
-    Ok(User { name, groups, ..User::default() })
+    options.mapping.user(claims)
 }
 
 #[cfg(test)]

@@ -63,13 +63,18 @@ fn claims() -> Value {
 fn options() -> OidcOptions {
     OidcOptions {
         issuer: ISSUER.to_owned(),
-        client_id: "keelson".to_owned(),
-        username_claim: "sub".to_owned(),
-        username_prefix: "oidc:".to_owned(),
-        groups_claim: Some("groups".to_owned()),
-        groups_prefix: String::new(),
-        required_claims: Vec::new(),
+        audiences: vec!["keelson".to_owned()],
         algorithms: vec![Algorithm::Rs256, Algorithm::Es256],
+        mapping: Mapping {
+            username: Source::Claim { name: "sub".to_owned(), prefix: "oidc:".to_owned() },
+            groups: Some(Source::Claim { name: "groups".to_owned(), prefix: String::new() }),
+            uid: None,
+            extra: Vec::new(),
+            required_claims: Vec::new(),
+            claim_rules: Vec::new(),
+            user_rules: Vec::new(),
+            reserves_system: true,
+        },
     }
 }
 
@@ -119,10 +124,14 @@ async fn bad_tokens_are_nobody() {
     check(signer.good(|c| c["iss"] = json!("https://evil.example")), same, claim("iss")).await;
     check(signer.good(|c| c["sub"] = json!("")), same, claim("sub")).await;
     check(signer.good(|c| c["groups"] = json!([1])), same, claim("groups")).await;
-    check(signer.good(|_| {}), &|o| o.required_claims = vec![("hd".into(), "x".into())], claim("hd")).await;
+    check(signer.good(|_| {}), &|o| o.mapping.required_claims = vec![("hd".into(), "x".into())], claim("hd"))
+        .await;
     let reserved = OidcError::Reserved("system:admin".to_owned());
-    check(signer.good(|c| c["sub"] = json!("system:admin")), &|o| o.username_prefix.clear(), reserved).await;
-    let mail: &dyn Fn(&mut OidcOptions) = &|o| o.username_claim = "email".to_owned();
+    let named = |o: &mut OidcOptions, claim: &str| {
+        o.mapping.username = Source::Claim { name: claim.to_owned(), prefix: String::new() };
+    };
+    check(signer.good(|c| c["sub"] = json!("system:admin")), &|o| named(o, "sub"), reserved).await;
+    let mail: &dyn Fn(&mut OidcOptions) = &|o| named(o, "email");
     let unverified = |c: &mut Value| (c["email"], c["email_verified"]) = (json!("a@b.c"), json!(false));
     check(signer.good(unverified), mail, claim("email_verified")).await;
 
@@ -175,6 +184,70 @@ async fn keys_rotate_and_a_forged_key_id_costs_one_fetch() {
     oidc.authenticate(&second.good(far)).await.unwrap();
     clock.set(Timestamp::from_second(NOW + 7200).unwrap());
     assert!(matches!(oidc.authenticate(&second.good(far)).await, Err(OidcError::Keys(_))));
+}
+
+#[tokio::test]
+async fn expressions_say_who_it_is() {
+    use schema::cel::Expression;
+    let expression = |source: &str, name: &str| Expression::compile(source, &[name]).unwrap();
+    let claim = |source: &str| Source::Expression(expression(source, "claims"));
+    let rule =
+        |source: &str, name: &str| Rule { expression: expression(source, name), message: "no".to_owned() };
+    let signer = Signer::new("a");
+    let token = signer.good(|c| {
+        c["roles"] = json!("dev,ops");
+        c["n"] = json!({"id": "7"});
+        c["jti"] = json!("t1");
+    });
+    let check = async |change: &dyn Fn(&mut Mapping), expected: Result<(&str, &[&str]), &str>| {
+        let mut options = options();
+        options.mapping.reserves_system = false;
+        change(&mut options.mapping);
+        let World { oidc, .. } = world(options, vec![signer.jwk()]);
+        let user = oidc.authenticate(&token).await.map_err(|error| error.to_string());
+        let seen = user.as_ref().map(|user| (user.name.as_str(), user.groups.clone()));
+        match (seen, expected) {
+            (Ok((name, groups)), Ok(expected)) => {
+                assert_eq!(
+                    (name, groups),
+                    (expected.0, expected.1.iter().map(|g| (*g).to_owned()).collect())
+                );
+            }
+            (Err(why), Err(words)) => assert!(why.contains(words), "{why}"),
+            (seen, expected) => panic!("{seen:?} is not {expected:?}"),
+        }
+    };
+    let groups = &["dev", "ops", "system:authenticated"][..];
+    check(&|m| m.groups = Some(claim("claims.roles.split(',')")), Ok(("oidc:ann", groups))).await;
+    let all = &["dev", "system:masters", "system:authenticated"][..];
+    check(&|m| m.username = claim("'x:' + claims.sub"), Ok(("x:ann", all))).await;
+    check(&|m| m.groups = Some(claim("claims.?none.orValue('')")), Ok(("oidc:ann", &all[2..]))).await;
+    for (change, words) in [
+        (
+            &(|m: &mut Mapping| m.username = claim("claims.none")) as &dyn Fn(&mut Mapping),
+            "no such key: none",
+        ),
+        (&|m| m.username = claim("''"), "empty username via CEL expression is not allowed"),
+        (&|m| m.username = claim("1"), "must return a string"),
+        (&|m| m.groups = Some(claim("[1]")), "must return a string or a list of strings"),
+        (&|m| m.claim_rules = vec![rule("claims.sub == 'bob'", "claims")], "claims.sub == 'bob'' failed: no"),
+        (&|m| m.claim_rules = vec![rule("claims.sub", "claims")], "must return a boolean"),
+        (
+            &|m| m.user_rules = vec![rule("user.groups.all(g, !g.startsWith('system:'))", "user")],
+            "user info validation rule: validation expression",
+        ),
+    ] {
+        check(change, Err(words)).await;
+    }
+    let mut options = options();
+    options.mapping.uid = Some(claim("claims.n.id"));
+    options.mapping.extra = vec![("a.org/x".to_owned(), expression("[claims.sub, '']", "claims"))];
+    options.mapping.user_rules = vec![rule("user.uid == '7' && user.extra['a.org/x'] == ['ann']", "user")];
+    let World { oidc, .. } = world(options, vec![signer.jwk()]);
+    let user = oidc.authenticate(&token).await.unwrap();
+    assert_eq!(user.uid, "7");
+    assert_eq!(user.extra["a.org/x"], ["ann"]);
+    assert_eq!(user.extra["authentication.kubernetes.io/credential-id"], ["JTI=t1"]);
 }
 
 proptest! {

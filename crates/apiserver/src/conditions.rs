@@ -1,16 +1,16 @@
-//! `matchConditions`: expressions that narrow down which requests a webhook or policy wants (upstream
-//! `apiserver/pkg/admission/plugin/webhook/matchconditions`).
+//! `matchConditions`: expressions that narrow down which requests a webhook, policy or authorizer wants (upstream
+//! `apiserver/pkg/admission/plugin/webhook/matchconditions`, `apiserver/pkg/authorization/cel`).
 
 use meta::Value;
 use schema::cel::{Expression, ExpressionError, Scope};
 
 /// Compiled conditions. One that does not compile (it was stored before it was checked so) fails each time.
 #[derive(Debug, Default)]
-pub(super) struct Conditions(Vec<(String, Result<Expression, ExpressionError>)>);
+pub(crate) struct Conditions(Vec<(String, Result<Expression, ExpressionError>)>);
 
 /// What conditions say of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// All are true.
     Wanted,
     /// This one is false.
@@ -21,7 +21,7 @@ pub(super) enum Verdict {
 
 impl Conditions {
     /// Compiles `matchConditions` over `names`.
-    pub(super) fn read(value: &Value, names: &[&str]) -> Self {
+    pub(crate) fn read(value: &Value, names: &[&str]) -> Self {
         let list = value.get("matchConditions").and_then(Value::as_array).into_iter().flatten();
         Self(
             list.map(|condition| {
@@ -32,12 +32,12 @@ impl Conditions {
         )
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Evaluates them. One that is false decides, whatever else failed.
-    pub(super) fn check(&self, scope: &Scope<'_>) -> Verdict {
+    pub(crate) fn check(&self, scope: &Scope<'_>) -> Verdict {
         let mut failed = Vec::new();
         for (_, expression) in &self.0 {
             match expression.as_ref().map_err(Clone::clone).and_then(|expression| expression.truth(scope)) {
