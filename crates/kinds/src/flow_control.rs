@@ -1,39 +1,34 @@
 //! The priority levels and flow schemas of a new cluster (upstream
-//! `apiserver/pkg/apis/flowcontrol/bootstrap`): two that everything falls back on, and the suggested ones.
+//! `apiserver/pkg/apis/flowcontrol/bootstrap`): the mandatory ones, and those that are suggested here.
 
 use meta::{Object, Value};
+use resource::flow_control::{mandatory, object};
 use serde_json::{Map, json};
 
 /// Queues, hand, length of a queue.
 type Queuing = (u32, u32, u32);
 
-/// Name, shares, percent lent; without queues what finds no place is refused at once.
-type Level = (&'static str, u32, u32, Option<Queuing>);
+/// Name, shares, percent lent.
+type Level = (&'static str, u32, u32, Queuing);
 
 const LEVELS: &[Level] = &[
-    ("catch-all", 5, 0, None),
-    ("system", 30, 33, Some((64, 6, 50))),
-    ("node-high", 40, 25, Some((64, 6, 50))),
-    ("leader-election", 10, 0, Some((16, 4, 50))),
-    ("workload-high", 40, 50, Some((128, 6, 50))),
-    ("workload-low", 100, 90, Some((128, 6, 50))),
-    ("global-default", 20, 50, Some((128, 6, 50))),
+    ("system", 30, 33, (64, 6, 50)),
+    ("node-high", 40, 25, (64, 6, 50)),
+    ("leader-election", 10, 0, (16, 4, 50)),
+    ("workload-high", 40, 50, (128, 6, 50)),
+    ("workload-low", 100, 90, (128, 6, 50)),
+    ("global-default", 20, 50, (128, 6, 50)),
 ];
 
 const ALL: &[&str] = &["*"];
 const ELECT: &[&str] = &["get", "create", "update"];
 
-/// All of them. Levels come first.
+/// All of them. Levels come before what names them.
 pub(crate) fn objects() -> Vec<Object> {
     let everyone = || vec![group("system:unauthenticated"), group("system:authenticated")];
     let locks = |namespaces| resources(ELECT, "", &["endpoints", "configmaps"], namespaces, false);
     let leases = |namespaces| resources(ELECT, "coordination.k8s.io", &["leases"], namespaces, false);
-    let mut all = vec![object(
-        "PriorityLevelConfiguration",
-        "exempt",
-        json!({"type": "Exempt", "exempt": {"lendablePercent": 0, "nominalConcurrencyShares": 0}}),
-    )];
-    all.extend(LEVELS.iter().map(level));
+    let levels = LEVELS.iter().filter_map(level);
     let components = vec![user("system:kube-controller-manager"), user("system:kube-scheduler")];
     let probes = json!({"verbs": ["get"], "nonResourceURLs": ["/healthz", "/readyz", "/livez"]});
     let endpoint_controllers = vec![
@@ -48,8 +43,7 @@ pub(crate) fn objects() -> Vec<Object> {
     let (by_user, by_namespace) = (Some("ByUser"), Some("ByNamespace"));
     let endpoints = json!([resources(ELECT, "", &["endpoints"], ALL, false)]);
     let none = || json!([]);
-    all.extend([
-        schema("exempt", "exempt", 1, None, vec![group("system:masters")], everything(), anywhere()),
+    let schemas = [
         schema("probes", "exempt", 2, None, everyone(), none(), json!([probes])),
         schema(
             "system-leader-election",
@@ -109,18 +103,14 @@ pub(crate) fn objects() -> Vec<Object> {
             anywhere(),
         ),
         schema("global-default", "global-default", 9900, by_user, everyone(), everything(), anywhere()),
-        schema("catch-all", "catch-all", 10_000, by_user, everyone(), everything(), anywhere()),
-    ]);
-    all
+    ];
+    mandatory().into_iter().chain(levels).chain(schemas.into_iter().flatten()).collect()
 }
 
-fn level((name, shares, lendable, queuing): &Level) -> Object {
-    let response = match queuing {
-        None => json!({"type": "Reject"}),
-        Some((queues, hand, length)) => json!({
-            "type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": length},
-        }),
-    };
+fn level((name, shares, lendable, (queues, hand, length)): &Level) -> Option<Object> {
+    let response = json!({
+        "type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": length},
+    });
     let limited = json!({
         "nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": response,
     });
@@ -135,7 +125,7 @@ fn schema(
     subjects: Vec<Value>,
     resources: Value,
     paths: Value,
-) -> Object {
+) -> Option<Object> {
     let mut rule = Map::new();
     rule.insert("subjects".to_owned(), subjects.into());
     for (member, rules) in [("resourceRules", resources), ("nonResourceRules", paths)] {
@@ -152,14 +142,6 @@ fn schema(
         spec.insert("distinguisherMethod".to_owned(), json!({"type": by}));
     }
     object("FlowSchema", name, spec.into())
-}
-
-fn object(kind: &str, name: &str, spec: Value) -> Object {
-    let metadata = json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}});
-    let value = json!({
-        "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec,
-    });
-    Object::from_value(value).unwrap_or_default()
 }
 
 fn resources(verbs: &[&str], group: &str, resources: &[&str], namespaces: &[&str], cluster: bool) -> Value {

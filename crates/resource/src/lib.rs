@@ -1,9 +1,11 @@
 //! The contract of a kind: what the one engine (`apiserver`) needs to serve it, and what a table of
 //! kinds (`kinds`, CRDs) provides. A kind is a value; built-ins and CRDs are the same type.
 //!
-//! Deliberately without any kind, any HTTP and any storage.
+//! Deliberately without any kind, any HTTP and any storage; [`flow_control`] are the objects that both sides
+//! have to mean alike.
 
 mod admission;
+pub mod flow_control;
 mod strategy;
 mod table;
 

@@ -22,7 +22,7 @@ use std::{
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use meta::{GroupResource, Object, Reason, Status, metrics::Exposition};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{sync::oneshot, time::Instant};
 
 pub(crate) use schema::{Asks, On};
@@ -200,7 +200,9 @@ impl Flow {
 
 impl Table {
     fn build(stamp: u64, schemas: Vec<Object>, levels: Vec<Object>, seats: u64, old: &Self) -> Self {
-        let mut by_name: HashMap<String, Object> = mandatory_levels()
+        let (mandatory_levels, mandatory_schemas): (Vec<Object>, Vec<Object>) =
+            resource::flow_control::mandatory().into_iter().partition(|object| object.kind() != "FlowSchema");
+        let mut by_name: HashMap<String, Object> = mandatory_levels
             .into_iter()
             .chain(levels)
             .map(|level| (level.name().to_owned(), level))
@@ -224,7 +226,7 @@ impl Table {
             table.levels.insert(name.clone(), Arc::new(Level { name, uid, state }));
         }
         let mut matchers: HashMap<String, Matcher> = HashMap::new();
-        for object in mandatory_schemas().iter().chain(&schemas) {
+        for object in mandatory_schemas.iter().chain(&schemas) {
             matchers.insert(object.name().to_owned(), Matcher::read(object));
         }
         for matcher in matchers.into_values() {
@@ -256,32 +258,6 @@ fn read(kind: &Kind) -> Vec<Object> {
         }
     };
     entries.range(None, None).filter_map(read).collect()
-}
-
-fn mandatory_levels() -> Vec<Object> {
-    let limited = json!({"nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"}});
-    let levels = [
-        json!({"metadata": {"name": "exempt"}, "spec": {"type": "Exempt"}}),
-        json!({"metadata": {"name": "catch-all"}, "spec": {"type": "Limited", "limited": limited}}),
-    ];
-    levels.into_iter().filter_map(|level| Object::from_value(level).ok()).collect()
-}
-
-fn mandatory_schemas() -> Vec<Object> {
-    let schema = |name: &str, precedence: u32, group: &str| {
-        let all = json!(["*"]);
-        json!({"metadata": {"name": name}, "spec": {
-            "priorityLevelConfiguration": {"name": name}, "matchingPrecedence": precedence,
-            "distinguisherMethod": {"type": "ByUser"},
-            "rules": [{
-                "subjects": [{"kind": "Group", "group": {"name": group}}],
-                "resourceRules": [{"verbs": all, "apiGroups": all, "resources": all, "namespaces": all, "clusterScope": true}],
-                "nonResourceRules": [{"verbs": all, "nonResourceURLs": all}],
-            }],
-        }})
-    };
-    let schemas = [schema("exempt", 1, "system:masters"), schema("catch-all", 10_000, "*")];
-    schemas.into_iter().filter_map(|schema| Object::from_value(schema).ok()).collect()
 }
 
 fn member<'a>(level: &'a Object, of: &str, field: &str) -> Option<&'a Value> {

@@ -1,13 +1,10 @@
 //! FlowSchemas and PriorityLevelConfigurations (upstream `pkg/apis/flowcontrol`).
 
 use meta::{Object, Value};
-use resource::{Context, Strategy};
+use resource::{Context, Strategy, flow_control};
 use serde_json::json;
 
-use crate::{
-    flow_control,
-    validate::{At, Errors},
-};
+use crate::validate::{At, Errors};
 
 /// The highest number that `matchingPrecedence` may be.
 const PRECEDENCE_MAX: i64 = 10_000;
@@ -244,11 +241,8 @@ fn entropy_bits(deck: i64, cards: i64) -> u32 {
 
 /// What everything falls back on cannot be changed, save for the shares of `exempt`.
 fn mandatory(new: &Object, spec: &At<'_>, errors: &mut Errors) {
-    if !matches!(new.name(), "exempt" | "catch-all") {
-        return;
-    }
     let wanted =
-        flow_control::objects().into_iter().find(|o| o.kind() == new.kind() && o.name() == new.name());
+        flow_control::mandatory().into_iter().find(|o| o.kind() == new.kind() && o.name() == new.name());
     let Some(wanted) = wanted else { return };
     let mut given = spec.value().clone();
     if let Some(exempt) = given.get_mut("exempt").filter(|exempt| exempt.is_object()) {
