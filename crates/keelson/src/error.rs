@@ -27,6 +27,12 @@ impl Failure {
         Self { doing: what.into(), why: None, advice: None, usage: true }
     }
 
+    /// The same, where it is the command line that has to be changed.
+    pub(crate) fn of_usage(mut self, usage: bool) -> Self {
+        self.usage = usage;
+        self
+    }
+
     /// What the program exits with: 2 for the command line, as clap does, else 1.
     pub(crate) fn exit_code(&self) -> u8 {
         if self.usage { 2 } else { 1 }

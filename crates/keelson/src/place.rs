@@ -6,7 +6,7 @@ use futures::stream::BoxStream;
 use meta::{Random, Revision};
 use store::{Loaded, Store};
 use store_embedded::EmbeddedStore;
-use store_postgres::{Config, PostgresStore};
+use store_postgres::{Config, Fault, PostgresStore};
 
 use crate::{cli::StoreOptions, data_dir::DataDir, error::Failure};
 
@@ -28,8 +28,8 @@ impl Place {
         match (place, &options.events) {
             (place, None) => Ok(place),
             (Self::Postgres(config), Some(events)) => {
-                let config = config.with_events(events);
-                Ok(Self::Postgres(Box::new(config.map_err(|fault| Failure::of("read --events", fault))?)))
+                let config = config.with_events(events).map_err(|fault| misnamed("read --events", fault))?;
+                Ok(Self::Postgres(Box::new(config)))
             }
             (Self::Directory(_), Some(_)) => Err(Failure::usage("--events needs a store in PostgreSQL")
                 .advise("a store in a directory has one server, which needs no event bus; name a database with --store postgres://...")),
@@ -40,7 +40,7 @@ impl Place {
     pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             let config =
-                Config::parse(text).map_err(|fault| Failure::of("read the address of the store", fault))?;
+                Config::parse(text).map_err(|fault| misnamed("read the address of the store", fault))?;
             return Ok(Self::Postgres(Box::new(config)));
         }
         if text.contains("://") {
@@ -113,6 +113,12 @@ impl Place {
         };
         imported.map_err(|error| Failure::of(format!("fill the store in {}", self.shown()), error))
     }
+}
+
+/// An address that cannot be one is for the command line to change, a file that it names is not.
+fn misnamed(doing: &str, fault: Fault) -> Failure {
+    let usage = matches!(fault, Fault::Url { .. });
+    Failure::of(doing, fault).of_usage(usage)
 }
 
 async fn open_directory(path: PathBuf) -> Result<EmbeddedStore, Failure> {

@@ -90,6 +90,11 @@ impl ApiServer {
         random: &Arc<dyn Random>,
         steps: &mut Steps,
     ) -> Result<Self, Failure> {
+        // First of all: nothing is made for a cluster whose store cannot be used.
+        steps.start("store");
+        let store = stand.place.open(random).await?;
+        steps.done(&stand.place.shown());
+
         steps.start("certificates");
         let listen = stand.listen;
         let pki = Arc::new(open_pki(stand, data, &**clock)?);
@@ -105,9 +110,9 @@ impl ApiServer {
         let audit = security.audit.open(clock)?;
         steps.done(&format!("own authority in {}", stand.authority.display()));
 
-        steps.start("store");
+        steps.start("objects");
         let encryption = security.encryption(&stand.authority, &**random)?;
-        let store = Arc::new(Sealed::new(stand.place.open(random).await?, encryption));
+        let store = Arc::new(Sealed::new(store, encryption));
         let shared = store.writers() == Writers::Many;
         let registry = Arc::new(Registry::new());
         let signer = pki.token_key().map_err(|error| Failure::of("make the token key", error))?;

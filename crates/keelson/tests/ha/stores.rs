@@ -26,13 +26,23 @@ fn stores_that_cannot_be_used_are_refused() {
         refused(&arguments, code, part);
     };
     server("mysql://a:hunter2@localhost/k", &[], 2, "a store cannot be at mysql://");
-    server("postgres://a:hunter2@localhost/", &[], 1, "must have the form");
+    server(
+        "postgres://a:hunter2@localhost/",
+        &[],
+        2,
+        "must have the form postgres://USER@HOST:PORT/DATABASE",
+    );
+    server("postgres://a:hunter2@localhost", &[], 2, "must have the form postgres://USER@HOST:PORT/DATABASE");
+    server(&url, &["--events", "http://localhost"], 2, "must begin with redis://");
     server(data, &["--events", "redis://localhost"], 2, "--events needs a store in PostgreSQL");
     server(&url.replace("hunter2", "hunter3"), &[], 1, "check user, password and database");
     server(&url, &["--events", &redis().url().replace("hunter2", "hunter3")], 1, "Redis at 127.0.0.1");
     let foreign = postgres().database();
     postgres().sql(&foreign, "CREATE TABLE invoices (id int)");
     server(&postgres().url(&foreign), &[], 1, "belongs to something else");
+    // Nothing was made for a cluster that never was.
+    let made: Vec<_> = std::fs::read_dir(data).into_iter().flatten().flatten().collect();
+    assert!(made.is_empty(), "{made:?}");
     assert_eq!(
         postgres().sql(&foreign, "SELECT nspname FROM pg_namespace WHERE nspname = 'keelson'").len(),
         0
