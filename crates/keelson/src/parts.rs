@@ -21,6 +21,9 @@ use crate::{
 
 /// Between two attempts to reach the API server at the start.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long an API server may say nothing, where it is asked or watched: a watch brings a bookmark every minute. Then
+/// its connection is given up and another made, as it may have died without a word.
+const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(75);
 /// Where the Leases are.
 const NAMESPACE: &str = "kube-system";
 
@@ -150,8 +153,10 @@ pub(crate) async fn client(path: &Path) -> Result<Client, Failure> {
             .advise("name a kubeconfig; an API server writes admin.kubeconfig into its data directory")
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
-    let config =
+    let mut config =
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
+    config.read_timeout = Some(SILENCE_MAX);
+    config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))
 }
 

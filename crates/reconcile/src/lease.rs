@@ -106,12 +106,15 @@ impl LeaseLock {
     async fn acquire(&self) {
         let mut seen: Option<Sighting> = None;
         loop {
-            match self.try_acquire(&mut seen).await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => {
+            // Bounded like a renewal: behind a connection that died without a word, who stands for election
+            // would wait for as long as TCP tries.
+            match timeout(self.options.renew_deadline, self.try_acquire(&mut seen)).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => {
                     tracing::debug!(lease = self.options.name, error = chain(&error), "cannot acquire lease")
                 }
+                Err(_) => tracing::debug!(lease = self.options.name, "no answer in time about the lease"),
             }
             sleep(self.options.retry_period).await;
         }

@@ -1,6 +1,12 @@
 //! The driver, the actor and the lease against the fake API.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Method;
 use k8s_openapi::{
@@ -191,6 +197,28 @@ async fn a_lease_has_one_holder_and_is_taken_over_when_it_stands_still() {
 
     api.patch(&leases, &key, "", &json!({ "spec": { "holderIdentity": "thief" } }));
     assert!(!b.await.unwrap(), "leadership lost is said");
+}
+
+/// A connection that died without a word costs who stands for election one try.
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_acquired_though_a_request_is_never_answered() {
+    let clock = Arc::new(Ticking(0.into()));
+    let api = FakeApi::new(clock.clone(), Arc::new(Seeded::new(3)));
+    let (asked, behind) = (Arc::new(AtomicU32::new(0)), api.client());
+    let network = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (number, behind) = (asked.fetch_add(1, Ordering::Relaxed), behind.clone());
+        async move {
+            if number == 0 {
+                std::future::pending::<()>().await;
+            }
+            behind.send(request).await
+        }
+    });
+    let client = kube::Client::new(network, "default");
+    let lock = LeaseLock::new(client, clock, LeaseOptions::new("kube-system", "controllers", "a"));
+    let stop = CancellationToken::new();
+    let led = lock.lead(&stop, |leading| async move { leading.cancel() });
+    assert!(tokio::time::timeout(Duration::from_secs(15), led).await.expect("it waits for ever"));
 }
 
 /// Watches a kind that the fake API does not know.

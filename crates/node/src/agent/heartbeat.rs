@@ -16,7 +16,7 @@ use kube::{
 use meta::Timestamp;
 use runtime::stats::Readiness;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Agent, View};
 use crate::{
@@ -30,6 +30,9 @@ const LEASES: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 /// While the node is not ready, it is looked at this often: start-up should not wait for a heartbeat.
 const EAGER: Duration = Duration::from_millis(250);
+/// Longest to wait for one round with the API server. Behind a connection that died without a word, a node would be
+/// given up for as long as TCP tries (upstream bounds its heartbeats so for the same reason).
+const ROUND_MAX: Duration = Duration::from_secs(10);
 /// A status that did not change is posted anew after this long (upstream `nodeStatusReportFrequency`).
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 
@@ -68,14 +71,11 @@ pub(super) async fn keep_status(agent: Arc<Agent>, port: Option<u16>) {
     let identity = identity(&agent, port);
     let mut keeper = Keeper { agent, identity, node: None, posted: None, cidr: None };
     loop {
-        let ready = match keeper.beat().await {
-            Ok(ready) => ready,
-            Err(error) => {
-                tracing::warn!(%error, "cannot keep the Node object");
-                keeper.node = None;
-                false
-            }
-        };
+        let ready = keeper.beat().await;
+        if ready.is_none() {
+            keeper.node = None;
+        }
+        let ready = ready.unwrap_or(false);
         let heartbeat = keeper.agent.options.heartbeat;
         let jitter = Duration::from_millis(keeper.agent.options.random.below(250));
         tokio::time::sleep(if ready { heartbeat } else { EAGER.min(heartbeat) } + jitter).await;
@@ -91,18 +91,32 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// One round; says whether the node is ready.
-    async fn beat(&mut self) -> Result<bool, kube::Error> {
+    /// One round; says whether the node is ready, `None` when the API server does not hear of it.
+    async fn beat(&mut self) -> Option<bool> {
         self.take_cidr().await;
-        let Some(findings) = self.findings().await else { return Ok(false) };
+        let Some(findings) = self.findings().await else { return Some(false) };
+        match timeout(ROUND_MAX, self.tell(&findings)).await {
+            Ok(Ok(ready)) => Some(ready),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot keep the Node object");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("no answer in time about the Node object");
+                None
+            }
+        }
+    }
+
+    async fn tell(&mut self, findings: &Findings) -> Result<bool, kube::Error> {
         let nodes: Api<Node> = Api::all(self.agent.client.clone());
         let ready = findings.runtime.is_ready() && findings.network.is_ready();
         // Read each time, as upstream does: others write to it (spec.podCIDR, a Ready that turned Unknown
         // while nothing was heard), and that has to be answered at once.
-        let node = self.registered(&nodes, &findings).await?;
-        let node = self.labelled(&nodes, node, &findings).await?;
+        let node = self.registered(&nodes, findings).await?;
+        let node = self.labelled(&nodes, node, findings).await?;
         let now = self.agent.now();
-        let status = object::status(&self.identity, &findings, node.status.as_ref(), now);
+        let status = object::status(&self.identity, findings, node.status.as_ref(), now);
         let due = self.posted.is_none_or(|posted| posted.elapsed() >= REPORT_EVERY);
         let node = if due || is_news(node.status.as_ref(), &status) {
             let patch = Patch::Strategic(status_patch(node.status.as_ref(), &status));
@@ -239,10 +253,14 @@ fn status_patch(old: Option<&NodeStatus>, new: &NodeStatus) -> Value {
 pub(super) async fn keep_lease(agent: Arc<Agent>) {
     let mut exists = false;
     loop {
-        match renew(&agent, exists).await {
-            Ok(()) => exists = true,
-            Err(error) => {
+        match timeout(ROUND_MAX, renew(&agent, exists)).await {
+            Ok(Ok(())) => exists = true,
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "cannot renew the node's Lease");
+                exists = false;
+            }
+            Err(_) => {
+                tracing::debug!("no answer in time about the node's Lease");
                 exists = false;
             }
         }
