@@ -25,7 +25,7 @@ use crate::{
     servers::{config, open, postgres},
 };
 
-async fn client(path: &std::path::Path, server: std::net::SocketAddr) -> Client {
+pub(crate) async fn client(path: &std::path::Path, server: std::net::SocketAddr) -> Client {
     let mut kubeconfig = Kubeconfig::read_from(path).unwrap();
     kubeconfig.clusters[0].cluster.as_mut().unwrap().server = Some(format!("https://{server}"));
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();

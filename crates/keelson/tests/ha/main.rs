@@ -9,6 +9,7 @@
 )]
 
 mod balancer;
+mod cut;
 mod kill;
 mod part;
 mod parts;

@@ -45,7 +45,22 @@ pub(crate) fn succeed(arguments: &[&str]) -> String {
 impl Part {
     /// Starts it and waits until it says `ready`.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut command = keelson(arguments);
+        Self::begin(keelson(arguments), arguments)
+    }
+
+    /// The same in a network namespace.
+    pub(crate) fn start_in(namespace: &str, arguments: &[&str]) -> Self {
+        let command = keelson(arguments);
+        let mut within = Command::new("nsenter");
+        within.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(command.get_program());
+        within.args(command.get_args()).stdin(Stdio::null());
+        for (name, _) in command.get_envs() {
+            within.env_remove(name);
+        }
+        Self::begin(within, arguments)
+    }
+
+    fn begin(mut command: Command, arguments: &[&str]) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said: Arc<Mutex<String>> = Arc::default();
         let keep = |from: Box<dyn std::io::Read + Send>| {
