@@ -137,7 +137,8 @@ pub(crate) struct StoreOptions {
     /// [default: the data directory]
     #[arg(long, env = "KEELSON_STORE", hide_env_values = true, value_name = "STORE")]
     pub(crate) store: Option<String>,
-    /// What carries events between servers on PostgreSQL: redis://HOST[:PORT], or rediss:// for TLS
+    /// What carries events between servers on PostgreSQL: redis://HOST[:PORT],
+    /// redis+sentinel://SENTINEL[:PORT],.../MASTER or redis+cluster://HOST[:PORT],...; with rediss for TLS
     /// [default: LISTEN/NOTIFY]
     #[arg(long, env = "KEELSON_EVENTS", hide_env_values = true, value_name = "URL")]
     pub(crate) events: Option<String>,

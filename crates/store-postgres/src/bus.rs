@@ -6,8 +6,6 @@
 //! that an old stream is never taken for this one.
 
 use std::{
-    fmt,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,23 +15,19 @@ use std::{
 
 use meta::Revision;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult, ServerErrorKind, TlsCertificates,
-    Value,
-    aio::MultiplexedConnection,
+    ErrorKind, RedisError, RedisResult, ServerErrorKind, Value,
     streams::{StreamId, StreamReadReply},
 };
 use store::{Change, Key};
 use tokio::time::{Instant, timeout};
-use url::Url;
 
 use crate::{
     backoff::Backoff,
-    config::{decode, parse_url, password, read_secret},
+    events::{Connection, Events},
     fault::Fault,
     shared::Shared,
 };
 
-const WHAT: &str = "the Redis URL";
 /// How long entries are kept: longer than any server is away without loading anew.
 const KEEP: Duration = Duration::from_secs(300);
 /// Most entries kept, whatever their age: what a burst may cost Redis in memory.
@@ -42,138 +36,6 @@ const ENTRIES_MAX: u64 = 100_000;
 const TRIM: Duration = Duration::from_secs(10);
 /// How long Redis may hold a read open, and how often a publisher looks whether Redis was emptied.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Longest to wait for an answer.
-const ANSWER: Duration = Duration::from_secs(3);
-
-/// Where Redis is.
-#[derive(Clone)]
-pub(crate) struct Events {
-    url: Url,
-    password: Option<PathBuf>,
-    roots: Option<PathBuf>,
-    name: String,
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
-    }
-}
-
-impl Events {
-    pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
-        let mut url = parse_url(WHAT, text, &["redis", "rediss"])?;
-        let refuse = |why: String| Fault::Url { what: WHAT, why };
-        let (mut file, mut roots) = (None, None);
-        for (name, value) in url.query_pairs() {
-            match &*name {
-                "passwordFile" => file = Some(PathBuf::from(&*value)),
-                "sslrootcert" => roots = Some(PathBuf::from(&*value)),
-                other => return Err(refuse(format!("parameter {other:?} is not known"))),
-            }
-        }
-        if file.is_some() && password(WHAT, &url)?.is_some() {
-            return Err(refuse("it has both a password and a passwordFile".into()));
-        }
-        let host = decode(WHAT, url.host_str().unwrap_or_default())?;
-        if host.is_empty() || host.contains(',') {
-            return Err(refuse("it must name exactly one host".into()));
-        }
-        let database = url.path().trim_start_matches('/');
-        if !database.is_empty() && database.parse::<u8>().is_err() {
-            return Err(refuse("its path must be the number of a database".into()));
-        }
-        let name = format!("{host}:{}", url.port().unwrap_or(6379));
-        url.set_query(None);
-        Ok(Self { url, password: file, roots, name })
-    }
-
-    fn fault(&self, error: &RedisError) -> Fault {
-        let why = match (error.code(), error.detail()) {
-            (Some("MOVED" | "ASK" | "CLUSTERDOWN"), _) => {
-                "it is part of a Redis Cluster, which is not supported; name a Redis of its own".to_owned()
-            }
-            (_, Some(detail)) if detail.starts_with("unknown command") => format!(
-                "it has no streams ({detail}); name a Redis 6.2 or newer, or none: the servers then wake each other by PostgreSQL",
-                detail = detail.trim_end()
-            ),
-            (Some(code), Some(detail)) => format!("{code} {detail}"),
-            (_, Some(detail)) => detail.to_owned(),
-            _ => error.to_string(),
-        };
-        Fault::Events { server: self.name.clone(), why }
-    }
-
-    async fn connect(&self) -> Result<MultiplexedConnection, Fault> {
-        let mut url = self.url.clone();
-        if let Some(path) = &self.password {
-            let secret = read_secret(path)?;
-            url.set_password(Some(&secret))
-                .map_err(|()| Fault::Url { what: WHAT, why: "it cannot hold a password".into() })?;
-        }
-        let root_cert = self.roots.as_ref().map(|path| {
-            std::fs::read(path).map_err(|error| Fault::File {
-                what: "certificate",
-                path: path.clone(),
-                source: Arc::new(error),
-            })
-        });
-        let fault = |error: RedisError| self.fault(&error);
-        let client = match root_cert.transpose()? {
-            None => Client::open(url),
-            root_cert => Client::build_with_tls(url, TlsCertificates { client_tls: None, root_cert }),
-        };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(ANSWER))
-            .set_response_timeout(Some(ANSWER));
-        client.map_err(fault)?.get_multiplexed_async_connection_with_config(&config).await.map_err(fault)
-    }
-
-    /// Finds out at the start what waiting would not cure: a wrong password, no streams. A Redis that
-    /// does not answer is no error: the store works without it.
-    pub(crate) async fn probe(&self) -> Result<(), Fault> {
-        let asked = timeout(ANSWER, async {
-            let mut connection = self.connect().await?;
-            // Reading and writing, without making anything.
-            let (mut length, mut add) = (redis::cmd("XLEN"), redis::cmd("XADD"));
-            length.arg("keelson:probe");
-            add.arg("keelson:probe").arg("NOMKSTREAM").arg("*").arg("k").arg("");
-            for command in [length, add] {
-                let asked = command.query_async::<Value>(&mut connection).await;
-                asked.map_err(|error| self.fault(&error))?;
-            }
-            Ok(())
-        });
-        match asked.await {
-            Ok(Err(fault @ Fault::Events { .. })) if lasting(&fault) => Err(fault),
-            Ok(Err(fault @ (Fault::File { .. } | Fault::Url { .. } | Fault::Tls(_)))) => Err(fault),
-            Ok(Err(fault)) => {
-                tracing::warn!(%fault, "working without Redis until it answers");
-                Ok(())
-            }
-            Ok(Ok(_)) => Ok(()),
-            Err(_) => {
-                tracing::warn!(server = self.name, "Redis does not answer, working without it until it does");
-                Ok(())
-            }
-        }
-    }
-}
-
-fn lasting(fault: &Fault) -> bool {
-    let Fault::Events { why, .. } = fault else { return false };
-    [
-        "WRONGPASS",
-        "Redis Cluster",
-        "NOAUTH",
-        "NOPERM",
-        "it has no streams",
-        "Password authentication failed",
-        "invalid password",
-    ]
-    .iter()
-    .any(|words| why.contains(words))
-}
 
 /// The stream, as one server knows it.
 pub(crate) struct Bus {
@@ -210,7 +72,7 @@ impl Bus {
         }
     }
 
-    async fn read_on(&self, mut connection: MultiplexedConnection) -> Fault {
+    async fn read_on(&self, mut connection: Connection) -> Fault {
         loop {
             let end = self.shared.window().end();
             let mut command = redis::cmd("XREAD");
@@ -256,7 +118,7 @@ impl Bus {
         }
     }
 
-    async fn publish_on(&self, mut connection: MultiplexedConnection) -> Fault {
+    async fn publish_on(&self, mut connection: Connection) -> Fault {
         let mut head = self.shared.head.subscribe();
         let mut looked: Option<Instant> = None;
         // Where the head was, and when: to find what has become old.
@@ -312,7 +174,7 @@ impl Bus {
     }
 
     /// The newest revision that Redis has ever taken into this stream; 0 when there is none.
-    async fn last_published(&self, connection: &mut MultiplexedConnection) -> RedisResult<u64> {
+    async fn last_published(&self, connection: &mut Connection) -> RedisResult<u64> {
         let info: RedisResult<std::collections::HashMap<String, Value>> =
             redis::cmd("XINFO").arg("STREAM").arg(self.stream()).query_async(connection).await;
         let info = match info {
@@ -330,7 +192,7 @@ impl Bus {
         Ok(id.as_deref().and_then(revision).unwrap_or_default())
     }
 
-    async fn add(&self, connection: &mut MultiplexedConnection, changes: &[Change]) -> RedisResult<()> {
+    async fn add(&self, connection: &mut Connection, changes: &[Change]) -> RedisResult<()> {
         let stream = self.stream();
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();

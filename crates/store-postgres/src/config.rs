@@ -12,7 +12,7 @@ use tokio_postgres::config::SslMode;
 use url::Url;
 
 use crate::{
-    bus::Events,
+    events::Events,
     fault::Fault,
     tls::{self, TlsFiles},
 };
@@ -132,6 +132,10 @@ impl Config {
 
     /// Carries events by Redis Streams: `redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER][?PARAMETERS]`, or
     /// `rediss://` for TLS. Parameters: `passwordFile` (read at each connection), `sslrootcert`.
+    ///
+    /// Behind Sentinels: `redis+sentinel://[[USER]:PASSWORD@]SENTINEL[:PORT],.../MASTER[/NUMBER]`, with user and
+    /// password of Redis and `sentinelPasswordFile` for the Sentinels' own. In a Cluster:
+    /// `redis+cluster://[[USER]:PASSWORD@]HOST[:PORT],...`, any of its members. Both with `rediss` for TLS, to all.
     pub fn with_events(mut self, url: &str) -> Result<Self, Fault> {
         self.events = Some(Events::parse(url)?);
         Ok(self)

@@ -20,6 +20,7 @@
 mod backoff;
 mod bus;
 mod config;
+mod events;
 mod fault;
 mod import;
 mod pool;

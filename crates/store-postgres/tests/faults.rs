@@ -20,7 +20,12 @@ use std::{
     time::Duration,
 };
 
-use common::{Postgres, Redis, config, open, postgres, run, wire::Wire};
+use common::{
+    PASSWORD, Postgres, Redis, config, open, postgres,
+    redundant::{Cluster, Watched, cut_off},
+    run,
+    wire::Wire,
+};
 use futures::{StreamExt, TryStreamExt};
 use meta::Revision;
 use store::{Change, Error, Expect, Key, Loaded, Outcome, Store, Write};
@@ -317,6 +322,67 @@ fn redis_loses_its_tail_under_load() {
         // As the replica that had only got so far would have it.
         tokio::task::block_in_place(|| redis.restore(&stream, &kept));
         load.more(150).await;
+        load.check().await;
+    });
+}
+
+/// A master dies with a tail that its replica, which takes over, does not have; `promote` is what it takes. The
+/// first comes back as whatever it is then.
+async fn fail_over(load: &Load, master: &Redis, replica: &Redis, promote: impl Fn()) {
+    let carried = || -> u64 { load.stores.iter().map(|store| store.statistics().bus).sum() };
+    let got = |of: &Redis, field: &str| -> u64 {
+        let info = of.ask(&["INFO", "replication"]).concat();
+        info.lines().find_map(|line| line.strip_prefix(field)).unwrap().parse().unwrap()
+    };
+    load.more(150).await;
+    assert!(carried() > 0, "nothing came by Redis");
+    tokio::task::block_in_place(|| cut_off(master, replica));
+    load.more(150).await;
+    tokio::task::block_in_place(|| {
+        let (all, some) = (got(master, "master_repl_offset:"), got(replica, "slave_repl_offset:"));
+        assert!(all > some, "no tail is lost");
+        master.kill();
+        promote();
+    });
+    // By what has taken over.
+    let before = carried();
+    while carried() <= before {
+        load.more(20).await;
+    }
+    tokio::task::block_in_place(|| master.resume());
+    load.more(150).await;
+}
+
+/// A Sentinel finds the master gone and makes one of its replica, which lacks the tail.
+#[test]
+fn a_sentinel_fails_over_and_the_tail_is_lost_under_load() {
+    let (watched, database) = (Watched::start(), postgres().database());
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), PASSWORD).unwrap();
+    let config = || Config::parse(&postgres().url(&database)).unwrap();
+    run(async {
+        let of = || config().with_events(&watched.url(secret.path())).unwrap();
+        let load = Load::on([of(), of()]).await;
+        fail_over(&load, &watched.master, &watched.replica, || {}).await;
+        load.check().await;
+    });
+}
+
+/// A Cluster whose master of our stream is gone; its replica, which lacks the tail, takes over. The other half of
+/// the keys is none of ours.
+#[test]
+fn a_cluster_fails_over_and_the_tail_is_lost_under_load() {
+    let (cluster, database) = (Cluster::start(), postgres().database());
+    run(async {
+        let of = || Config::parse(&postgres().url(&database)).unwrap().with_events(&cluster.url()).unwrap();
+        let load = Load::on([of(), of()]).await;
+        load.more(50).await;
+        let ours = tokio::task::block_in_place(|| {
+            let has = |pair: &&(Redis, Redis)| !pair.0.ask(&["KEYS", "keelson:*"]).is_empty();
+            cluster.pairs.iter().find(has).unwrap()
+        });
+        let promote = || ours.1.command(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
+        fail_over(&load, &ours.0, &ours.1, promote).await;
         load.check().await;
     });
 }

@@ -12,7 +12,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Redis, config, open, postgres, redis, run};
+use common::{Redis, config, open, postgres, redis, redundant::Cluster, run};
 use meta::Revision;
 use store::{Error, Key, Outcome, Store, Write};
 use store_postgres::{Config, Fault};
@@ -71,6 +71,18 @@ fn a_redis_that_cannot_be_used() {
         let done = store.commit(vec![Write::create(key("a"), "1")]).await.unwrap();
         assert_eq!(done, [Outcome::Done(Revision(1))]);
     });
+}
+
+#[test]
+fn a_redis_that_is_something_else() {
+    let database = postgres().database();
+    let config = |url: &str| config(&postgres().url(&database), None).with_events(url).unwrap();
+    let cluster = Cluster::start();
+    let one = cluster.pairs[0].0.url();
+    refused(config(&one), "say redis+cluster://");
+    refused(config(&redis().url().replace("redis:", "redis+cluster:")), "say redis://");
+    refused(config(&cluster.url().replace("hunter2", "hunter3")), "Redis at 127.0.0.1");
+    assert_eq!(relations(&database), Vec::<String>::new());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! removed when the test or its whole process ends, however it ends.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod redundant;
 pub(crate) mod wire;
 
 use std::{
@@ -23,7 +24,7 @@ use store_postgres::{Config, Fault, PostgresStore};
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
-const PASSWORD: &str = "hunter2";
+pub(crate) const PASSWORD: &str = "hunter2";
 
 /// Where Debian and Ubuntu put the programs, the newest first; else the path.
 fn program(name: &str) -> PathBuf {
@@ -76,11 +77,11 @@ fn children(parent: u32) -> Vec<u32> {
     fs::read_dir("/proc").unwrap().flatten().filter_map(child_of).collect()
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what} took too long");
@@ -323,6 +324,8 @@ pub(crate) struct Redis {
     pub(crate) port: u16,
     server: Mutex<Option<Child>>,
     settings: Vec<String>,
+    /// What it reads first, and writes what it learns to.
+    file: Option<PathBuf>,
 }
 
 impl Redis {
@@ -334,7 +337,24 @@ impl Redis {
     pub(crate) fn with(settings: impl FnOnce(&Path, u16) -> Vec<String>) -> Self {
         let (home, port) = (Home::new(true), free_port());
         let settings = settings(&home.directory, port);
-        let it = Self { home, port, server: Mutex::default(), settings };
+        let it = Self { home, port, server: Mutex::default(), settings, file: None };
+        it.resume();
+        it
+    }
+
+    /// A Sentinel with this configuration.
+    pub(crate) fn sentinel(text: &str) -> Self {
+        let (home, port) = (Home::new(true), free_port());
+        let file = home.directory.join("sentinel.conf");
+        fs::write(&file, format!("port {port}\n{text}")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        let it = Self {
+            home,
+            port,
+            server: Mutex::default(),
+            settings: vec!["--sentinel".into()],
+            file: Some(file),
+        };
         it.resume();
         it
     }
@@ -342,6 +362,7 @@ impl Redis {
     pub(crate) fn resume(&self) {
         let directory = self.home.directory.display().to_string();
         let child = unprivileged(Path::new("redis-server"))
+            .args(&self.file)
             .args(["--bind", "127.0.0.1", "--save", "", "--dir", &directory])
             .args(["--pidfile", &format!("{directory}/redis.pid")])
             .args(&self.settings)
