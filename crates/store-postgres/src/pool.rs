@@ -219,6 +219,10 @@ fn refusal(config: &Config, error: &tokio_postgres::Error) -> Fault {
     let (server, why) = (config.name.clone(), words(error));
     match error.as_db_error().map(|answer| answer.code()) {
         None if why.contains("certificate") => Fault::Tls(why),
+        // Asked for one, the client had none to give.
+        None if why.ends_with("password missing") => {
+            Fault::Refused { server, why: "it asks for a password".into() }
+        }
         None => Fault::Unreachable { server, why },
         Some(code) if passes(code) => Fault::Unable { server, why },
         Some(_) => Fault::Refused { server, why },

@@ -52,6 +52,7 @@ fn wrong_addresses_and_passwords() {
     drop(closed);
     refused(config(&url.replace(&postgres().port.to_string(), &port), None), "no answer from PostgreSQL");
     refused(config(&format!("{url}?sslmode=verify-full"), None), "TLS");
+    refused(config(&url.replace(":hunter2", ""), None), "it asks for a password; check user, password");
     assert_eq!(relations(&database), Vec::<String>::new());
 }
 
