@@ -89,7 +89,7 @@ impl Log {
         match queue.as_ref().map(|queue| queue.try_send(line)) {
             Some(Ok(())) => true,
             Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => {
-                lose(&self.lost, "the queue is full");
+                lose(&self.lost, 1, "the queue is full");
                 false
             }
         }
@@ -119,16 +119,17 @@ fn write(file: &Mutex<Rotating>, line: &[u8], lost: &AtomicU64) -> bool {
     match file.lock().unwrap_or_else(PoisonError::into_inner).write(line) {
         Ok(()) => true,
         Err(error) => {
-            lose(lost, &error.to_string());
+            lose(lost, 1, &error.to_string());
             false
         }
     }
 }
 
 /// Says so at the first loss and then at every power of two.
-fn lose(lost: &AtomicU64, why: &str) {
-    let count = lost.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-    if count.is_power_of_two() {
+pub(super) fn lose(lost: &AtomicU64, events: u64, why: &str) {
+    let before = lost.fetch_add(events, Ordering::Relaxed);
+    let count = before.saturating_add(events);
+    if before.checked_ilog2() != count.checked_ilog2() {
         tracing::error!(lost = count, why, "audit events are lost");
     }
 }

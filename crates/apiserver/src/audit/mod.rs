@@ -6,6 +6,7 @@
 
 mod log;
 mod policy;
+mod webhook;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -18,6 +19,7 @@ use serde_json::{Map, Value, json};
 pub use log::{Log, LogOptions, Mode};
 pub(crate) use policy::{About, Of};
 pub use policy::{Level, Policy, PolicyError, Stage};
+pub use webhook::{BatchOptions, EventWebhook};
 
 use policy::Verdict;
 
@@ -28,22 +30,29 @@ const TEXT_BYTES_MAX: usize = 4096;
 /// Addresses of proxies that are believed to tell something.
 const FORWARDED_MAX: usize = 8;
 
-/// Policy and log.
+/// Policy, and where events go.
 pub struct Audit {
     policy: Policy,
-    log: Log,
+    log: Option<Log>,
+    webhook: Option<EventWebhook>,
     clock: Arc<dyn Clock>,
 }
 
 impl Audit {
-    /// Logs to `log` what `policy` says.
-    pub fn new(policy: Policy, log: Log, clock: Arc<dyn Clock>) -> Self {
-        Self { policy, log, clock }
+    /// Logs to `log` and to `webhook` what `policy` says.
+    pub fn new(
+        policy: Policy,
+        log: Option<Log>,
+        webhook: Option<EventWebhook>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { policy, log, webhook, clock }
     }
 
-    /// Events that could not be written since the start.
+    /// Events that could not be written since the start, by each way for itself.
     pub fn lost(&self) -> u64 {
-        self.log.lost()
+        let log = self.log.as_ref().map_or(0, Log::lost);
+        log.saturating_add(self.webhook.as_ref().map_or(0, EventWebhook::lost))
     }
 }
 
@@ -124,7 +133,8 @@ impl Record {
         }
         let about = About { user: self.user.as_deref(), verb, of };
         self.verdict = Some(self.audit.policy.decide(&about));
-        if !self.emit(Stage::RequestReceived) && self.audit.log.is_strict() {
+        let strict = self.audit.log.as_ref().is_some_and(Log::is_strict);
+        if !self.emit(Stage::RequestReceived) && strict {
             return Err(Status::internal("audit failed: the event of this request could not be written"));
         }
         Ok(())
@@ -211,7 +221,7 @@ impl Record {
         self.emit(Stage::Panic);
     }
 
-    /// Writes the event of a stage, when the policy wants it. False when it was wanted and is lost.
+    /// Writes the event of a stage, when the policy wants it. False when it was wanted and the log has not got it.
     fn emit(&self, stage: Stage) -> bool {
         let Some(verdict) = &self.verdict else { return true };
         if verdict.level == Level::None || verdict.omit.contains(&stage) {
@@ -228,9 +238,16 @@ impl Record {
         if !self.annotations.is_empty() {
             set("annotations", Value::Object(self.annotations.clone()));
         }
-        let mut line = Value::Object(event).to_string().into_bytes();
-        line.push(b'\n');
-        self.audit.log.write(line)
+        let event = Value::Object(event);
+        let written = self.audit.log.as_ref().is_none_or(|log| {
+            let mut line = event.to_string().into_bytes();
+            line.push(b'\n');
+            log.write(line)
+        });
+        if let Some(webhook) = &self.audit.webhook {
+            webhook.write(event);
+        }
+        written
     }
 }
 
@@ -305,7 +322,7 @@ rules:
             days_max: 0,
         };
         let log = Log::open(options, clock.clone()).unwrap();
-        let audit = Arc::new(Audit::new(Policy::parse(POLICY).unwrap(), log, clock));
+        let audit = Arc::new(Audit::new(Policy::parse(POLICY).unwrap(), Some(log), None, clock));
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, "Bearer hunter2".parse().unwrap());
         headers.insert("user-agent", "kubectl/v1".parse().unwrap());

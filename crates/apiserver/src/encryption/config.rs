@@ -5,7 +5,7 @@ use meta::{GroupResource, Random};
 use ring::rand::SecureRandom as _;
 use serde::Deserialize;
 
-use super::{Provider, SealingKey};
+use super::{Form, Provider, SealingKey};
 
 /// Kinds that are kept sealed, each with the ways they may be kept: the first writes, all read.
 #[derive(Default)]
@@ -57,14 +57,16 @@ pub enum EncryptionError {
     Resource(String),
     #[error("resources[{0}] names no resource or no provider")]
     Empty(usize),
-    #[error("provider {0} is not supported: use aesgcm (keys of 16 or 32 bytes) and identity")]
+    #[error("provider {0} is not supported: use secretbox, aesgcm, aescbc and identity")]
     Unsupported(&'static str),
-    #[error("resources[{0}].providers: each entry has exactly one of aesgcm and identity")]
+    #[error(
+        "resources[{0}].providers: each entry has exactly one of secretbox, aesgcm, aescbc and identity, with keys"
+    )]
     Provider(usize),
     #[error("key {0:?}: the name must have 1 to 200 characters without a colon, and be used once in a list")]
     KeyName(String),
-    #[error("key {0:?}: the secret must be base64 of 16 or 32 bytes")]
-    Secret(String),
+    #[error("key {name:?}: the secret must be base64 of {lengths} bytes")]
+    Secret { name: String, lengths: &'static str },
 }
 
 #[derive(Deserialize)]
@@ -88,8 +90,8 @@ struct FileRule {
 struct FileProvider {
     aesgcm: Option<FileKeys>,
     identity: Option<Nothing>,
-    aescbc: Option<serde_json::Value>,
-    secretbox: Option<serde_json::Value>,
+    aescbc: Option<FileKeys>,
+    secretbox: Option<FileKeys>,
     kms: Option<serde_json::Value>,
 }
 
@@ -147,21 +149,23 @@ impl Encryption {
 impl FileProvider {
     fn read(self, at: usize, into: &mut Vec<Provider>) -> Result<(), EncryptionError> {
         let Self { aesgcm, identity, aescbc, secretbox, kms } = self;
-        for (name, given) in [("aescbc", aescbc), ("secretbox", secretbox), ("kms", kms)] {
-            if given.is_some() {
-                return Err(EncryptionError::Unsupported(name));
-            }
+        if kms.is_some() {
+            return Err(EncryptionError::Unsupported("kms"));
         }
-        match (aesgcm, identity) {
-            (None, Some(Nothing {})) => into.push(Provider::Identity),
-            (Some(FileKeys { keys }), None) if !keys.is_empty() => {
+        let sealed = [(Form::AesGcm, aesgcm), (Form::AesCbc, aescbc), (Form::Secretbox, secretbox)];
+        let mut given = sealed.into_iter().filter_map(|(form, keys)| Some((form, keys?)));
+        match (given.next(), given.next(), identity) {
+            (None, _, Some(Nothing {})) => into.push(Provider::Identity),
+            (Some((form, FileKeys { keys })), None, None) if !keys.is_empty() => {
                 for FileKey { name, secret } in keys {
-                    let taken = |p: &Provider| matches!(p, Provider::AesGcm(key) if key.name == name);
+                    let taken = |p: &Provider| matches!(p, Provider::Sealed(key) if key.form == form && key.name == name);
                     if name.is_empty() || name.len() > 200 || name.contains(':') || into.iter().any(taken) {
                         return Err(EncryptionError::KeyName(name));
                     }
-                    let key = STANDARD.decode(secret.trim()).ok().and_then(|s| SealingKey::new(&name, &s));
-                    into.push(Provider::AesGcm(Box::new(key.ok_or(EncryptionError::Secret(name))?)));
+                    let secret = STANDARD.decode(secret.trim()).ok();
+                    let key = secret.and_then(|secret| SealingKey::new(form, &name, &secret));
+                    let key = key.ok_or(EncryptionError::Secret { name, lengths: form.lengths() })?;
+                    into.push(Provider::Sealed(Box::new(key)));
                 }
             }
             _ => return Err(EncryptionError::Provider(at)),

@@ -1,33 +1,31 @@
 //! Encryption at rest: a store in front of another that seals what the configuration names.
 //!
-//! Guarantees: the store behind never sees the plaintext of a named kind; a sealed value opens only under
-//! the key and at the place it was sealed for (the store key is authenticated with it), so that one object's
-//! ciphertext cannot be put in another's place; a value whose key is missing or wrong is an error that names
-//! object and key, and nothing is changed. Form and file are upstream's (`EncryptionConfiguration`,
-//! `k8s:enc:aesgcm:v1:NAME:`). Does not know what the values mean.
+//! Guarantees: the store behind never sees the plaintext of a named kind; a sealed value opens only under the key it was
+//! sealed with, and with `aesgcm` only at its own place (the store key is authenticated with it), so that one object's
+//! ciphertext cannot be put in another's; a value whose key is missing or wrong is an error that names object and key,
+//! and nothing is changed. Form and file are upstream's (`EncryptionConfiguration`, `k8s:enc:aesgcm:v1:NAME:`). Does
+//! not know what the values mean.
 
 mod config;
+mod key;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
 use meta::Revision;
-use ring::{
-    aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    rand::{SecureRandom, SystemRandom},
-};
+use ring::rand::SystemRandom;
 use store::{
     BATCH_BYTES_MAX, BATCH_WRITES_MAX, Change, Error, Expect, Head, Key, Loaded, Outcome, Result, Store,
     Stored, Write, Writers,
 };
 
 pub use config::{Encryption, EncryptionError, generate};
+use key::{Form, SealingKey};
 
 /// What every sealed value begins with. A value in plain form begins with a number of at most eight digits
 /// in four bytes ([`meta::Entry::encode`]), which this is not.
 const MARK: &[u8] = b"k8s:enc:";
-const AES_GCM: &[u8] = b"k8s:enc:aesgcm:v1:";
 /// How far into a value the name of its key may reach.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -35,46 +33,8 @@ const NAME_BYTES_MAX: usize = 256;
 enum Provider {
     /// As it is.
     Identity,
-    /// AES-GCM with a random nonce of 96 bits. A key is good for 2^32 writes; rotate long before.
-    AesGcm(Box<SealingKey>),
-}
-
-struct SealingKey {
-    name: String,
-    key: LessSafeKey,
-}
-
-impl SealingKey {
-    fn new(name: &str, secret: &[u8]) -> Option<Self> {
-        let algorithm = match secret.len() {
-            16 => &AES_128_GCM,
-            32 => &AES_256_GCM,
-            _ => return None,
-        };
-        let key = UnboundKey::new(algorithm, secret).ok()?;
-        Some(Self { name: name.to_owned(), key: LessSafeKey::new(key) })
-    }
-
-    fn seal(&self, place: &Key, value: &[u8], random: &SystemRandom) -> Option<Bytes> {
-        let mut nonce = [0_u8; NONCE_LEN];
-        random.fill(&mut nonce).ok()?;
-        let mut body = value.to_vec();
-        let aad = Aad::from(place.as_str().as_bytes());
-        let tag =
-            self.key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut body).ok()?;
-        let parts = [AES_GCM, self.name.as_bytes(), b":", &nonce, &body, tag.as_ref()];
-        Some(Bytes::from(parts.concat()))
-    }
-
-    fn open(&self, place: &Key, sealed: &[u8]) -> Option<Bytes> {
-        let (nonce, body) = sealed.split_first_chunk::<NONCE_LEN>()?;
-        let mut body = body.to_vec();
-        let aad = Aad::from(place.as_str().as_bytes());
-        let opened = self.key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut body).ok()?;
-        let length = opened.len();
-        body.truncate(length);
-        Some(Bytes::from(body))
-    }
+    /// Under a key.
+    Sealed(Box<SealingKey>),
 }
 
 /// Why a stored value cannot be read.
@@ -138,7 +98,7 @@ impl Sealed {
     fn seal(&self, key: &Key, value: &Bytes) -> Result<Bytes> {
         match self.encryption.providers(&key.group_resource()).first() {
             None | Some(Provider::Identity) => Ok(value.clone()),
-            Some(Provider::AesGcm(sealing)) => {
+            Some(Provider::Sealed(sealing)) => {
                 sealing.seal(key, value, &self.random).ok_or_else(|| Error::Backend {
                     doing: "encrypt an object",
                     source: Arc::new(std::io::Error::other("no random numbers")),
@@ -158,17 +118,19 @@ impl Sealed {
             };
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let Some((name, sealed)) = value.strip_prefix(AES_GCM).and_then(|rest| {
+        let found = Form::ALL.iter().find_map(|form| {
+            let rest = value.strip_prefix(form.mark())?;
             let end = rest.iter().take(NAME_BYTES_MAX).position(|b| *b == b':')?;
-            Some((rest.get(..end)?, rest.get(end + 1..)?))
-        }) else {
+            Some((*form, rest.get(..end)?, rest.get(end + 1..)?))
+        });
+        let Some((form, name, sealed)) = found else {
             let form = text(value.get(..value.len().min(24)).unwrap_or_default());
             return Err(OpenError::Form { key: key.clone(), form });
         };
         let mut known = false;
         for (at, provider) in providers.iter().enumerate() {
-            let Provider::AesGcm(sealing) = provider else { continue };
-            if sealing.name.as_bytes() != name {
+            let Provider::Sealed(sealing) = provider else { continue };
+            if sealing.form != form || sealing.name.as_bytes() != name {
                 continue;
             }
             known = true;

@@ -133,9 +133,21 @@ fn configurations_are_checked_without_showing_secrets() {
     let rule = |resources: &str, provider: &str| {
         format!("{head}resources:\n- resources: {resources}\n  providers:\n  - {provider}\n")
     };
+    let keyed = |form: &str, length: usize| {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        format!("{form}: {{keys: [{{name: k, secret: {}}}]}}", STANDARD.encode(vec![1; length]))
+    };
     let aes =
         |name: &str, secret: &str| format!("aesgcm: {{keys: [{{name: '{name}', secret: '{secret}'}}]}}");
     for (text, wrong) in [
+        (rule("[secrets]", &keyed("secretbox", 32)), None),
+        (rule("[secrets]", &keyed("aescbc", 24)), None),
+        (rule("[secrets]", &keyed("secretbox", 16)), Some("the secret must be base64 of 32 bytes")),
+        (rule("[secrets]", &keyed("aescbc", 8)), Some("of 16, 24 or 32 bytes")),
+        (
+            rule("[secrets]", &format!("{{{}, {}}}", keyed("aescbc", 16), keyed("aesgcm", 16))),
+            Some("exactly one"),
+        ),
         (rule("[secrets, '*.apps', '*.', '*.*', a.b.c]", &aes("k", secret)), None),
         (rule("['*']", &aes("k", secret)), Some("is no resource")),
         (rule("['a.*']", &aes("k", secret)), Some("is no resource")),
@@ -143,7 +155,6 @@ fn configurations_are_checked_without_showing_secrets() {
         (rule("[secrets]", &aes("a:b", secret)), Some("without a colon")),
         (rule("[secrets]", &aes("k", "c2hvcnQ=")), Some("16 or 32 bytes")),
         (rule("[secrets]", &aes("k", "topsecret!")), Some("16 or 32 bytes")),
-        (rule("[secrets]", "aescbc: {keys: []}"), Some("aescbc is not supported")),
         (rule("[secrets]", "kms: {name: x}"), Some("kms is not supported")),
         (rule("[secrets]", "{}"), Some("exactly one")),
         (rule("[secrets]", "aesgcm: {keys: []}"), Some("exactly one")),
@@ -165,6 +176,83 @@ fn configurations_are_checked_without_showing_secrets() {
     let made = generate(&meta::Seeded::new(1)).unwrap();
     assert_ne!(made, generate(&meta::Seeded::new(1)).unwrap(), "the secret is not from the seed");
     assert!(Encryption::parse(&made).is_ok());
+}
+
+#[test]
+fn every_form_opens_what_it_sealed_and_nothing_else() {
+    let random = SystemRandom::new();
+    let (here, there) = (key(SECRET), key("core/secrets/ns/other"));
+    for (form, length) in [
+        (Form::AesGcm, 16),
+        (Form::AesGcm, 32),
+        (Form::AesCbc, 16),
+        (Form::AesCbc, 24),
+        (Form::AesCbc, 32),
+        (Form::Secretbox, 32),
+    ] {
+        let made = SealingKey::new(form, "k", &vec![1; length]).unwrap();
+        let other = SealingKey::new(form, "k", &vec![2; length]).unwrap();
+        for value in [&b""[..], b"x", b"sixteen bytes!!!", &[7; 1000]] {
+            let sealed = made.seal(&here, value, &random).unwrap();
+            assert_ne!(sealed, made.seal(&here, value, &random).unwrap(), "a nonce is used once");
+            let head = [form.mark(), b"k:"].concat();
+            let body = sealed.strip_prefix(&head[..]).unwrap();
+            assert_eq!(made.open(&here, body).as_deref(), Some(value), "{form:?}");
+            assert_ne!(other.open(&here, body).as_deref(), Some(value), "{form:?}");
+            assert_eq!(made.open(&there, body).is_some(), form != Form::AesGcm, "{form:?}");
+            if form != Form::AesCbc {
+                let mut flipped = body.to_vec();
+                *flipped.last_mut().unwrap() ^= 1;
+                assert!(made.open(&here, &flipped).is_none(), "{form:?}");
+            }
+            for cut in [0, 5, 16, 24] {
+                assert_ne!(
+                    made.open(&here, &body[..cut.min(body.len() - 1)]).as_deref(),
+                    Some(value),
+                    "{form:?}"
+                );
+            }
+        }
+    }
+    // As `openssl enc -aes-N-cbc -K 0101.. -iv 0202..` writes it.
+    for (length, hex) in [
+        (16, "240a58635a141f4b2fa33f15c75cf441"),
+        (24, "103cb4017baf56769b2e78cc8b612eef"),
+        (32, "977113388480786a106a5367ea0670eb"),
+    ] {
+        let made = SealingKey::new(Form::AesCbc, "k", &vec![1; length]).unwrap();
+        let bytes: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        assert_eq!(made.open(&here, &[&[2; 16][..], &bytes].concat()).unwrap(), "hunter2");
+    }
+}
+
+#[tokio::test]
+async fn a_value_of_another_form_is_sealed_anew() {
+    let inner = Arc::new(store::Memory::new());
+    let with = |form: &str| {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let secret = |byte: u8| STANDARD.encode([byte; 32]);
+        let entry =
+            |form: &str, byte| format!("  - {form}: {{keys: [{{name: k, secret: {}}}]}}\n", secret(byte));
+        let rest: String =
+            ["aesgcm", "aescbc", "secretbox"].iter().filter(|f| **f != form).map(|f| entry(f, 1)).collect();
+        Encryption::parse(&format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: \
+             [secrets]\n  providers:\n{}{rest}",
+            entry(form, 1)
+        ))
+        .unwrap()
+    };
+    let first = Sealed::new(inner.clone(), with("secretbox"));
+    first.commit(vec![Write::create(key(SECRET), "hunter2")]).await.unwrap();
+    for form in ["aescbc", "aesgcm", "secretbox"] {
+        let sealed = Sealed::new(inner.clone(), with(form));
+        assert_eq!(load(&sealed).await.unwrap()[0].1, "hunter2");
+        assert_eq!(sealed.reseal().await.unwrap(), 1);
+        let mark = format!("k8s:enc:{form}:v1:k:");
+        assert!(load(&*inner).await.unwrap()[0].1.starts_with(mark.as_bytes()), "{mark}");
+    }
 }
 
 /// A memory store behind one key for everything.

@@ -83,11 +83,27 @@ impl Reviewer {
         self
     }
 
+    /// Waits so long after the first try.
+    #[must_use]
+    pub fn patient(mut self, first_wait: Duration) -> Self {
+        self.first_wait = first_wait;
+        self
+    }
+
     /// The review as it was answered; what went wrong otherwise, as upstream's client words it.
     pub(crate) async fn review(&self, body: &Value) -> Result<Value, String> {
+        self.send(Asked::Review, body).await
+    }
+
+    /// Sends what needs no answer but a code.
+    pub(crate) async fn tell(&self, body: &Value) -> Result<(), String> {
+        self.send(Asked::Events, body).await.map(drop)
+    }
+
+    async fn send(&self, asked: Asked, body: &Value) -> Result<Value, String> {
         let mut wait = self.first_wait;
         for again in (0..TRIES).rev() {
-            match self.client.send(&self.target, Asked::Review, body, self.within).await {
+            match self.client.send(&self.target, asked, body, self.within).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) if again > 0 && failure.passes() => {
                     tracing::debug!(why = failure.text(), "ask again");

@@ -1,12 +1,17 @@
 //! Flags of the audit log.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use apiserver::audit::{Audit, Log, LogOptions, Mode, Policy};
+use apiserver::audit::{Audit, BatchOptions, EventWebhook, Log, LogOptions, Mode, Policy};
 use clap::{Args, ValueEnum};
 use meta::Clock;
+use tokio::task::JoinHandle;
 
-use super::read;
+use super::{Callers, read, remote};
 use crate::error::Failure;
 
 #[derive(Debug, Default, Args)]
@@ -29,6 +34,26 @@ pub(crate) struct AuditOptions {
     /// For how many days logs put aside are kept; 0 for ever
     #[arg(long, env = "KEELSON_AUDIT_LOG_MAXAGE", default_value_t = 0, value_name = "DAYS")]
     audit_log_maxage: u32,
+    /// Send requests to the server of this kubeconfig too, in batches of JSON Events
+    #[arg(long, env = "KEELSON_AUDIT_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
+    audit_webhook_config_file: Option<PathBuf>,
+    /// How many events wait for it; further ones are dropped and counted
+    #[arg(
+        long,
+        env = "KEELSON_AUDIT_WEBHOOK_BATCH_BUFFER_SIZE",
+        default_value_t = 10_000,
+        value_name = "COUNT"
+    )]
+    audit_webhook_batch_buffer_size: usize,
+    /// Events of a batch
+    #[arg(long, env = "KEELSON_AUDIT_WEBHOOK_BATCH_MAX_SIZE", default_value_t = 400, value_name = "COUNT")]
+    audit_webhook_batch_max_size: usize,
+    /// How long an event waits for others to go with it
+    #[arg(long, env = "KEELSON_AUDIT_WEBHOOK_BATCH_MAX_WAIT", default_value = "30s", value_name = "DURATION", value_parser = remote::duration)]
+    audit_webhook_batch_max_wait: Duration,
+    /// How long to wait before a batch is sent again
+    #[arg(long, env = "KEELSON_AUDIT_WEBHOOK_INITIAL_BACKOFF", default_value = "10s", value_name = "DURATION", value_parser = remote::duration)]
+    audit_webhook_initial_backoff: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -42,29 +67,56 @@ pub(crate) enum AuditMode {
     Batch,
 }
 
+/// The audit log, and what sends to its webhook.
+type Auditing = (Arc<Audit>, Option<JoinHandle<()>>);
+
 impl AuditOptions {
     pub(super) fn check(&self) -> Result<(), Failure> {
-        match (&self.audit_policy_file, &self.audit_log_path) {
-            (Some(_), None) => {
-                Err(Failure::usage("--audit-policy-file needs --audit-log-path: nothing would be logged"))
-            }
-            (None, Some(_)) => {
+        match (&self.audit_policy_file, &self.audit_log_path, &self.audit_webhook_config_file) {
+            (Some(_), None, None) => Err(Failure::usage(
+                "--audit-policy-file needs --audit-log-path or --audit-webhook-config-file: nothing would be logged",
+            )),
+            (None, Some(_), _) => {
                 Err(Failure::usage("--audit-log-path needs --audit-policy-file: nothing would be logged"))
             }
+            (None, None, Some(_)) => Err(Failure::usage(
+                "--audit-webhook-config-file needs --audit-policy-file: nothing would be sent",
+            )),
             _ => Ok(()),
         }
     }
 
-    /// The audit log, where there is one.
-    pub(crate) fn open(&self, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Audit>>, Failure> {
-        let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) else {
-            return Ok(None);
-        };
+    /// The audit log, where there is one, and what sends to its webhook.
+    pub(crate) fn open(
+        &self,
+        callers: &Callers,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Option<Auditing>, Failure> {
+        let Some(policy) = &self.audit_policy_file else { return Ok(None) };
         let text = read("audit-policy-file", policy)?;
         let policy = Policy::parse(&text)
             .map_err(|error| Failure::of(format!("read the audit policy {}", policy.display()), error))?;
+        let log = self.audit_log_path.as_ref().map(|path| self.log(path, clock)).transpose()?;
+        let (webhook, task) = match &self.audit_webhook_config_file {
+            None => (None, None),
+            Some(path) => {
+                let reviewer = callers.reviewer("audit-webhook-config-file", path)?;
+                let options = BatchOptions {
+                    waiting_max: self.audit_webhook_batch_buffer_size,
+                    batch_max: self.audit_webhook_batch_max_size,
+                    wait: self.audit_webhook_batch_max_wait,
+                };
+                let reviewer = reviewer.patient(self.audit_webhook_initial_backoff);
+                let (webhook, task) = EventWebhook::start(reviewer, options);
+                (Some(webhook), Some(task))
+            }
+        };
+        Ok(Some((Arc::new(Audit::new(policy, log, webhook, clock.clone())), task)))
+    }
+
+    fn log(&self, path: &Path, clock: &Arc<dyn Clock>) -> Result<Log, Failure> {
         let options = LogOptions {
-            path: path.clone(),
+            path: path.to_owned(),
             mode: match self.audit_log_mode {
                 AuditMode::Blocking => Mode::Blocking,
                 AuditMode::BlockingStrict => Mode::BlockingStrict,
@@ -74,8 +126,7 @@ impl AuditOptions {
             backups_max: self.audit_log_maxbackup,
             days_max: self.audit_log_maxage,
         };
-        let log = Log::open(options, clock.clone())
-            .map_err(|error| Failure::of(format!("open the audit log {}", path.display()), error))?;
-        Ok(Some(Arc::new(Audit::new(policy, log, clock.clone()))))
+        Log::open(options, clock.clone())
+            .map_err(|error| Failure::of(format!("open the audit log {}", path.display()), error))
     }
 }

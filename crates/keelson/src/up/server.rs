@@ -74,6 +74,7 @@ pub(crate) struct ApiServer {
     compactor: JoinHandle<()>,
     expiry: JoinHandle<()>,
     reloading: JoinHandle<()>,
+    auditing: Option<JoinHandle<()>>,
     stop: tokio_util::sync::CancellationToken,
 }
 
@@ -107,7 +108,6 @@ impl ApiServer {
             .front_proxy_client()
             .map_err(|error| Failure::of("make the front proxy's certificate", error))?;
         let tls = tls_config(&serving, &client_ca).map_err(|error| Failure::of("prepare tls", error))?;
-        let audit = security.audit.open(clock)?;
         steps.done(&format!("own authority in {}", stand.authority.display()));
 
         steps.start("objects");
@@ -125,6 +125,7 @@ impl ApiServer {
         let rbac = Rbac::new(view.clone(), rbac_stamp(&late));
         let webhooks = apiserver::webhook::Webhooks::new(view.clone());
         let callers = Callers { client: webhooks.clone(), random: random.clone() };
+        let (audit, auditing) = security.audit.open(&callers, clock)?.unzip();
         let (authorizer, permissions) = security.authorization.authorizer(node, rbac, &callers, clock)?;
         let authenticator = Authenticator::new(view, clock.clone()).with_tokens(tokens.clone());
         let audiences = tokens.audiences();
@@ -195,6 +196,7 @@ impl ApiServer {
             compactor,
             expiry,
             reloading,
+            auditing: auditing.flatten(),
             stop,
         };
         this.address = this.listen(listen).await?;
@@ -326,6 +328,7 @@ impl ApiServer {
             compactor,
             expiry,
             reloading,
+            auditing,
             stop,
         } = self;
         stop.cancel();
@@ -334,6 +337,11 @@ impl ApiServer {
         }
         drop((crds.await, aggregating.await, compactor.await, expiry.await, reloading.await));
         drop((server, rest));
+        if let Some(auditing) = auditing
+            && tokio::time::timeout(std::time::Duration::from_secs(5), auditing).await.is_err()
+        {
+            tracing::warn!("audit events were still waiting for their webhook when the server stopped");
+        }
         // Components that still hold a client keep the committer; they are joined before this.
         if tokio::time::timeout(std::time::Duration::from_secs(5), committer).await.is_err() {
             tracing::warn!("the store was still in use when the server stopped");
