@@ -33,6 +33,9 @@ pub(crate) enum Command {
     /// Measure a control plane: pods until they are bound, a Deployment until it is ready, a namespace until it
     /// is gone
     Scheduler(Box<SchedulerOptions>),
+    /// Measure the Buildbarn operator: a farm until it is ready, what many farms cost, workers after their queue
+    /// has grown
+    Farm(Box<FarmOptions>),
     /// Fill an embedded store in a directory and time how it opens again
     Store(StoreOptions),
 }
@@ -116,6 +119,60 @@ pub(crate) struct SchedulerOptions {
     /// Requests under way at once
     #[arg(long, default_value_t = 64)]
     pub(crate) in_flight: usize,
+    /// Longest time of a case, in seconds
+    #[arg(long, default_value_t = 600)]
+    pub(crate) seconds_max: u64,
+}
+
+/// One thing that is measured of the Buildbarn operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FarmCase {
+    /// A farm of five components with many workers, from its creation until all of it is ready
+    Ready,
+    /// Many small farms: until all are ready, what they cost at rest, and how long a change of one takes
+    Farms,
+    /// A queue that grows, until the worker that it asks for runs
+    Reaction,
+}
+
+impl FarmCase {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Farms => "farms",
+            Self::Reaction => "reaction",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FarmOptions {
+    #[command(flatten)]
+    pub(crate) target: TargetOptions,
+    #[command(flatten)]
+    pub(crate) process: ProcessOptions,
+    /// Start the operator with this shell command once the cluster is ready, stop it at the end; its memory and
+    /// processor time are its own then. Without it one must run in the cluster
+    #[arg(long)]
+    pub(crate) operator: Option<String>,
+    /// Where the operator serves its metrics, which count reconciliations
+    #[arg(long)]
+    pub(crate) operator_metrics: Option<String>,
+    /// What to measure, in this order
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "ready,farms,reaction")]
+    pub(crate) cases: Vec<FarmCase>,
+    /// Workers of the case ready
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) workers: u64,
+    /// Farms of the case farms
+    #[arg(long, default_value_t = 50)]
+    pub(crate) farms: u64,
+    /// Changes of the case farms, one after the other
+    #[arg(long, default_value_t = 200)]
+    pub(crate) changes: u64,
+    /// How often the queue grows in the case reaction
+    #[arg(long, default_value_t = 20)]
+    pub(crate) rounds: u64,
     /// Longest time of a case, in seconds
     #[arg(long, default_value_t = 600)]
     pub(crate) seconds_max: u64,

@@ -47,7 +47,7 @@ impl Client {
     }
 
     /// Sends a request on connection number `lane`, wrapping around, and gives the answer as soon as
-    /// its head is there. A refusal is an error with the start of its body.
+    /// its head is there. A patch is a merge patch. A refusal is an error with the start of its body.
     pub(crate) async fn send(
         &self,
         lane: usize,
@@ -60,7 +60,9 @@ impl Client {
             .uri(format!("https://{}{path}", self.authority))
             .header(header::ACCEPT, "application/json");
         if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            let form =
+                if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+            request = request.header(header::CONTENT_TYPE, form);
         }
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);

@@ -82,7 +82,8 @@ where
     }
 }
 
-fn micros(time: Duration) -> u32 {
+/// Microseconds, of more than an hour that hour.
+pub(crate) fn micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 

@@ -51,6 +51,8 @@ pub(crate) enum Failure {
     NotReady { seconds: u64, last: String },
     #[error("the started server ended by itself: {0}")]
     Ended(std::process::ExitStatus),
+    #[error("start the stand-in for a Buildbarn scheduler")]
+    Scheduler(#[source] io::Error),
     #[error("{doing} process {pid}: {why}")]
     Process { doing: &'static str, pid: u32, why: String },
     #[error("{errors} of {requests} requests failed, the first so: {first}")]

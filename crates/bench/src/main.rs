@@ -1,5 +1,5 @@
-//! The load generator: measures any Kubernetes API server, by the plain API over TLS and HTTP/2, and
-//! the embedded store alone.
+//! The load generator: measures any Kubernetes API server, by the plain API over TLS and HTTP/2, a control plane, the
+//! Buildbarn operator, and the embedded store alone.
 //!
 //! Guarantees that what it reports was asked for and answered: it counts refusals, and a watcher
 //! counts what it missed or saw twice. Deliberately unaware of which server it talks to.
@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod drive;
 mod failure;
+mod farm;
 mod objects;
 mod process;
 mod report;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             match &cli.command {
                 Command::Server(options) => server::run(options).await,
                 Command::Scheduler(options) => scheduling::run(options).await,
+                Command::Farm(options) => farm::run(options).await,
                 Command::Store(options) => store_load::run(options).await,
             }
         })

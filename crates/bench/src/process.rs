@@ -38,14 +38,7 @@ impl Server {
         target: &TargetOptions,
     ) -> Result<(Self, Duration)> {
         let begin = Instant::now();
-        let child = Command::new("sh")
-            .args(["-c", command])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|source| Failure::Spawn { command: command.to_owned(), source })?;
-        let mut server = Self { child };
+        let mut server = Self::spawn(command)?;
         loop {
             let last = match is_ready(target).await {
                 Ok(()) => return Ok((server, begin.elapsed())),
@@ -54,15 +47,34 @@ impl Server {
             if begin.elapsed() > Duration::from_secs(process.ready_seconds) {
                 return Err(Failure::NotReady { seconds: process.ready_seconds, last });
             }
-            if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(Failure::Ended(status));
-            }
+            server.must_run()?;
             tokio::time::sleep(TRY_EVERY).await;
         }
     }
 
+    /// Starts the command in a process group of its own and waits for nothing.
+    pub(crate) fn spawn(command: &str) -> Result<Self> {
+        let child = Command::new("sh")
+            .args(["-c", command])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|source| Failure::Spawn { command: command.to_owned(), source })?;
+        Ok(Self { child })
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Fails when the process has ended.
+    pub(crate) fn must_run(&mut self) -> Result<()> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Err(Failure::Ended(status)),
+            // A process that cannot be asked is found to be gone by whoever asks it for something.
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 }
 

@@ -13,15 +13,16 @@ pub(crate) struct Counters {
     operators: Vec<MetricsText>,
 }
 
-type Number = fn(&MetricsSnapshot) -> u64;
+type Number = fn(&MetricsSnapshot) -> f64;
 
 const SERIES: &[(&str, &str, Number)] = &[
-    ("reconciles_total", "counter", |m| m.reconciles),
-    ("errors_total", "counter", |m| m.errors),
-    ("conflicts_total", "counter", |m| m.conflicts),
-    ("writes_total", "counter", |m| m.writes),
-    ("queued", "gauge", |m| m.queued),
-    ("active", "gauge", |m| m.active),
+    ("reconciles_total", "counter", |m| m.reconciles as f64),
+    ("reconcile_seconds_total", "counter", |m| m.busy_us as f64 / 1e6),
+    ("errors_total", "counter", |m| m.errors as f64),
+    ("conflicts_total", "counter", |m| m.conflicts as f64),
+    ("writes_total", "counter", |m| m.writes as f64),
+    ("queued", "gauge", |m| m.queued as f64),
+    ("active", "gauge", |m| m.active as f64),
 ];
 
 impl Counters {

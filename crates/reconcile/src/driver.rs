@@ -9,7 +9,10 @@ use std::{
 };
 
 use meta::ObjectKey;
-use tokio::task::{Id, JoinSet};
+use tokio::{
+    task::{Id, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -179,30 +182,11 @@ impl<R: Reconciler> Driver<R> {
                 metrics.stale_waits.fetch_add(1, Relaxed);
                 tracing::warn!(controller = R::NAME, %key, after = ?STALE_MAX, "cache did not show an earlier write, planning without it");
             }
-            let world = match reconciler.observe(&cx, &key).await {
-                Ok(Some(world)) => world,
-                Ok(None) => return Outcome::of(Ok(())),
-                Err(error) => return Outcome::of(Err(error)),
-            };
-            let plan = reconciler.plan(&world, cx.clock.now());
-            let mut acted = actor.act(&cx, &plan).await;
-            if let Err(error) = &acted.result
-                && !error.is_namespace_terminating()
-            {
-                let report = reconciler.failed(&world, error, cx.clock.now());
-                let reported = actor.act(&cx, &report).await;
-                acted.writes += reported.writes;
-                acted.expectations.extend(reported.expectations);
-                if let Err(error) = reported.result {
-                    tracing::debug!(controller = R::NAME, %key, error = chain(&error), "cannot report the failure");
-                }
-            }
-            metrics.writes.fetch_add(acted.writes, Relaxed);
-            Outcome {
-                result: acted.result,
-                recheck_after: plan.recheck_after,
-                expectations: acted.expectations,
-            }
+            let began = Instant::now();
+            let outcome = attempt(&*reconciler, &actor, &metrics, &cx, &key).await;
+            let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            metrics.busy_us.fetch_add(took, Relaxed);
+            outcome
         }
     }
 
@@ -257,6 +241,36 @@ impl<R: Reconciler> Driver<R> {
         }
         Some(wait)
     }
+}
+
+/// Looks, plans and acts, once.
+async fn attempt<R: Reconciler>(
+    reconciler: &R,
+    actor: &Actor,
+    metrics: &ControllerMetrics,
+    cx: &Context,
+    key: &ObjectKey,
+) -> Outcome {
+    let world = match reconciler.observe(cx, key).await {
+        Ok(Some(world)) => world,
+        Ok(None) => return Outcome::of(Ok(())),
+        Err(error) => return Outcome::of(Err(error)),
+    };
+    let plan = reconciler.plan(&world, cx.clock.now());
+    let mut acted = actor.act(cx, &plan).await;
+    if let Err(error) = &acted.result
+        && !error.is_namespace_terminating()
+    {
+        let report = reconciler.failed(&world, error, cx.clock.now());
+        let reported = actor.act(cx, &report).await;
+        acted.writes += reported.writes;
+        acted.expectations.extend(reported.expectations);
+        if let Err(error) = reported.result {
+            tracing::debug!(controller = R::NAME, %key, error = chain(&error), "cannot report the failure");
+        }
+    }
+    metrics.writes.fetch_add(acted.writes, Relaxed);
+    Outcome { result: acted.result, recheck_after: plan.recheck_after, expectations: acted.expectations }
 }
 
 impl Outcome {

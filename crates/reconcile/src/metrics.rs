@@ -14,6 +14,7 @@ pub struct ControllerMetrics {
     pub(crate) queued: AtomicU64,
     pub(crate) active: AtomicU64,
     pub(crate) stale_waits: AtomicU64,
+    pub(crate) busy_us: AtomicU64,
 }
 
 /// The counters of one controller at one moment.
@@ -36,6 +37,9 @@ pub struct MetricsSnapshot {
     pub active: u64,
     /// Times a cache did not show a write within the bound and planning went on without.
     pub stale_waits: u64,
+    /// Microseconds that reconciliations took, from looking at the world to the last answer; of several at a time
+    /// the sum.
+    pub busy_us: u64,
 }
 
 impl ControllerMetrics {
@@ -49,6 +53,7 @@ impl ControllerMetrics {
             queued: self.queued.load(Relaxed),
             active: self.active.load(Relaxed),
             stale_waits: self.stale_waits.load(Relaxed),
+            busy_us: self.busy_us.load(Relaxed),
         }
     }
 }
