@@ -23,7 +23,6 @@ const SMALL: &[&str] = &[
     "--connections=2",
     "--lists-in-flight=2",
     "--output=json",
-    "--watch-silence-seconds=1",
 ];
 
 /// What the server was left with.
@@ -127,7 +126,10 @@ fn selecting_watchers_are_given_what_they_want() {
 fn missed_events_are_counted() {
     // Revisions 53 to 172 are the updates (after two namespaces and 50 objects), 24 of them dropped.
     let faults = Faults { drop_event: Some(5), ..Faults::default() };
-    let (output, _) = run(faults, |stub| [flags(stub), vec!["--phases=watch".into()]].concat());
+    let (output, _) = run(faults, |stub| {
+        let phases = ["--phases=watch", "--watch-silence-seconds=1"];
+        [flags(stub), phases.map(Into::into).to_vec()].concat()
+    });
     let report = report(&output);
     let row = row(&report, "watch");
     assert_eq!((&row["done"], &row["errors"]), (&(7 * 96).into(), &(7 * 24).into()), "{row}");
