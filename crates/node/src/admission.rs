@@ -13,7 +13,7 @@ use k8s_openapi::{
 use meta::Quantity;
 use runtime::action::Role;
 
-use crate::{plan::Rejection, pod};
+use crate::{plan::Rejection, pod, resize::Resize};
 
 /// The node as admission sees it.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +47,29 @@ pub fn refuse<'a>(
         return Some(rejection("NodePorts", "Pod was rejected: Predicate NodePorts failed"));
     }
     resources(want, others, node)
+}
+
+/// What the node says to a resize of a pod that it runs (upstream `pkg/kubelet/allocation`). `others` are the other
+/// pods that it runs.
+pub fn resize<'a>(want: &Pod, others: impl Iterator<Item = &'a Pod>, node: &NodeView) -> Resize {
+    let mut used: BTreeMap<String, i64> = BTreeMap::new();
+    others.for_each(|other| add(&mut used, &requests(other)));
+    let mut deferred = None;
+    for (name, asked) in requests(want).into_iter().filter(|(name, _)| matches!(&**name, "cpu" | "memory")) {
+        let capacity = node.allocatable.get(&name).map_or(0, |text| amount(&name, text));
+        let used = used.get(&name).copied().unwrap_or_default();
+        if asked > capacity {
+            return Resize::Infeasible(format!(
+                "Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"
+            ));
+        }
+        if asked > capacity - used {
+            deferred.get_or_insert(format!(
+                "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
+            ));
+        }
+    }
+    deferred.map_or(Resize::Taken, Resize::Deferred)
 }
 
 fn rejection(reason: &str, message: &str) -> Rejection {
@@ -282,6 +305,26 @@ mod tests {
         ] {
             let got = refuse(&pod(spec.clone()), [&other].into_iter(), &node);
             assert_eq!(got.map(|rejection| rejection.reason).as_deref(), expected, "{spec}");
+        }
+        for (cpu, expected) in [
+            ("500m", Resize::Taken),
+            (
+                "501m",
+                Resize::Deferred(
+                    "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
+                        .into(),
+                ),
+            ),
+            (
+                "2001m",
+                Resize::Infeasible(
+                    "Node didn't have enough capacity: cpu, requested: 2001, capacity: 2000".into(),
+                ),
+            ),
+        ] {
+            let wanted =
+                pod(json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": cpu } } }] }));
+            assert_eq!(resize(&wanted, [&other].into_iter(), &node), expected, "{cpu}");
         }
         let full = refuse(&pod(json!({ "containers": [] })), [&other, &other].into_iter(), &node).unwrap();
         assert_eq!(

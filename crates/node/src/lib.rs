@@ -6,7 +6,7 @@
 //!
 //! Not supported, and said so where a pod asks for it: CSI, NFS, image and block volumes, SELinux
 //! options, RuntimeClasses, user namespaces. Not there yet: static pods,
-//! in-place resize, eviction under pressure, removal of unused images, pod-level cgroup limits.
+//! eviction under pressure, removal of unused images, pod-level cgroup limits.
 
 pub mod admission;
 mod agent;
@@ -26,6 +26,7 @@ pub mod pod;
 pub mod pressure;
 pub mod probe;
 pub mod qos;
+pub mod resize;
 pub mod resources;
 pub mod sandbox;
 pub mod security;

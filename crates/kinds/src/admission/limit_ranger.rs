@@ -20,17 +20,17 @@ impl Plugin for LimitRanger {
     const NAME: &'static str = "LimitRanger";
 
     fn handles(&self, resource: &str, operation: Operation, subresource: &str) -> bool {
-        // A pod's resources do not change; a claim's do.
-        let wanted = match resource {
-            "pods" => operation == Operation::Create,
-            "persistentvolumeclaims" => matches!(operation, Operation::Create | Operation::Update),
+        match (resource, subresource) {
+            ("pods", "") => operation == Operation::Create,
+            ("pods", "resize") => operation == Operation::Update,
+            ("persistentvolumeclaims", "") => matches!(operation, Operation::Create | Operation::Update),
             _ => false,
-        };
-        wanted && subresource.is_empty()
+        }
     }
 
     fn mutate(&self, cx: &Context<'_>, object: &mut Object, _: Option<&Object>) -> Result<(), Status> {
-        if cx.attributes.resource.resource != "pods" {
+        // What a pod asks for is settled when it is made: a resize is only held to the bounds.
+        if cx.attributes.resource.resource != "pods" || cx.attributes.operation != Operation::Create {
             return Ok(());
         }
         for range in list(cx, "", "limitranges", Some(namespace(cx)))? {

@@ -152,6 +152,7 @@ fn pods(group: &Group<'_>) -> Resource {
         .subresource("binding", Subresource::Act(Arc::new(Binding)))
         .subresource("ephemeralcontainers", Subresource::Update)
         .subresource("eviction", Subresource::Act(Arc::new(Eviction)))
+        .subresource("resize", Subresource::Update)
         .connects(&["attach", "exec", "log", "portforward", "proxy"])
         .selectable(POD_FIELDS)
         .indexed("spec.nodeName")

@@ -25,6 +25,7 @@ mod node;
 mod plain;
 mod pod;
 mod pod_defaults;
+mod pod_resize;
 mod pod_update;
 mod policy;
 mod quota;

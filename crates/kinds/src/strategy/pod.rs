@@ -5,7 +5,7 @@ use meta::{Object, Quantity, Status, Value, format_second};
 use resource::{Context, Strategy};
 use serde_json::json;
 
-use super::{keep, label_map, pod_defaults, pod_update};
+use super::{keep, label_map, pod_defaults, pod_resize, pod_update};
 use crate::validate::{At, Errors, labels, pod_spec, pod_template, quantity};
 
 /// Behaviour of `v1` Pod.
@@ -36,6 +36,7 @@ impl Strategy for Pod {
                     new.set(&["spec", "ephemeralContainers"], list);
                 }
             }
+            "resize" => *new = pod_resize::taken(new, old),
             "status" if old.get(&["status", "qosClass"]).is_some() => {
                 keep(new, old, &["status", "qosClass"]);
             }
@@ -53,6 +54,10 @@ impl Strategy for Pod {
             (Some(old), "ephemeralcontainers") => {
                 pod_spec(&spec, errors);
                 pod_update::ephemeral_containers(new, old, errors);
+            }
+            (Some(old), "resize") => {
+                pod_spec(&spec, errors);
+                pod_resize::check(new, old, errors);
             }
             (Some(old), _) => {
                 pod_spec(&spec, errors);

@@ -237,6 +237,88 @@ fn subresources_of_pods_have_their_own_rules() {
     assert_eq!(reported.str(&["status", "qosClass"]), Some("BestEffort"), "it never changes");
 }
 
+/// Upstream's texts of `ValidatePodResize`.
+#[test]
+fn only_cpu_and_memory_are_resized() {
+    let mut pods = Kind::new("pods");
+    let mut wanted = pod();
+    let resources = |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": "1Gi"}});
+    put(&mut wanted, "/spec/containers/0/resources", resources("100m", "64Mi"));
+    let init = json!([
+        {"name": "i", "image": "i:1", "resources": {"requests": {"cpu": "1"}}},
+        {"name": "s", "image": "i:1", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
+    ]);
+    put(&mut wanted, "/spec/initContainers", init);
+    let old = pods.create(wanted);
+    pods.cx.attributes.subresource = "resize".to_owned();
+    let mut resized = old.clone().into_value();
+    put(&mut resized, "/spec/containers/0/resources", resources("200m", "128Mi"));
+    put(&mut resized, "/spec/initContainers/1/resources/requests/cpu", json!("2"));
+    put(&mut resized, "/spec/containers/0/image", json!("other:2"));
+    put(&mut resized, "/metadata/labels", json!({"left": "aside"}));
+    let resized = pods.write(resized, Some(&old)).unwrap();
+    let container = &resized.list(&["spec", "containers"])[0];
+    assert_eq!(
+        (&container["resources"]["requests"]["cpu"], &container["image"]),
+        (&json!("200m"), &json!("i:1"))
+    );
+    assert_eq!(resized.list(&["spec", "initContainers"])[1]["resources"]["requests"]["cpu"], "2");
+    assert_eq!(resized.get(&["metadata", "labels"]), old.get(&["metadata", "labels"]));
+    for (at, value, expected) in [
+        (
+            "/spec/containers/0/resources/limits",
+            json!({}),
+            "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed",
+        ),
+        (
+            "/spec/containers/0/resources/requests",
+            json!({"memory": "64Mi"}),
+            "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+        ),
+        (
+            "/spec/containers/0/resources/requests/example.com~1gpu",
+            json!("1"),
+            "spec: Forbidden: only cpu and memory resources are mutable",
+        ),
+        (
+            "/spec/initContainers/0/resources/requests/cpu",
+            json!("2"),
+            "spec: Forbidden: only cpu and memory resources for sidecar containers are mutable",
+        ),
+        (
+            "/spec/containers/0/resizePolicy",
+            json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]),
+            "spec: Forbidden: only cpu and memory resources are mutable",
+        ),
+    ] {
+        let mut new = old.clone().into_value();
+        put(&mut new, at, value);
+        let errors = pods.write(new, Some(&old)).unwrap_err();
+        assert!(errors.iter().any(|error| error.starts_with(expected)), "{at}: {errors:?}");
+    }
+    // Limits that come to be what is requested would make it Guaranteed.
+    let mut class = old.clone().into_value();
+    put(&mut class, "/spec/initContainers", json!([]));
+    let plain = object(class.clone());
+    put(
+        &mut class,
+        "/spec/containers/0/resources",
+        json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}),
+    );
+    let errors = pods.write(class, Some(&plain)).unwrap_err();
+    let expected =
+        "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing";
+    assert!(errors.iter().any(|error| error == expected), "{errors:?}");
+    // A node that does not say what its containers have cannot resize them.
+    let mut deaf = old.clone();
+    deaf.set(&["status", "containerStatuses"], json!([{"name": "c", "state": {"running": {}}}]));
+    let mut new = deaf.clone().into_value();
+    put(&mut new, "/spec/containers/0/resources", resources("200m", "64Mi"));
+    let errors = pods.write(new, Some(&deaf)).unwrap_err();
+    let expected = "spec: Forbidden: Pod running on node without support for resize";
+    assert!(errors.iter().any(|error| error == expected), "{errors:?}");
+}
+
 #[test]
 fn a_pod_takes_its_time_to_go() {
     let pods = Kind::new("pods");

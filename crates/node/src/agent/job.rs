@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use meta::Timestamp;
 
 use crate::volume::Token;
@@ -46,6 +47,8 @@ pub(super) enum Outcome {
     SandboxGone(Result<(), Failed>),
     Started(Result<(), Failed>),
     Stopped(Result<(), Failed>),
+    /// What a container was given, or why not.
+    Resized(Result<ResourceRequirements, Failed>),
     Removed(Result<(), Failed>),
     Deleted(Result<(), Failed>),
     Forgotten(Result<(), Failed>),

@@ -88,7 +88,7 @@ impl Pods {
     }
 
     /// Pods that hold resources of the node.
-    fn active(&self) -> Vec<Arc<Pod>> {
+    pub(super) fn active(&self) -> Vec<Arc<Pod>> {
         let pods = self.lock();
         let live = pods.values().filter(|handle| !handle.rejected).map(|handle| handle.want.borrow());
         live.filter(|want| !pod::is_terminal(pod::phase(&want.pod)))

@@ -24,8 +24,11 @@ use super::{
     job::{Outcome, Subject, Tokens},
 };
 use crate::{
+    admission,
     plan::{self, Observed, Rejection, Stop, Volumes, plan_pod},
-    pod, volume,
+    pod,
+    resize::{self, Resize},
+    volume,
 };
 
 /// How soon a step that failed for reasons outside the pod (API server or runtime away) is repeated.
@@ -38,6 +41,8 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// Reports in a row that are followed up at once. A status settles after one or two; a server that
 /// keeps something else than it is sent must not make this loop hot.
 const REPORTS_MAX: u32 = 4;
+/// How often a resize that waits for room is looked at again; a pod that ends here does not wake the others.
+const DEFERRED_RETRY: Duration = Duration::from_secs(10);
 /// Safety net: nothing is waited for longer than this.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
@@ -69,6 +74,8 @@ pub(super) struct Worker {
     reports: u32,
     /// Reports in a row that failed.
     unreported: u32,
+    /// The generation whose resize the node has taken.
+    taken: Option<i64>,
 }
 
 impl Worker {
@@ -96,6 +103,7 @@ impl Worker {
             forgotten: false,
             reports: 0,
             unreported: 0,
+            taken: None,
         }
     }
 
@@ -139,6 +147,7 @@ impl Worker {
             }
         }
         self.read_termination_messages().await;
+        self.look_at_resize();
         let now = self.agent.now();
         let stopping = plan::why_not_run(&self.pod, &self.have, now);
         if stopping.is_some() && self.have.stopping_since.is_none() {
@@ -159,6 +168,9 @@ impl Worker {
         if stopping.is_none() {
             wait = wait.min(self.refresh_volumes());
         }
+        if matches!(self.have.resize, Resize::Deferred(_)) {
+            wait = wait.min(DEFERRED_RETRY);
+        }
         let reported = self.report().await;
         self.unreported = match reported {
             report::Reported::Failed => self.unreported.saturating_add(1),
@@ -174,6 +186,23 @@ impl Worker {
             report::Reported::Failed => wait = wait.min(self.report_again_after()),
         }
         wait
+    }
+
+    /// Asks whether the node has what a resize needs. What was taken stays taken until it is done.
+    fn look_at_resize(&mut self) {
+        self.have.resize = match (&self.have.resize, resize::is_wanted(&self.pod, &self.have)) {
+            (_, false) => Resize::None,
+            (Resize::Taken, true) if self.taken == self.pod.metadata.generation => Resize::Taken,
+            (_, true) => {
+                let others = self.agent.pods.active();
+                let uid = pod::uid(&self.pod);
+                let others = others.iter().map(AsRef::as_ref).filter(|other| pod::uid(other) != uid);
+                admission::resize(&self.pod, others, &self.agent.view().node)
+            }
+        };
+        if self.have.resize == Resize::Taken {
+            self.taken = self.pod.metadata.generation;
+        }
     }
 
     /// Doubles with each failure in a row; the upper half of it is random, so that pods that were refused

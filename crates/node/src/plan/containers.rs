@@ -11,6 +11,7 @@ use super::{Action, Observed};
 use crate::{
     backoff::{Backoff, Gate, gate},
     pod::{self, Member},
+    resize::{self, Resize},
 };
 
 /// Plans the containers in the ready sandbox `sandbox`.
@@ -46,7 +47,7 @@ pub(super) fn plan(want: &Pod, have: &Observed, sandbox: &str, now: Timestamp, p
 pub(crate) fn is_finished(want: &Pod, have: &Observed) -> bool {
     let ended = |member: Member<'_>| {
         let container = have.container(&member.container.name)?;
-        let changed = is_changed(member, container);
+        let changed = is_changed(member, container) || is_renewed(have, container);
         let code = container.exit_code()?;
         (!changed && !pod::restarts(want, member, code) && !have.is_busy(&container.name)).then_some(code)
     };
@@ -62,6 +63,12 @@ pub(crate) fn is_finished(want: &Pod, have: &Observed) -> bool {
 fn is_changed(member: Member<'_>, container: &ObservedContainer) -> bool {
     let hash = container.annotations.get(SPEC_HASH);
     hash.is_some_and(|hash| *hash != pod::spec_hash(member.container))
+}
+
+/// Whether the container was stopped in order to begin anew with other resources.
+fn is_renewed(have: &Observed, container: &ObservedContainer) -> bool {
+    let facts = have.facts.get(&container.name);
+    facts.and_then(|facts| facts.renewed.as_ref()).is_some_and(|id| *id == container.id)
 }
 
 struct Planning<'a> {
@@ -137,6 +144,7 @@ impl Planning<'_> {
         } else if let Some(verdict) = unhealthy {
             (verdict.why.clone(), verdict.grace)
         } else {
+            self.resize(member, container);
             return;
         };
         self.plan.push(Action::StopContainer {
@@ -144,11 +152,33 @@ impl Planning<'_> {
             name: container.name.clone(),
             grace: grace.unwrap_or_else(|| pod::grace(self.want)),
             why,
+            renew: false,
         });
     }
 
+    /// Gives a running container what its spec asks for, once the node has taken the resize.
+    fn resize(&mut self, member: Member<'_>, container: &ObservedContainer) {
+        let wanted = resize::wanted(member, self.have);
+        if wanted.is_empty() || self.have.resize != Resize::Taken {
+            return;
+        }
+        let (id, name) = (container.id.clone(), container.name.clone());
+        if resize::restarts(member.container, &wanted) {
+            let why = format!("Container {name} resize requires restart");
+            let grace = pod::grace(self.want);
+            self.plan.push(Action::StopContainer { id, name, grace, why, renew: true });
+            return;
+        }
+        let failure = self.have.facts.get(&name).and_then(|facts| facts.resize_failure.as_ref());
+        match failure.and_then(|failure| failure.retry_in(self.now)) {
+            Some(after) => self.plan.push(Action::Recheck { after }),
+            None => self.plan.push(Action::ResizeContainer { id, name }),
+        }
+    }
+
     fn exited(&mut self, member: Member<'_>, container: &ObservedContainer, finished: Timestamp, code: i32) {
-        if !is_changed(member, container) && !pod::restarts(self.want, member, code) {
+        let anew = is_changed(member, container) || is_renewed(self.have, container);
+        if !anew && !pod::restarts(self.want, member, code) {
             return;
         }
         let last = self.have.facts.get(&container.name).and_then(|facts| facts.crash);

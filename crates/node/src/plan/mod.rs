@@ -62,6 +62,13 @@ pub enum Action {
         /// The crash back-off to remember.
         backoff: Option<Backoff>,
     },
+    /// Change the resources of a running container in place.
+    ResizeContainer {
+        /// Runtime id.
+        id: String,
+        /// Name in the pod.
+        name: String,
+    },
     /// Run the preStop hook, stop the container within its grace, then kill it.
     StopContainer {
         /// Runtime id.
@@ -72,6 +79,8 @@ pub enum Action {
         grace: Duration,
         /// For the event.
         why: String,
+        /// It begins anew whatever its restart policy: it was stopped for a resize.
+        renew: bool,
     },
     /// Remove a dead container that nobody asks for any more.
     RemoveContainer {
@@ -172,6 +181,7 @@ fn renew_sandbox(want: &Pod, have: &Observed, now: Timestamp, plan: &mut Vec<Act
                 name: container.name.clone(),
                 grace: pod::grace(want),
                 why: "Pod sandbox changed, it will be killed and re-created.".to_owned(),
+                renew: false,
             });
         }
     }

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use meta::Timestamp;
 use runtime::{ObservedContainer, ObservedPod, ObservedSandbox};
 
-use crate::backoff::{Backoff, since};
+use crate::{
+    backoff::{Backoff, since},
+    resize::Resize,
+};
 
 /// All that [`super::plan_pod`] looks at besides the Pod.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +34,8 @@ pub struct Observed {
     pub stopping_since: Option<Timestamp>,
     /// Whether the API server has the status that tells how it ended.
     pub end_reported: bool,
+    /// What the node says to a resize that is asked for.
+    pub resize: Resize,
     /// When the API server last took a deletion of the object for good. Finalizers may keep it all the same.
     pub delete_asked: Option<Timestamp>,
 }
@@ -79,6 +85,8 @@ pub enum Volumes {
 pub enum Busy {
     /// It pulls, creates, starts or runs postStart.
     Starting,
+    /// Its resources are being changed.
+    Resizing,
     /// It runs preStop or waits for the process to end, within this grace.
     Stopping {
         /// The grace that was given.
@@ -101,6 +109,12 @@ pub struct Facts {
     pub ready: bool,
     /// A probe wants it replaced.
     pub unhealthy: Option<Unhealthy>,
+    /// What the newest attempt was given of cpu and memory; `None` as long as nobody has looked.
+    pub resources: Option<ResourceRequirements>,
+    /// Why the last try to resize it failed.
+    pub resize_failure: Option<Failure>,
+    /// Runtime id of the attempt that was stopped in order to begin anew with other resources.
+    pub renewed: Option<String>,
     /// Text of the termination message file, by container id.
     pub termination_message: Option<(String, String)>,
 }

@@ -6,7 +6,7 @@ use runtime::{ContainerState, ObservedContainer, ObservedPod, ObservedSandbox, a
 use serde_json::{Value, json};
 
 use super::*;
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, resize::Resize};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -48,7 +48,8 @@ fn merge(into: &mut Value, change: &Value) {
 
 /// Words: `sandbox`, `dead-sandbox`, `NAME.ATTEMPT=running|created|exit:CODE@SECOND`, `NAME!started`,
 /// `NAME!starting`, `NAME!stopping:GRACE`, `NAME!crash:STEP@SECOND`, `NAME!unhealthy`,
-/// `NAME!failed:STEP@SECOND`, `NAME!changed`, `no-volumes`, `broken-volumes`, `gone`, `reported`, `asked`, `busy`,
+/// `NAME!failed:STEP@SECOND`, `NAME!changed`, `NAME!has:CPU`, `NAME!unresized:STEP@SECOND`, `NAME!resizing`,
+/// `NAME!renewed:ID`, `taken`, `deferred`, `no-volumes`, `broken-volumes`, `gone`, `reported`, `asked`, `busy`,
 /// `finished`, `stopping@SECOND`.
 fn have(words: &str) -> Observed {
     let mut have = Observed { volumes: Volumes::Ready, ..Observed::default() };
@@ -77,6 +78,8 @@ fn have(words: &str) -> Observed {
                 "asked" => have.delete_asked = Some(at(0)),
                 "busy" => have.pod_busy = true,
                 "finished" => have.finished = true,
+                "taken" => have.resize = Resize::Taken,
+                "deferred" => have.resize = Resize::Deferred("no room".into()),
                 "broken-sandbox" => have.sandbox_failure = Some(failure(4, 0)),
                 other => {
                     let second =
@@ -112,6 +115,14 @@ fn add_fact(have: &mut Observed, observed: &mut ObservedPod, name: &str, fact: &
             let (step, second) = pair();
             facts.failure = Some(failure(step, second));
         }
+        // Of cpu, what the container has.
+        "has" => facts.resources = Some(serde_json::from_value(json!({"requests": {"cpu": value}})).unwrap()),
+        "unresized" => {
+            let (step, second) = pair();
+            facts.resize_failure = Some(failure(step, second));
+        }
+        "resizing" => facts.busy = Some(Busy::Resizing),
+        "renewed" => facts.renewed = Some(value.to_owned()),
         "unhealthy" => {
             let id = observed.containers.iter().find(|c| c.name == name).unwrap().id.clone();
             facts.unhealthy = Some(Unhealthy { id, why: "sick".into(), grace: Some(Duration::from_secs(3)) });
@@ -190,6 +201,7 @@ fn words(plan: &[Action]) -> String {
             format!("start:{name}.{attempt}{replaces}{backoff}")
         }
         Action::StopContainer { id, grace, .. } => format!("stop:{id}/{}s", grace.as_secs()),
+        Action::ResizeContainer { id, .. } => format!("resize:{id}"),
         Action::RemoveContainer { id } => format!("remove:{id}"),
         Action::AbortStart { name } => format!("abort:{name}"),
         Action::TearDownVolumes => "no-volumes".to_owned(),
@@ -225,6 +237,36 @@ fn from_nothing_to_running() {
             ("sandbox a.0=created b.0=running", 0, "start:a.0(replaces a.0)"),
             ("sandbox a!failed:5@0 b.0=running", 2, "in:3s"),
             ("sandbox a!failed:5@0 b.0=running", 5, "start:a.0"),
+        ],
+    );
+}
+
+#[test]
+fn containers_are_resized_once_the_node_has_taken_it() {
+    let resources = json!({ "requests": { "cpu": "2" } });
+    let restart = json!([{ "resourceName": "cpu", "restartPolicy": "RestartContainer" }]);
+    let of = |container: Value| {
+        pod("", json!({ "spec": { "restartPolicy": "OnFailure", "containers": [container] } }))
+    };
+    check(
+        &of(json!({ "name": "a", "image": "app:1", "resources": resources })),
+        &[
+            ("sandbox a.0=running a!has:2", 0, ""),
+            ("sandbox a.0=running a!has:2000m taken", 0, ""),
+            ("sandbox a.0=running a!has:1 deferred", 0, ""),
+            ("sandbox a.0=running a!has:1 taken", 0, "resize:a.0"),
+            ("sandbox a.0=running a!has:1 a!resizing taken", 0, ""),
+            ("sandbox a.0=running a!has:1 a!unresized:5@0 taken", 2, "in:3s"),
+            ("sandbox a.0=running a!has:1 a!unresized:5@0 taken", 5, "resize:a.0"),
+        ],
+    );
+    check(
+        &of(json!({ "name": "a", "image": "app:1", "resources": resources, "resizePolicy": restart })),
+        &[
+            ("sandbox a.0=running a!has:1 taken", 0, "stop:a.0/30s"),
+            // It begins anew though it ended well, and would not otherwise.
+            ("sandbox a.0=exit:0@0 a!has:1 a!renewed:a.0 taken", 1, "start:a.1+10s"),
+            ("sandbox a.0=exit:0@0 a!has:1", 1, "stop-sandbox:sb0"),
         ],
     );
 }

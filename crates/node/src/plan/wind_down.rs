@@ -76,6 +76,7 @@ fn stop_containers(want: &Pod, have: &Observed, now: Timestamp, plan: &mut Vec<A
             None => true,
             Some(Busy::Stopping { grace: given }) => whole < given,
             Some(Busy::Starting) => false,
+            Some(Busy::Resizing) => true,
         };
         if shorter {
             plan.push(Action::StopContainer {
@@ -83,6 +84,7 @@ fn stop_containers(want: &Pod, have: &Observed, now: Timestamp, plan: &mut Vec<A
                 name: container.name.clone(),
                 grace,
                 why: format!("Stopping container {}", container.name),
+                renew: false,
             });
         }
     }

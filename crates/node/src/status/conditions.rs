@@ -7,7 +7,7 @@ use k8s_openapi::{
 use meta::Timestamp;
 use runtime::{SandboxState, action::Role};
 
-use crate::{plan::Observed, pod};
+use crate::{plan::Observed, pod, resize::Resize};
 
 struct Verdict {
     ok: bool,
@@ -48,8 +48,28 @@ pub(super) fn conditions(
         ("PodScheduled", Verdict::yes()),
     ]
     .into_iter()
+    .chain(resizing(want, have))
     .map(|(kind, verdict)| condition(want, kind, verdict, now))
     .collect()
+}
+
+/// Conditions that are there only while they hold.
+pub(super) const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+/// How far a resize has come; nothing where none is asked for.
+fn resizing(want: &Pod, have: &Observed) -> Option<(&'static str, Verdict)> {
+    let [pending, progress] = PASSING;
+    let yes = |reason, message: Option<&String>| Verdict { ok: true, reason, message: message.cloned() };
+    match &have.resize {
+        Resize::None => None,
+        Resize::Deferred(why) => Some((pending, yes(Some("Deferred"), Some(why)))),
+        Resize::Infeasible(why) => Some((pending, yes(Some("Infeasible"), Some(why)))),
+        Resize::Taken => {
+            let failures = pod::members(want).filter_map(|member| have.facts.get(&member.container.name));
+            let failed = failures.filter_map(|facts| facts.resize_failure.as_ref()).next();
+            Some((progress, yes(failed.map(|_| "Error"), failed.map(|failure| &failure.message))))
+        }
+    }
 }
 
 fn condition(want: &Pod, kind: &str, verdict: Verdict, now: Timestamp) -> PodCondition {

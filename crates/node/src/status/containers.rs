@@ -3,7 +3,7 @@
 use k8s_openapi::{
     api::core::v1::{
         ContainerState as WireState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, Pod,
+        ContainerStatus, Pod, ResourceRequirements,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -14,6 +14,7 @@ use crate::{
     backoff,
     plan::{Busy, Facts, Observed, is_finished},
     pod::{self, Member},
+    resize::{self, Resize},
 };
 
 /// Which list of the status.
@@ -87,10 +88,18 @@ fn status(
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
         allocated_resources: is_running
-            .then(|| member.container.resources.as_ref().and_then(|r| r.requests.clone()))
+            .then(|| allocated(have, member).and_then(|resources| resources.requests.clone()))
             .flatten(),
-        resources: is_running.then(|| member.container.resources.clone()).flatten(),
+        resources: is_running.then(|| resize::actual(have, member.container).cloned()).flatten(),
         ..ContainerStatus::default()
+    }
+}
+
+/// What the node has set aside for a container: what its spec asks for, once the node has taken that.
+fn allocated<'a>(have: &'a Observed, member: Member<'a>) -> Option<&'a ResourceRequirements> {
+    match have.resize {
+        Resize::None | Resize::Taken => member.container.resources.as_ref(),
+        Resize::Deferred(_) | Resize::Infeasible(_) => resize::actual(have, member.container),
     }
 }
 

@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Map, Value, json};
 
+use super::conditions::PASSING;
+
 /// The fields of the status that the node owns. Others (`nominatedNodeName`, `resourceClaimStatuses`,
 /// ...) are never touched.
 const OWNED: [&str; 13] = [
@@ -63,6 +65,12 @@ pub fn patch(pod: &Pod, new: &PodStatus) -> Option<Value> {
             value
         })
         .collect();
+    let over = old.conditions.iter().flatten().filter(|had| {
+        let kept = new.conditions.iter().flatten().any(|condition| condition.type_ == had.type_);
+        PASSING.contains(&had.type_.as_str()) && !kept
+    });
+    let over = over.map(|had| json!({ "type": had.type_, "$patch": "delete" }));
+    let moved: Vec<Value> = moved.into_iter().chain(over).collect();
     if !moved.is_empty() {
         changes.insert("conditions".to_owned(), Value::Array(moved));
     }

@@ -313,6 +313,10 @@ fn merge(into: &mut Value, patch: &Value) {
             ("conditions", Value::Array(changes)) => {
                 let list = map.entry(key.clone()).or_insert_with(|| json!([])).as_array_mut().unwrap();
                 for change in changes {
+                    if change["$patch"] == "delete" {
+                        list.retain(|had| had["type"] != change["type"]);
+                        continue;
+                    }
                     match list.iter_mut().find(|had| had["type"] == change["type"]) {
                         Some(had) => merge(had, change),
                         None => {

@@ -428,3 +428,75 @@ async fn the_node_says_that_it_is_alive() {
     let posts = world.api.writes().iter().filter(|write| write.ends_with("nodes/n1/status")).count();
     assert!(posts <= 2, "an unchanged status is not posted with every heartbeat: {posts}");
 }
+
+fn resized(name: &str, cpu: &str, generation: i64, policy: Value) -> Value {
+    json!({
+        "metadata": { "name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": generation },
+        "spec": { "nodeName": "n1", "containers": [{ "name": "c", "image": "app:1", "resizePolicy": policy,
+            "resources": { "requests": { "cpu": cpu } } }] },
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_is_told_and_done() {
+    let mut world = World::new().await;
+    let policy = json!([]);
+    world.api.put("pods", resized("web", "1", 1, policy.clone()));
+    let before = world.ready("web", "True").await;
+    let own = |pod: &Value, path: &str| pod.pointer(&format!("/status/containerStatuses/0{path}")).cloned();
+    assert_eq!(own(&before, "/resources/requests/cpu"), Some(json!("1")));
+    let change = |world: &World, cpu: &str, generation: i64, policy: &Value| {
+        let status = world.api.get("pods", "ns", "web").unwrap()["status"].clone();
+        let mut pod = resized("web", cpu, generation, policy.clone());
+        pod["status"] = status;
+        world.api.put("pods", pod);
+    };
+    // In place: the same container has more.
+    change(&world, "2", 2, &policy);
+    let after = world
+        .api
+        .until("it has two", |api| {
+            api.get("pods", "ns", "web").filter(|pod| {
+                own(pod, "/resources/requests/cpu") == Some(json!("2"))
+                    && condition(pod, "PodResizeInProgress").is_empty()
+            })
+        })
+        .await;
+    assert_eq!(own(&after, "/containerID"), own(&before, "/containerID"));
+    assert_eq!(own(&after, "/allocatedResources/cpu"), Some(json!("2")));
+    // More than the node has: it keeps what it has, and says why.
+    change(&world, "5", 3, &policy);
+    let refused = world
+        .api
+        .until("it is refused", |api| {
+            api.get("pods", "ns", "web").filter(|pod| condition(pod, "PodResizePending") == "True")
+        })
+        .await;
+    let conditions = refused["status"]["conditions"].as_array().unwrap();
+    let pending = conditions.iter().find(|condition| condition["type"] == "PodResizePending").unwrap();
+    assert_eq!(pending["reason"], "Infeasible");
+    let message = "Node didn't have enough capacity: cpu, requested: 5000, capacity: 4000";
+    assert_eq!(pending["message"], message);
+    assert_eq!(own(&refused, "/resources/requests/cpu"), Some(json!("2")));
+    assert_eq!(own(&refused, "/allocatedResources/cpu"), Some(json!("2")));
+    // The agent that comes after knows what the container has from what was told.
+    world.stop().await;
+    world.start();
+    let restart = json!([{ "resourceName": "cpu", "restartPolicy": "RestartContainer" }]);
+    change(&world, "3", 4, &restart);
+    let anew = world
+        .api
+        .until("it has three", |api| {
+            api.get("pods", "ns", "web").filter(|pod| own(pod, "/resources/requests/cpu") == Some(json!("3")))
+        })
+        .await;
+    assert_eq!(own(&anew, "/restartCount"), Some(json!(1)));
+    assert_ne!(own(&anew, "/containerID"), own(&before, "/containerID"));
+    world
+        .api
+        .until("nothing is pending", |api| {
+            let pod = api.get("pods", "ns", "web")?;
+            condition(&pod, "PodResizePending").is_empty().then_some(())
+        })
+        .await;
+}

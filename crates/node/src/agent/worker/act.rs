@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
@@ -22,7 +22,7 @@ use crate::{
     },
     backoff::{self, Backoff, since},
     plan::{Action, Busy, Facts, Failure, Volumes},
-    pod, sandbox,
+    pod, resize, resources, sandbox,
 };
 
 /// Wait before a container whose configuration is wrong is tried again: what it lacks may appear.
@@ -30,6 +30,8 @@ const CONFIG_RETRY: Duration = Duration::from_secs(5);
 /// Waits after a sandbox or volumes could not be made: from a second to ten, because what they lack
 /// (a Secret, a bound claim) is usually being made by somebody.
 const POD_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Waits after a container could not be resized: what is in the way is mostly that it uses too much.
+const RESIZE_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// Deletes the Pod object for good, if it is still this pod.
 async fn delete(agent: &Agent, want: &Pod) -> Result<(), Failed> {
@@ -45,6 +47,26 @@ async fn delete(agent: &Agent, want: &Pod) -> Result<(), Failed> {
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => Err(Failed::new("FailedDelete", error)),
     }
+}
+
+/// Tells the runtime what a container has now. Memory is not taken from under it: the kernel would kill.
+async fn resize(agent: &Agent, want: &Pod, id: &str, name: &str) -> Result<ResourceRequirements, Failed> {
+    let gone = || Failed::new("ResizeError", format!("container {name} is no longer in the pod"));
+    let container = pod::member(want, name).ok_or_else(gone)?.container;
+    let limits = resources::limits(want, container, agent.view().memory_bytes);
+    if limits.memory_limit_bytes > 0 {
+        let stats = agent.runtime.stats().await?;
+        let used = stats.containers.iter().find(|stats| stats.id == id);
+        let used = used.map_or(0, |stats| stats.memory_working_set_bytes);
+        if u64::try_from(limits.memory_limit_bytes).is_ok_and(|limit| limit < used) {
+            let limit = limits.memory_limit_bytes;
+            let why =
+                format!("attempting to set memory limit ({limit}) of {name} below current usage ({used})");
+            return Err(Failed::new("ResizeError", why));
+        }
+    }
+    agent.runtime.act(&Step::UpdateContainer { id: id.to_owned(), resources: limits }).await?;
+    Ok(container.resources.clone().unwrap_or_default())
 }
 
 impl Worker {
@@ -85,7 +107,7 @@ impl Worker {
                 self.start(
                     Start {
                         agent,
-                        want,
+                        want: resize::as_allocated(&want, &self.have),
                         name,
                         attempt,
                         sandbox,
@@ -98,7 +120,11 @@ impl Worker {
                     backoff,
                 );
             }
-            Action::StopContainer { id, name, grace, why } => {
+            Action::ResizeContainer { id, name } => self.resize(id, name),
+            Action::StopContainer { id, name, grace, why, renew } => {
+                if renew {
+                    self.facts(&name).renewed = Some(id.clone());
+                }
                 let ip = self.pod_ips().into_iter().next().unwrap_or_default();
                 self.stop(Stop { agent, want, id, name, grace, why, ip, hook_done: false });
             }
@@ -132,6 +158,9 @@ impl Worker {
         if backoff.is_some() {
             facts.crash = backoff;
         }
+        let member = pod::member(&start.want, &name);
+        facts.resources = member.and_then(|member| member.container.resources.clone());
+        facts.resize_failure = None;
         self.spawn(Subject::Container(name), async move { Outcome::Started(start.run().await) });
     }
 
@@ -145,6 +174,31 @@ impl Worker {
         self.hooked.push(stop.id.clone());
         self.facts(&stop.name).busy = Some(Busy::Stopping { grace: stop.grace });
         self.spawn(subject, async move { Outcome::Stopped(stop.run().await) });
+    }
+
+    /// Gives a running container the resources of its spec.
+    fn resize(&mut self, id: String, name: String) {
+        let (agent, want) = (Arc::clone(&self.agent), self.pod.clone());
+        self.facts(&name).busy = Some(Busy::Resizing);
+        self.spawn(Subject::Container(name.clone()), async move {
+            Outcome::Resized(resize(&agent, &want, &id, &name).await)
+        });
+    }
+
+    fn resized(&mut self, name: &str, result: Result<ResourceRequirements, Failed>) {
+        match result {
+            Ok(resources) => {
+                let facts = self.facts(name);
+                facts.resources = Some(resources);
+                facts.resize_failure = None;
+            }
+            Err(failed) => {
+                self.warn(Some(name), "ResizeError", &failed);
+                let last = self.facts(name).resize_failure.take();
+                let failure = self.failure(failed, last.as_ref(), RESIZE_RETRY);
+                self.facts(name).resize_failure = Some(failure);
+            }
+        }
     }
 
     fn spawn_step(&mut self, subject: Subject, step: Step, outcome: fn(Result<(), Failed>) -> Outcome) {
@@ -223,6 +277,11 @@ impl Worker {
             Outcome::Started(result) => {
                 if let Subject::Container(name) = subject {
                     self.started(name, result);
+                }
+            }
+            Outcome::Resized(result) => {
+                if let Subject::Container(name) = subject {
+                    self.resized(name, result);
                 }
             }
             Outcome::Forgotten(Ok(())) => self.forgotten = true,

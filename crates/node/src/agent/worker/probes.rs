@@ -130,9 +130,13 @@ impl Worker {
         });
         let adopted =
             reported.map(|own| (own.started.unwrap_or_default(), own.ready)).filter(|_| before.is_none());
+        let told = reported.and_then(|own| own.resources.clone()).or_else(|| container.resources.clone());
         let facts = self.facts(name);
         (facts.started, facts.ready) = adopted.unwrap_or_default();
         facts.unhealthy = None;
+        if before.is_none() && facts.resources.is_none() {
+            facts.resources = told;
+        }
     }
 
     fn watch_probe(&mut self, container: &Container, probe: Probe, kind: ProbeKind, id: &str, age: Duration) {
