@@ -59,13 +59,26 @@ pub(crate) async fn start_with(
     });
     let server = Server::new(rest.clone(), Arc::new(authenticator), authorizer, "v1.36.0+test");
     let server = change(server, &rest, &pki);
-    let client_ca = format!("{}\n{}", pki.ca_pem(), pki.front_proxy_ca_pem());
-    let tls = tls_config(&pki.serving(&["127.0.0.1".to_owned()]).unwrap(), &client_ca).unwrap();
-    let serving = server.serve(&[SocketAddr::from(([127, 0, 0, 1], 0))], tls).await.unwrap();
+    let serving = serve(&server, &pki).await;
     Running { server, serving, rest, pki, _home: home }
 }
 
+async fn serve(server: &Server, pki: &Pki) -> Serving {
+    let client_ca = format!("{}\n{}", pki.ca_pem(), pki.front_proxy_ca_pem());
+    let tls = tls_config(&pki.serving(&["127.0.0.1".to_owned()]).unwrap(), &client_ca).unwrap();
+    server.serve(&[SocketAddr::from(([127, 0, 0, 1], 0))], tls).await.unwrap()
+}
+
 impl Running {
+    /// The same server changed, on a port of its own; what it served before ends.
+    pub(crate) async fn again(self, change: impl FnOnce(Server) -> Server) -> Self {
+        let Self { server, serving, rest, pki, _home } = self;
+        serving.stop().await;
+        let server = change(server);
+        let serving = serve(&server, &pki).await;
+        Self { server, serving, rest, pki, _home }
+    }
+
     /// A new connection.
     pub(crate) async fn dial(
         &self,

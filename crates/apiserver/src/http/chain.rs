@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) version: serde_json::Value,
+    /// How long a connection may be without its first request.
+    pub(crate) head_timeout: Duration,
     /// Cancelled when the server stops: watches and streams end.
     pub(crate) stop: CancellationToken,
 }
@@ -187,7 +189,11 @@ impl Shared {
             }
             Route::Resource(named) => {
                 let verb = verb(&parts.method, &named, query.flag("watch")).ok_or_else(|| {
-                    Status::new(405, Reason::MethodNotAllowed, "the server does not know this method")
+                    Status::new(
+                        405,
+                        Reason::MethodNotAllowed,
+                        "the server does not allow this method on the requested resource",
+                    )
                 })?;
                 let found = registry.resolve(named.group, named.version, named.plural);
                 if let Some(resource) = &found {

@@ -42,4 +42,6 @@ pub(crate) use encode::response;
 pub(crate) use resources::Call;
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod tests;

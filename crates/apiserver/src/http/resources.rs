@@ -148,6 +148,19 @@ pub(crate) fn resolve(call: &Call<'_>) -> Result<Arc<Resource>, Status> {
     if !subresource.is_empty() && resource.subresource(subresource).is_none() {
         return Err(Status::no_such_path());
     }
+    let named = !call.named.name.is_empty();
+    let misplaced = match call.verb {
+        "create" => named && subresource.is_empty(),
+        "update" | "patch" => !named,
+        _ => false,
+    };
+    if misplaced {
+        return Err(Status::new(
+            405,
+            Reason::MethodNotAllowed,
+            "the server does not allow this method on the requested resource",
+        ));
+    }
     let in_namespace = !call.named.namespace.is_empty();
     match (resource.scope, in_namespace) {
         (Scope::Cluster, true) => Err(Status::no_such_path()),

@@ -1,6 +1,13 @@
 //! Listeners and connections.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
@@ -35,8 +42,16 @@ use crate::{
     tokens::Tokens,
 };
 
-/// A client that does not finish its handshake or its request head in this time is not waited for.
+/// A client that does not finish its handshake in this time is not waited for.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be without its first request, upstream's `ReadHeaderTimeout`.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(32);
+/// How long a connection may be without its next request, upstream's `IdleTimeout`.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Header lines of an HTTP/1.1 request: a front proxy says each group of a user in one.
+const HEADERS_MAX: usize = 512;
+/// Bytes of all headers of an HTTP/2 request, its address among them: an address alone may have 64 KiB.
+const HEADER_BYTES_MAX: u32 = 128 << 10;
 /// How long running requests may take after the server was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams of one HTTP/2 connection. A controller holds a watch per kind beside its requests.
@@ -96,6 +111,7 @@ impl Server {
             health: Health::default(),
             exposed: Vec::new(),
             configured: Vec::new(),
+            head_timeout: HEAD_TIMEOUT,
             discovery: Discovery::default(),
             openapi: OpenApi::new(version),
             version: version_info(version),
@@ -198,6 +214,10 @@ impl Server {
 
 #[cfg(test)]
 impl Server {
+    pub(crate) fn with_head_timeout(self, within: Duration) -> Self {
+        self.with(|shared| shared.head_timeout = within)
+    }
+
     pub(crate) fn with_seats(self, seats: u64) -> Self {
         self.with(|shared| shared.flow = Flow::new(shared.rest.cache(), seats))
     }
@@ -250,7 +270,7 @@ struct Listening {
 impl Listening {
     async fn run(self, listener: TcpListener) {
         let graceful = GracefulShutdown::new();
-        let builder = Arc::new(builder());
+        let builders = Arc::new(Builders::new());
         let mut connections = JoinSet::new();
         loop {
             let stream = tokio::select! {
@@ -266,9 +286,9 @@ impl Listening {
                 },
             };
             let watcher = graceful.watcher();
-            let (shared, acceptor, builder) = (self.shared.clone(), self.acceptor.clone(), builder.clone());
+            let (shared, acceptor, builders) = (self.shared.clone(), self.acceptor.clone(), builders.clone());
             connections.spawn(async move {
-                if let Err(error) = connection(shared, acceptor, &builder, watcher, stream).await {
+                if let Err(error) = connection(shared, acceptor, &builders, watcher, stream).await {
                     tracing::debug!(%error, "connection ended");
                 }
             });
@@ -284,13 +304,36 @@ impl Listening {
     }
 }
 
+/// How connections are served, by what was agreed on in TLS: who agreed on one protocol is not asked again which one
+/// it speaks.
+struct Builders {
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+    either: auto::Builder<TokioExecutor>,
+}
+
+impl Builders {
+    fn new() -> Self {
+        Self { http1: builder().http1_only(), http2: builder().http2_only(), either: builder() }
+    }
+
+    fn of(&self, protocol: Option<&[u8]>) -> &auto::Builder<TokioExecutor> {
+        match protocol {
+            Some(b"h2") => &self.http2,
+            Some(b"http/1.1") => &self.http1,
+            _ => &self.either,
+        }
+    }
+}
+
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Some(HANDSHAKE_TIMEOUT * 9));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Some(IDLE_TIMEOUT)).max_headers(HEADERS_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
@@ -304,7 +347,7 @@ type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 async fn connection(
     shared: Arc<Shared>,
     acceptor: TlsAcceptor,
-    builder: &auto::Builder<TokioExecutor>,
+    builders: &Builders,
     watcher: hyper_util::server::graceful::Watcher,
     stream: TcpStream,
 ) -> Result<(), ConnectionError> {
@@ -318,12 +361,27 @@ async fn connection(
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let until = chain.first().and_then(|leaf| crate::pki::not_after(leaf));
     let sender = Sender::Connection(shared.authenticator.peer(chain, address), until);
+    let builder = builders.of(stream.get_ref().1.alpn_protocol());
+    let (head_timeout, came) = (shared.head_timeout, Arc::new(AtomicBool::new(false)));
+    let asked = came.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         let (shared, sender) = (shared.clone(), sender.clone());
         async move { Ok::<_, std::convert::Infallible>(shared.respond(sender, request.map(Input::new)).await) }
     });
     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    watcher.watch(served).await
+    tokio::select! {
+        served = watcher.watch(served) => served,
+        () = nothing_came(head_timeout, &came) => Err("no request came in time".into()),
+    }
+}
+
+/// Completes when the time is over and there was no request; never after one came.
+async fn nothing_came(within: Duration, came: &AtomicBool) {
+    tokio::time::sleep(within).await;
+    if came.load(Ordering::Relaxed) {
+        std::future::pending().await
+    }
 }
 
 /// `/version`. Major and minor are those of `gitVersion`.
