@@ -39,7 +39,7 @@ impl Server {
     async fn start() -> Self {
         let store = store::Memory::new();
         let registry = Arc::new(Registry::new());
-        registry.install_all(kinds::all(&kinds::Options::default(), &kinds::Acts::default()));
+        registry.install_all(crate::testing_kinds::built_in_kinds());
         let cache = Arc::new(Cache::load(&store, &registry).await.unwrap());
         let authorizer: Arc<dyn Authorizer> = Arc::new(NoDelete);
         let client = Webhooks::new(cache.clone());

@@ -150,6 +150,7 @@ impl Link {
             input: Input::empty(),
             upgrade: None,
             running: None,
+            kept: true,
             limit: None,
             refusals: Refusals::Passed,
         })

@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,7 @@ use crate::{
     http::tls_config,
     pki::{Authority, FRONT_PROXY, Identity, Leaf, Pki},
     rest::{Caller, DeleteOptions, ListOptions},
+    testing_kinds::built_in_kinds,
     testing_server::{Running, request, start_with, value},
 };
 
@@ -54,6 +58,10 @@ struct Extension {
     asked: Arc<Mutex<Vec<Asked>>>,
     /// What discovery is answered with.
     code: Arc<Mutex<u16>>,
+    /// Connections that came to TLS.
+    connections: Arc<AtomicU64>,
+    /// Ends the connections that are open, and no others.
+    cut: Arc<tokio::sync::Notify>,
     _stop: DropGuard,
 }
 
@@ -72,24 +80,32 @@ impl Extension {
         let guard = stop.clone().drop_guard();
         let (asked, code) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(200)));
         let (seen, answer) = (asked.clone(), code.clone());
+        let (connections, cut) = (Arc::new(AtomicU64::new(0)), Arc::new(tokio::sync::Notify::new()));
+        let (came, cutting) = (connections.clone(), cut.clone());
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (tls, seen, answer) = (tls.clone(), seen.clone(), answer.clone());
+                let (came, cutting) = (came.clone(), cutting.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = tls.accept(stream).await else { return };
+                    came.fetch_add(1, Relaxed);
                     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
                     let by = chain.first().and_then(|leaf| Identity::of(leaf));
                     let by = by.map(|identity| identity.common_name).unwrap_or_default();
                     let serve =
                         service_fn(move |request| one(request, by.clone(), seen.clone(), answer.clone()));
                     let connection = hyper::server::conn::http1::Builder::new();
-                    drop(connection.serve_connection(TokioIo::new(stream), serve).with_upgrades().await);
+                    let serving = connection.serve_connection(TokioIo::new(stream), serve).with_upgrades();
+                    tokio::select! {
+                        ended = serving => drop(ended),
+                        () = cutting.notified() => {}
+                    }
                 });
             }
         }));
         let ca = base64::engine::general_purpose::STANDARD.encode(&authority.pair().cert_pem);
-        Self { address, ca, asked, code, _stop: guard }
+        Self { address, ca, asked, code, connections, cut, _stop: guard }
     }
 
     /// The newest request on a path, query left out.
@@ -183,7 +199,7 @@ struct World {
 impl World {
     async fn start() -> Self {
         let registry = Registry::new();
-        registry.install_all(kinds::all(&kinds::Options::default(), &kinds::Acts::default()));
+        registry.install_all(built_in_kinds());
         let mut layer = None;
         let running = start_with(registry, |server, rest, pki| {
             let made = Aggregation::new(rest, pki.front_proxy_client().unwrap());
@@ -489,4 +505,20 @@ async fn front_proxies_vouch_for_users_here_too() {
         (plain.status().as_u16(), value(&plain)["message"].as_str().unwrap().contains("system:anonymous")),
         (403, true)
     );
+}
+
+/// Requests one after the other need no connection each, and one that the other server has closed is not the end.
+#[tokio::test]
+async fn connections_are_kept_between_requests() {
+    let world = World::with_service(bundle).await;
+    world.until("True Passed: all checks passed").await;
+    for _ in 0..8 {
+        assert_eq!(world.get(FLUNDERS).await.status(), 200);
+    }
+    // Whoever judges the server may ask at the same time.
+    let made = world.extension.connections.load(Relaxed);
+    assert!(made <= 3, "{made} connections");
+    world.extension.cut.notify_waiters();
+    assert_eq!(world.get(FLUNDERS).await.status(), 200);
+    assert!(world.extension.connections.load(Relaxed) > made, "the cut connections were used again");
 }

@@ -16,7 +16,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::Forwarder;
+use super::{
+    Forwarder,
+    pool::{Identity, Pool, Target},
+};
 use crate::{
     http::{Body, Input},
     metrics::InFlight,
@@ -25,6 +28,8 @@ use crate::{
 /// How long a node may take to accept a connection and to begin its answer.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is read of the head of an answer.
+const HEAD_BYTES_MAX: usize = 128 << 10;
 /// What is read of an error text.
 const ERROR_BYTES_MAX: usize = 8 << 10;
 
@@ -57,6 +62,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) input: Input,
     pub(crate) upgrade: Option<OnUpgrade>,
     pub(crate) running: Option<InFlight>,
+    /// Whether the connection may be one that is kept, and is kept after.
+    pub(crate) kept: bool,
     /// How long request and answer may take together; `None` for streams.
     pub(crate) limit: Option<Duration>,
     pub(crate) refusals: Refusals,
@@ -90,14 +97,73 @@ impl Forwarder {
             input,
             upgrade,
             running,
+            kept,
             limit,
             refusals,
         } = forward;
         let deadline = limit.map(|limit| Instant::now() + limit);
-        let stream = dial(&addresses, tls.as_ref(), &authority).await?;
-        let unreachable = |why: String| unreachable(&authority, &why);
+        let to = To { addresses: &addresses, tls: tls.as_ref(), authority: &authority };
+        let kept = kept && upgrade.is_none();
+        // What has no body and changes nothing may be sent again when a kept connection breaks under it.
+        let again = (input.is_empty() && method.is_safe()).then(|| (method.clone(), added.clone()));
+        let mut request = request(&authority, method, &path, headers, upgrade.is_some(), input)?;
+        request.headers_mut().extend(added);
+        let tried =
+            if kept { self.on_kept(&to, request).await } else { Err(Tried::NotSent(Box::new(request))) };
+        let (answer, keep) = match (tried, again) {
+            (Ok(answered), _) => answered,
+            (Err(Tried::NotSent(request)), _) => self.on_new(&to, *request, kept).await?,
+            (Err(Tried::Lost(_)), Some((method, added))) => {
+                let mut request = self::request(&authority, method, &path, headers, false, Input::empty())?;
+                request.headers_mut().extend(added);
+                self.on_new(&to, request, kept).await?
+            }
+            (Err(Tried::Lost(why)), None) => return Err(unreachable(&authority, &why)),
+            (Err(Tried::Slow), _) => return Err(unreachable(&authority, "no answer in time")),
+        };
+        match (answer.status(), upgrade) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) => Ok(self.switch(answer, upgrade, running)),
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
+                Err(Status::internal("the other server switched protocols without being asked to"))
+            }
+            (code, _) if refusals == Refusals::Worded && !code.is_success() && !code.is_redirection() => {
+                Err(refused(answer).await)
+            }
+            _ => Ok(passed(
+                answer,
+                keep.map(|keep| (self.kept.clone(), keep)),
+                running,
+                deadline,
+                self.stop.clone(),
+            )),
+        }
+    }
+
+    /// Sends on a connection that was kept.
+    async fn on_kept(&self, to: &To<'_>, mut request: Request<Body>) -> Result<Answered, Tried> {
+        for target in to.targets() {
+            while let Some(mut sender) = self.kept.take(&target) {
+                match timeout(ANSWER_TIMEOUT, sender.try_send_request(request)).await {
+                    Ok(Ok(answer)) => return Ok((answer, Some(Keep { target, sender }))),
+                    Ok(Err(mut failed)) => match failed.take_message() {
+                        Some(back) => request = back,
+                        None => return Err(Tried::Lost(failed.into_error().to_string())),
+                    },
+                    Err(_) => return Err(Tried::Slow),
+                }
+            }
+        }
+        Err(Tried::NotSent(Box::new(request)))
+    }
+
+    /// Sends on a connection of its own, to be kept after where that is wanted.
+    async fn on_new(&self, to: &To<'_>, request: Request<Body>, keep: bool) -> Result<Answered, Status> {
+        let (stream, address) = dial(to).await?;
+        let unreachable = |why: String| unreachable(to.authority, &why);
+        let mut client = http1::Builder::new();
+        client.max_buf_size(HEAD_BYTES_MAX);
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(e.to_string()))?;
+            client.handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(e.to_string()))?;
         let stop = self.stop.clone();
         self.streams.spawn(async move {
             tokio::select! {
@@ -109,21 +175,11 @@ impl Forwarder {
                 }
             }
         });
-        let mut request = request(&authority, method, &path, headers, upgrade.is_some(), input)?;
-        request.headers_mut().extend(added);
         let answer = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
         let answer = answer.map_err(|_| unreachable("no answer in time".into()))?;
         let answer = answer.map_err(|e| unreachable(e.to_string()))?;
-        match (answer.status(), upgrade) {
-            (StatusCode::SWITCHING_PROTOCOLS, Some(upgrade)) => Ok(self.switch(answer, upgrade, running)),
-            (StatusCode::SWITCHING_PROTOCOLS, None) => {
-                Err(Status::internal("the other server switched protocols without being asked to"))
-            }
-            (code, _) if refusals == Refusals::Worded && !code.is_success() && !code.is_redirection() => {
-                Err(refused(answer).await)
-            }
-            _ => Ok(passed(answer, running, deadline, self.stop.clone())),
-        }
+        let target = to.targets().nth(address).filter(|_| keep);
+        Ok((answer, target.map(|target| Keep { target, sender })))
     }
 
     /// Joins both connections once both have switched.
@@ -159,22 +215,54 @@ impl Forwarder {
     }
 }
 
+/// Where a request goes.
+struct To<'a> {
+    addresses: &'a [(String, u16)],
+    tls: Option<&'a (Arc<ClientConfig>, ServerName<'static>)>,
+    authority: &'a str,
+}
+
+impl To<'_> {
+    /// What kept connections are found by, in the order of the addresses; none without TLS.
+    fn targets(&self) -> impl Iterator<Item = Target> {
+        self.addresses.iter().filter_map(|(host, port)| {
+            let (tls, name) = self.tls?;
+            Some(Target { host: host.clone(), port: *port, name: name.clone(), tls: Identity(tls.clone()) })
+        })
+    }
+}
+
+/// An answer that has begun, and the connection it comes on where that may be kept.
+type Answered = (Response<Incoming>, Option<Keep>);
+
+/// A connection that may be kept once its answer was read.
+struct Keep {
+    target: Target,
+    sender: http1::SendRequest<Body>,
+}
+
+/// What became of a request on kept connections.
+enum Tried {
+    /// Nobody has seen it.
+    NotSent(Box<Request<Body>>),
+    /// Somebody may have.
+    Lost(String),
+    /// Somebody has, and does not answer.
+    Slow,
+}
+
 fn unreachable(authority: &str, why: &str) -> Status {
     let why = format!("error dialing backend {authority}: {why}");
     Status::new(503, Reason::ServiceUnavailable, why)
 }
 
-/// The first address that answers.
-async fn dial(
-    addresses: &[(String, u16)],
-    tls: Option<&(Arc<ClientConfig>, ServerName<'static>)>,
-    asked: &str,
-) -> Result<Box<dyn Io>, Status> {
-    let mut last = unreachable(asked, "no address");
-    for (host, port) in addresses {
+/// The first address that answers, and which that is.
+async fn dial(to: &To<'_>) -> Result<(Box<dyn Io>, usize), Status> {
+    let mut last = unreachable(to.authority, "no address");
+    for (at, (host, port)) in to.addresses.iter().enumerate() {
         let shown = authority(host, *port);
-        match timeout(DIAL_TIMEOUT, dial_one(host, *port, tls)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+        match timeout(DIAL_TIMEOUT, dial_one(host, *port, to.tls)).await {
+            Ok(Ok(stream)) => return Ok((stream, at)),
             Ok(Err(error)) => last = unreachable(&shown, &error.to_string()),
             Err(_) => last = unreachable(&shown, "timed out"),
         }
@@ -239,6 +327,7 @@ fn request(
 /// The answer as it comes, until it ends, the client leaves or the server stops.
 fn passed(
     answer: Response<Incoming>,
+    keep: Option<(Pool, Keep)>,
     running: Option<InFlight>,
     deadline: Option<Instant>,
     stop: tokio_util::sync::CancellationToken,
@@ -254,22 +343,28 @@ fn passed(
             None => std::future::pending().await,
         }
     };
-    let kept = (frames, running, stop, Box::pin(over));
-    let chunks = stream::unfold(kept, |(mut frames, running, stop, mut over)| async move {
+    let state = (frames, keep, running, stop, Box::pin(over));
+    let chunks = stream::unfold(state, |(mut frames, keep, running, stop, mut over)| async move {
         loop {
             let frame = tokio::select! {
                 () = stop.cancelled() => return None,
                 () = &mut over => {
                     let slow = std::io::Error::from(std::io::ErrorKind::TimedOut).into();
                     // Nothing comes any more: the answer is cut, which the client notices.
-                    return Some((Err(slow), (frames, running, stop, over)));
+                    return Some((Err(slow), (frames, None, running, stop, over)));
                 }
-                frame = frames.next() => frame?,
+                frame = frames.next() => frame,
+            };
+            let Some(frame) = frame else {
+                if let Some((pool, Keep { target, sender })) = keep {
+                    pool.keep(target, sender);
+                }
+                return None;
             };
             match frame.map(http_body::Frame::into_data) {
-                Ok(Ok(data)) => return Some((Ok(data), (frames, running, stop, over))),
+                Ok(Ok(data)) => return Some((Ok(data), (frames, keep, running, stop, over))),
                 Ok(Err(_)) => {}
-                Err(error) => return Some((Err(error.into()), (frames, running, stop, over))),
+                Err(error) => return Some((Err(error.into()), (frames, None, running, stop, over))),
             }
         }
     });
@@ -323,6 +418,7 @@ mod tests {
             input: Input::new(http_body_util::Full::new("{}".into())),
             upgrade: None,
             running: None,
+            kept: false,
             limit: None,
             refusals: Refusals::Passed,
         };

@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod forward;
+mod pool;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,12 +44,14 @@ pub struct Kubelets {
 pub(crate) struct Forwarder {
     streams: TaskTracker,
     stop: CancellationToken,
+    kept: pool::Pool,
 }
 
 impl Forwarder {
     /// Ends every stream and waits for it.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
+        self.kept.clear();
         self.streams.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, self.streams.wait()).await.is_err() {
             tracing::warn!("some streams to other servers did not end in time");
@@ -130,6 +133,7 @@ impl Kubelets {
             input,
             upgrade,
             running: Some(running),
+            kept: false,
             limit: None,
             refusals: if over == Over::Kubelet { Refusals::Worded } else { Refusals::Passed },
         };

@@ -11,6 +11,7 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
             .cluster("CustomResourceDefinition", "customresourcedefinitions")
             .short("crd")
             .short("crds")
+            .category("api-extensions")
             .columns(CREATED)
             .strategy(Definition)
             .status()

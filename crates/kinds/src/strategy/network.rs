@@ -7,7 +7,7 @@ use resource::{Context, Strategy};
 use serde_json::json;
 
 use crate::validate::{
-    At, Errors, cidr, ip, label_selector, port_name, port_number_or_name, wildcard_subdomain,
+    At, Errors, cidr, ip, label_selector, port_name, port_number_or_name, usable_ip, wildcard_subdomain,
 };
 
 /// Behaviour of `v1` Endpoints.
@@ -21,7 +21,7 @@ impl Strategy for Endpoints {
                 subset.required(errors, "must specify `addresses` or `notReadyAddresses`");
             }
             for address in ready.items().chain(other.items()) {
-                address.get("ip").all(errors, ip);
+                usable_ip(&address.get("ip"), errors);
             }
             let ports = subset.get("ports");
             for port in ports.items() {
@@ -121,7 +121,7 @@ fn one_address(at: &At<'_>, list: &At<'_>, family: &str, errors: &mut Errors) {
         "FQDN" => at.all(errors, names::dns1123_subdomain),
         "IPv4" | "IPv6" => {
             let before = errors.len();
-            at.all(errors, ip);
+            usable_ip(at, errors);
             if errors.len() == before && at.text().contains(':') != (family == "IPv6") {
                 list.invalid_as(errors, at.value(), format!("must be an {family} address"));
             }

@@ -6,7 +6,7 @@ use meta::{FieldError, Object, names};
 use serde_json::{Value, json};
 
 use super::service_fields as is;
-use crate::validate::{At, Errors, cidr, ip, labels, port_number_or_name};
+use crate::validate::{At, Errors, cidr, ip, labels, port_number_or_name, usable_ip};
 
 /// Checks a Service, and a change of it.
 pub(super) fn check(new: &Object, old: Option<&Object>, errors: &mut Errors) {
@@ -22,7 +22,7 @@ pub(super) fn check(new: &Object, old: Option<&Object>, errors: &mut Errors) {
         addresses(new, errors);
     }
     for address in spec.get("externalIPs").items() {
-        external_ip(&address, errors);
+        usable_ip(&address, errors);
     }
     load_balancer(new, &spec, errors);
     traffic(new, &spec, errors);
@@ -181,28 +181,6 @@ pub(super) fn addresses(service: &Object, errors: &mut Errors) {
     }
     if many.len() > 2 {
         many.invalid(errors, "may only hold up to 2 values");
-    }
-}
-
-fn external_ip(at: &At<'_>, errors: &mut Errors) {
-    let before = errors.len();
-    at.all(errors, ip);
-    if errors.len() > before {
-        return;
-    }
-    let Ok(address) = at.text().parse::<std::net::IpAddr>() else { return };
-    let link_local = match address {
-        std::net::IpAddr::V4(v4) => v4.is_link_local(),
-        std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    if address.is_unspecified() {
-        at.invalid(errors, format!("may not be unspecified ({})", at.text()));
-    } else if address.is_loopback() {
-        at.invalid(errors, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
-    } else if link_local {
-        at.invalid(errors, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
-    } else if address.is_multicast() {
-        at.invalid(errors, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
     }
 }
 

@@ -80,6 +80,34 @@ pub(crate) fn wildcard_subdomain(text: &str) -> Vec<String> {
     }
 }
 
+/// An address that traffic may be sent to (`ValidateNonSpecialIP`): one that means the same on every machine.
+pub(crate) fn usable_ip(at: &At<'_>, errors: &mut Errors) {
+    let before = errors.len();
+    at.all(errors, ip);
+    if errors.len() > before {
+        return;
+    }
+    let Ok(address) = at.text().parse::<IpAddr>() else { return };
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    // Of multicast, only what never leaves the link.
+    let link_multicast = match address {
+        IpAddr::V4(v4) => matches!(v4.octets(), [224, 0, 0, _]),
+        IpAddr::V6(v6) => matches!(v6.segments(), [0xff02, ..]),
+    };
+    if address.is_unspecified() {
+        at.invalid(errors, format!("may not be unspecified ({})", at.text()));
+    } else if address.is_loopback() {
+        at.invalid(errors, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    } else if link_local {
+        at.invalid(errors, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    } else if link_multicast {
+        at.invalid(errors, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+    }
+}
+
 /// An IP address.
 pub(crate) fn ip(text: &str) -> Vec<String> {
     match text.parse::<IpAddr>() {
