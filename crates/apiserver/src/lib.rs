@@ -36,6 +36,7 @@ mod testing_server;
 #[cfg(test)]
 mod testing_webhook;
 pub mod tokens;
+pub mod trace;
 pub mod webhook;
 
 pub use cache::Cache;

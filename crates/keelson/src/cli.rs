@@ -128,6 +128,8 @@ pub(crate) struct UpOptions {
     #[command(flatten)]
     pub(crate) store: StoreOptions,
     #[command(flatten)]
+    pub(crate) observe: ObserveOptions,
+    #[command(flatten)]
     pub(crate) security: SecurityOptions,
 }
 
@@ -145,6 +147,14 @@ pub(crate) struct StoreOptions {
     /// The authority and the token key, the same for all API servers of a cluster [default: DATA_DIR/pki]
     #[arg(long, env = "KEELSON_PKI_DIR")]
     pub(crate) pki_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+pub(crate) struct ObserveOptions {
+    /// Which requests are traced and who is told: a TracingConfiguration of apiserver.config.k8s.io
+    /// [default: none]
+    #[arg(long, env = "KEELSON_TRACING_CONFIG_FILE", value_name = "FILE")]
+    pub(crate) tracing_config_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -166,6 +176,8 @@ pub(crate) struct ApiserverOptions {
     pub(crate) shutdown_delay_seconds: u64,
     #[command(flatten)]
     pub(crate) store: StoreOptions,
+    #[command(flatten)]
+    pub(crate) observe: ObserveOptions,
     #[command(flatten)]
     pub(crate) security: SecurityOptions,
 }

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     conditions::{Conditions, Verdict},
     metrics::Called,
+    trace,
     webhook::{Target, Webhooks},
 };
 
@@ -134,7 +135,15 @@ impl Caller {
             return Err(Status::bad_request(why));
         }
         let began = Instant::now();
+        let part = trace::part("Webhook", trace::SpanKind::Client);
+        if let Some(part) = &part {
+            part.note("webhook", &*hook.name);
+            part.note("configuration", hook.configuration.as_str());
+        }
         let answered = self.call(hook, cx, request, new, old).await;
+        if let Some(part) = part.filter(|_| answered.is_err()) {
+            part.failed();
+        }
         let (called, result) = match answered {
             Ok(answer) => {
                 self.note(hook, attributes, &answer);

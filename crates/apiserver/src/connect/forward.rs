@@ -319,6 +319,9 @@ fn request(
     if let (true, Some(length)) = (has_body, headers.get(header::CONTENT_LENGTH)) {
         request.headers_mut().insert(header::CONTENT_LENGTH, length.clone());
     }
+    if let Some((name, value)) = crate::trace::header() {
+        request.headers_mut().insert(name, value);
+    }
     let host = HeaderValue::from_str(authority).map_err(Status::internal)?;
     request.headers_mut().insert(header::HOST, host);
     Ok(request)

@@ -15,7 +15,7 @@ use super::{
     health::Health,
     impersonate::impersonate,
     negotiate::{self, Binary, Wanted},
-    noticed::{Noticed, method_label, path_label},
+    noticed::{Noticed, attributes, method_label, path_label, span_name},
     paths,
     query::Query,
     resources::{self, Call},
@@ -32,6 +32,7 @@ use crate::{
     openapi::OpenApi,
     rest::Rest,
     tokens::Tokens,
+    trace::{self, Tracing},
 };
 
 /// How long a request that is no stream may take, as upstream.
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) version: serde_json::Value,
+    /// Which requests are traced; `None` for none.
+    pub(crate) tracing: Option<Tracing>,
     /// How long a connection may be without its first request.
     pub(crate) head_timeout: Duration,
     /// Cancelled when the server stops: watches and streams end.
@@ -88,6 +91,7 @@ impl Shared {
         let began = Instant::now();
         let (mut parts, input) = request.into_parts();
         let audit_id = audit_id(&parts, &self.rest);
+        let traced = self.tracing.as_ref().map(|of| (trace::Request::begin(of), parts.uri.clone()));
         let in_process = matches!(sender, Sender::InProcess(_));
         let mut noticed = Noticed::new(self.rest.metrics(), in_process);
         let mut noted = HeaderMap::new();
@@ -99,8 +103,12 @@ impl Shared {
             Record::begin(audit, audit_id.to_str().unwrap_or_default(), &parts.uri, &parts.headers, address)
         });
         let chain = self.chain(sender, &mut parts, input, &mut noticed, record.as_deref_mut(), &mut noted);
-        let chain = AssertUnwindSafe(chain);
-        let answer = match chain.catch_unwind().await {
+        let chain = AssertUnwindSafe(chain).catch_unwind();
+        let answer = match &traced {
+            Some((traced, _)) => traced.run(chain).await,
+            None => chain.await,
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             Err(panic) => {
                 let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
@@ -125,6 +133,13 @@ impl Shared {
         noticed.ended.took = (!stream).then_some(took);
         noticed.ended.size = if stream { None } else { response.body().length() };
         noticed.answered = true;
+        if let Some((traced, uri)) = traced {
+            traced.end(
+                span_name(parts.method.as_str(), uri.path()),
+                attributes(&parts, &uri, &audit_id, code),
+                code >= 500,
+            );
+        }
         if in_process {
             noticed.metrics.requests.client(method_label(&parts.method), code, took);
         }
@@ -156,6 +171,9 @@ impl Shared {
             }
             Sender::InProcess(user) => user,
         };
+        if self.tracing.is_some() {
+            trace::decide(&sender, &parts.headers);
+        }
         let uri = std::mem::take(&mut parts.uri);
         let query = Query::parse(uri.query());
         let route = Route::parse(uri.path());

@@ -39,6 +39,8 @@ pub(crate) use tls::{Trust, client_config};
 
 pub(crate) use body::Input;
 pub(crate) use encode::response;
+#[cfg(test)]
+pub(crate) use noticed::span_name;
 pub(crate) use resources::Call;
 
 #[cfg(test)]

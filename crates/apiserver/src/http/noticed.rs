@@ -2,11 +2,17 @@
 
 use std::sync::{Arc, LazyLock};
 
-use http::Method;
+use http::{HeaderValue, Method, Uri, header, request::Parts};
 use meta::Status;
 
-use super::chain::too_slow;
-use crate::metrics::{Ended, Labels, Metrics};
+use super::{
+    chain::too_slow,
+    route::{Named, Route},
+};
+use crate::{
+    metrics::{Ended, Labels, Metrics},
+    trace::Value,
+};
 
 /// What is noticed of a request on its way, for its counters. One that is dropped before its answer was
 /// begun has lost its client.
@@ -65,4 +71,46 @@ pub(super) fn path_label(path: &str) -> Arc<str> {
     });
     static OTHER: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
     NAMED.iter().find(|named| &***named == path).unwrap_or(&OTHER).clone()
+}
+
+/// The name of a request's span, upstream's: what was asked for without the names in it.
+pub(crate) fn span_name(method: &str, path: &str) -> String {
+    let Route::Resource(named) = Route::parse(path) else { return method.to_owned() };
+    let Named { group, version, namespace, plural, name, subresource, tail: _, watch: _ } = named;
+    let mut text = format!("{method} {}", if group.is_empty() { "/api" } else { "/apis/" });
+    text.push_str(group);
+    text.push_str(&format!("/{version}"));
+    if !namespace.is_empty() {
+        text.push_str("/namespaces/{:namespace}");
+    }
+    text.push_str(&format!("/{plural}"));
+    if !name.is_empty() {
+        text.push_str("/{:name}");
+    }
+    if !subresource.is_empty() {
+        text.push_str(&format!("/{subresource}"));
+    }
+    text
+}
+
+/// What is said of a request in its span.
+pub(super) fn attributes(
+    parts: &Parts,
+    uri: &Uri,
+    audit_id: &HeaderValue,
+    code: u16,
+) -> Vec<(&'static str, Value)> {
+    let text = |value: &HeaderValue| Value::Text(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let target = uri.path_and_query().map_or(uri.path(), http::uri::PathAndQuery::as_str);
+    let mut said = vec![
+        ("http.request.method", Value::Text(parts.method.to_string())),
+        ("url.path", Value::Text(uri.path().to_owned())),
+        ("http.target", Value::Text(target.to_owned())),
+        ("http.response.status_code", Value::Number(code.into())),
+        ("audit-id", text(audit_id)),
+    ];
+    if let Some(agent) = parts.headers.get(header::USER_AGENT) {
+        said.push(("user_agent.original", text(agent)));
+    }
+    said
 }

@@ -40,6 +40,7 @@ use crate::{
     openapi::{Describe, OpenApi},
     rest::Rest,
     tokens::Tokens,
+    trace::Tracing,
 };
 
 /// A client that does not finish its handshake in this time is not waited for.
@@ -111,6 +112,7 @@ impl Server {
             health: Health::default(),
             exposed: Vec::new(),
             configured: Vec::new(),
+            tracing: None,
             head_timeout: HEAD_TIMEOUT,
             discovery: Discovery::default(),
             openapi: OpenApi::new(version),
@@ -161,6 +163,12 @@ impl Server {
     #[must_use]
     pub fn with_metrics(self, expose: Expose) -> Self {
         self.with(|shared| shared.exposed.push(expose))
+    }
+
+    /// Traces requests.
+    #[must_use]
+    pub fn with_tracing(self, tracing: Tracing) -> Self {
+        self.with(|shared| shared.tracing = Some(tracing))
     }
 
     /// Has `/configz` say what a component is configured with.

@@ -33,6 +33,7 @@ use crate::{
     cache::Kind,
     committer::{Commit, Committed, Committer},
     metrics::{Metrics, Write},
+    trace,
 };
 
 pub use options::{
@@ -241,6 +242,10 @@ impl Rest {
 
     async fn commit(&self, commit: Commit) -> Result<Committed, Status> {
         let began = Instant::now();
+        let part = trace::part("Commit", trace::SpanKind::Internal);
+        if let Some(part) = &part {
+            part.note("resource", commit.kind.to_string());
+        }
         let kind = self.cache.kind(&commit.kind);
         let write = match (&commit.put, commit.expect) {
             (None, _) => Write::Delete,
@@ -248,6 +253,9 @@ impl Rest {
             (Some(_), _) => Write::Update,
         };
         let committed = self.committer.commit(commit).await;
+        if let Some(part) = part.filter(|_| committed.is_err()) {
+            part.failed();
+        }
         kind.counts.writes.wrote(write, committed.is_err(), began.elapsed());
         committed
     }

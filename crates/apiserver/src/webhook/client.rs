@@ -271,6 +271,9 @@ impl Call<'_> {
         if let Some(authorization) = target.authorization()? {
             request = request.header(header::AUTHORIZATION, authorization);
         }
+        if let Some((name, value)) = crate::trace::header() {
+            request = request.header(name, value);
+        }
         request.body(Full::new(body.clone())).map_err(|error| error.to_string())
     }
 }

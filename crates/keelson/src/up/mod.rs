@@ -73,7 +73,7 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     let extra: Vec<String> = runtime.is_real().then(|| bridge::GATEWAY.to_string()).into_iter().collect();
     // containerd takes the longest; it starts beside everything else.
     let starting = tokio::spawn(runtime.clone().start(data.clone()));
-    let stand = Stand::of(&options.store, &data, options.listen, None, extra)?;
+    let stand = Stand::of(&options.store, &data, options.listen, None, extra)?.traced(&options.observe)?;
     let security = &options.security;
     let mut server = ApiServer::start(&data, &stand, security, &clock, &random, &mut steps).await?;
     let pid = std::process::id().to_string();

@@ -20,6 +20,7 @@ use apiserver::{
     pki::{Kubeconfig, Login, Pair, Pki},
     rest::{Parts, Rest},
     tokens::{Signer, TokenRequest, Tokens},
+    trace::Tracing,
 };
 use meta::{Clock, Entry, GroupResource, Random, metrics::Exposition};
 use parking_lot::Mutex;
@@ -177,6 +178,12 @@ impl ApiServer {
             .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));
         if let Some(audit) = audit {
             server = server.with_audit(audit);
+        }
+        let mut exporting = None;
+        if let Some(configuration) = &stand.tracing {
+            let (tracing, exporter) = Tracing::new(configuration, clock.clone(), random.clone());
+            server = server.with_tracing(tracing);
+            exporting = Some(tokio::spawn(exporter.run(stop.clone())));
         }
         let mut this = Self {
             server,

@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use apiserver::trace::TracingConfiguration;
 use meta::{Clock, Random};
 
 use crate::{
-    cli::{ApiserverOptions, StoreOptions},
+    cli::{ApiserverOptions, ObserveOptions, StoreOptions},
     clock::{Dice, System},
     data_dir::DataDir,
     error::Failure,
@@ -24,6 +25,8 @@ pub(crate) struct Stand {
     pub(crate) advertise: Option<(String, u16)>,
     /// Further addresses by which pods and other machines reach it.
     pub(crate) extra: Vec<String>,
+    /// Which requests are traced; `None` for none.
+    pub(crate) tracing: Option<TracingConfiguration>,
 }
 
 impl Stand {
@@ -40,7 +43,18 @@ impl Stand {
             None => data.pki(),
         };
         extra.extend(advertise.iter().map(|(host, _)| host.clone()));
-        Ok(Self { place: Place::of(store, data)?, authority, listen, advertise, extra })
+        Ok(Self { place: Place::of(store, data)?, authority, listen, advertise, extra, tracing: None })
+    }
+
+    /// Traces what the file of a flag says.
+    pub(crate) fn traced(mut self, observe: &ObserveOptions) -> Result<Self, Failure> {
+        if let Some(path) = &observe.tracing_config_file {
+            let doing = || format!("read {} of --tracing-config-file", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| Failure::of(doing(), error))?;
+            let read = TracingConfiguration::parse(&text).map_err(|error| Failure::of(doing(), error))?;
+            self.tracing = Some(read);
+        }
+        Ok(self)
     }
 }
 
@@ -49,12 +63,20 @@ const PARTS: &[&str] = &["kube-scheduler", "kube-controller-manager"];
 
 pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> {
     until_stopped(|stop| async move {
-        let ApiserverOptions { data, listen, advertise, node, shutdown_delay_seconds, store, security } =
-            options;
+        let ApiserverOptions {
+            data,
+            listen,
+            advertise,
+            node,
+            shutdown_delay_seconds,
+            store,
+            observe,
+            security,
+        } = options;
         security.check()?;
         let data = DataDir::locate(&data)?;
         data.prepare()?;
-        let stand = Stand::of(&store, &data, listen, advertise, Vec::new())?;
+        let stand = Stand::of(&store, &data, listen, advertise, Vec::new())?.traced(&observe)?;
         let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(System), Arc::new(Dice::new()));
         let mut steps = Steps::begin();
         let server = ApiServer::start(&data, &stand, &security, &clock, &random, &mut steps).await?;
