@@ -31,6 +31,7 @@ mod scale;
 mod service_account;
 mod spec;
 mod statefulset;
+mod tokens;
 mod ttl_after_finished;
 pub mod volume;
 
@@ -61,6 +62,7 @@ pub use crate::{
     root_ca::RootCaPublisher,
     service_account::ServiceAccounts,
     statefulset::StatefulSets,
+    tokens::ServiceAccountTokens,
     ttl_after_finished::TtlAfterFinished,
 };
 
@@ -153,6 +155,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(ResourceQuotas::hearing(heard)),
         Controller::new(RootCaPublisher { root_ca_pem: options.root_ca_pem.clone() }),
         Controller::new(ServiceAccounts),
+        Controller::new(ServiceAccountTokens { root_ca_pem: options.root_ca_pem.clone() }),
         Controller::new(StatefulSets),
         Controller::new(TaintEviction::default()),
         Controller::new(TtlAfterFinished),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
@@ -65,6 +67,16 @@ impl Cluster {
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.path("server-0/admin.kubeconfig")
+    }
+
+    /// A kubeconfig of who has this token.
+    fn with_token(&self, name: &str, token: &str) -> PathBuf {
+        let path = self.path(&format!("{name}.kubeconfig"));
+        let text = std::fs::read_to_string(self.kubeconfig()).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["users"][0]["user"] = json!({ "token": token });
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
     }
 
     fn part(&self, command: &[&str], kubeconfig: &str) -> Part {
@@ -208,6 +220,49 @@ spec:
         let refused = crate::part::try_kubectl(&of(who), &arguments);
         assert!(refused.as_ref().is_err_and(|why| why.contains("orbidden")), "{who} {what:?}: {refused:?}");
     }
+}
+
+/// Token Secrets, by a controller manager with its own rights: filled, good for their account, and gone with it.
+#[test]
+fn a_token_secret_is_filled_and_ends_with_its_account() {
+    let cluster = Cluster::start(1);
+    let _manager = cluster.part(&["controller-manager"], "kube-controller-manager.kubeconfig");
+    let admin = cluster.kubeconfig();
+    kubectl(&admin, &["create", "serviceaccount", "robot"]);
+    let secret = |name: &str| {
+        let (file, annotation) = (cluster.path(name), json!({"kubernetes.io/service-account.name": "robot"}));
+        let metadata = json!({"name": name, "annotations": annotation});
+        let kind = "kubernetes.io/service-account-token";
+        let object = json!({"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata});
+        std::fs::write(&file, object.to_string()).unwrap();
+        kubectl(&admin, &["apply", "-f", file.to_str().unwrap()]);
+        let data = eventually("the token", || {
+            let path = "jsonpath={.data.token} {.data.namespace} {.data.ca\\.crt}";
+            let data = crate::part::try_kubectl(&admin, &["get", "secret", name, "-o", path])?;
+            let parts: Vec<Vec<u8>> =
+                data.split(' ').map(|part| STANDARD.decode(part).unwrap_or_default()).collect();
+            if parts.iter().all(|part| !part.is_empty()) { Ok(parts) } else { Err(data) }
+        });
+        assert_eq!(data[1], b"default");
+        assert!(data[2].starts_with(b"-----BEGIN CERTIFICATE-----"));
+        cluster.with_token(name, std::str::from_utf8(&data[0]).unwrap())
+    };
+    let (first, second) = (secret("first"), secret("second"));
+    // Known, and allowed nothing.
+    for of in [&first, &second] {
+        let refused = crate::part::try_kubectl(of, &["get", "pods"]).unwrap_err();
+        assert!(refused.contains("system:serviceaccount:default:robot"), "{refused}");
+    }
+    kubectl(&admin, &["delete", "secret", "first"]);
+    let refused = crate::part::try_kubectl(&first, &["get", "pods"]).unwrap_err();
+    assert!(refused.contains("Unauthorized") || refused.contains("logged in"), "{refused}");
+    kubectl(&admin, &["delete", "serviceaccount", "robot"]);
+    eventually("the other is gone", || {
+        match crate::part::try_kubectl(&admin, &["get", "secret", "second"]) {
+            Err(why) if why.contains("NotFound") => Ok(()),
+            found => Err(format!("{found:?}")),
+        }
+    });
 }
 
 #[test]
