@@ -207,14 +207,35 @@ pub(crate) struct ControllerManagerOptions {
     /// Directory on each node below which local volumes are made
     #[arg(long, env = "KEELSON_VOLUMES_DIR", default_value = "/var/lib/keelson/volumes")]
     pub(crate) volumes_dir: PathBuf,
+    /// The authority that signs approved certificate requests, such as ca.crt of the API servers' --pki-dir
+    /// [default: they stay unsigned]
+    #[arg(
+        long,
+        env = "KEELSON_CLUSTER_SIGNING_CERT_FILE",
+        value_name = "FILE",
+        requires = "cluster_signing_key_file"
+    )]
+    pub(crate) cluster_signing_cert_file: Option<PathBuf>,
+    /// Its key, such as ca.key
+    #[arg(
+        long,
+        env = "KEELSON_CLUSTER_SIGNING_KEY_FILE",
+        value_name = "FILE",
+        requires = "cluster_signing_cert_file"
+    )]
+    pub(crate) cluster_signing_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeOptions {
     #[command(flatten)]
     pub(crate) part: PartOptions,
+    /// A kubeconfig with a bootstrap token, with which the node asks for its credentials where --kubeconfig is not
+    /// there or soon over
+    #[arg(long, env = "KEELSON_BOOTSTRAP_KUBECONFIG", value_name = "FILE")]
+    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
     /// The node's name
-    #[arg(long, env = "KEELSON_NODE_NAME")]
+    #[arg(long, env = "KEELSON_NODE_NAME", value_parser = node_name)]
     pub(crate) name: String,
     /// The addresses of its pods, such as 10.42.7.0/24; no two nodes may share any
     #[arg(long, env = "KEELSON_POD_CIDR")]

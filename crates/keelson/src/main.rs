@@ -14,6 +14,7 @@ mod error;
 mod explain;
 mod image;
 mod install;
+mod join;
 mod line;
 mod logging;
 mod obsyk_platform;

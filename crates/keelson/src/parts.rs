@@ -3,6 +3,7 @@
 
 use std::{future::Future, path::Path, sync::Arc};
 
+use apiserver::pki::Authority;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::{
     Client, Config,
@@ -16,7 +17,7 @@ use crate::{
     cli::{ControllerManagerOptions, NodeOptions, PartOptions, RuntimeChoice, SchedulerOptions},
     clock::{Dice, System},
     error::Failure,
-    term, up,
+    join, term, up,
 };
 
 /// Between two attempts to reach the API server at the start.
@@ -64,13 +65,19 @@ pub(crate) async fn scheduler(options: SchedulerOptions) -> Result<(), Failure> 
 }
 
 pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Result<(), Failure> {
-    let ControllerManagerOptions { part, volumes_dir } = options;
+    let ControllerManagerOptions { part, volumes_dir, cluster_signing_cert_file, cluster_signing_key_file } =
+        options;
     let root_ca_pem = authority(&part.kubeconfig)?;
+    let signer = match (cluster_signing_cert_file, cluster_signing_key_file) {
+        (Some(certificate), Some(key)) => Some(signer(&certificate, &key)?),
+        _ => None,
+    };
     run(&part, |part| async move {
         part.lead("kube-controller-manager", |token| {
             let options = controllers::Options {
                 root_ca_pem: root_ca_pem.clone(),
                 local_path_root: volumes_dir.display().to_string(),
+                signer: signer.clone(),
                 ..controllers::Options::new(part.clock.clone(), part.random.clone())
             };
             let client = part.client.clone();
@@ -85,18 +92,39 @@ pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Res
 }
 
 pub(crate) async fn node(options: NodeOptions) -> Result<(), Failure> {
-    let NodeOptions { part, name, pod_cidr, runtime } = options;
+    let NodeOptions { part, bootstrap_kubeconfig, name, pod_cidr, runtime } = options;
     if !matches!(runtime, RuntimeChoice::Simulated | RuntimeChoice::Auto) {
         return Err(Failure::usage("a node of its own process runs no containers so far")
             .advise("say --runtime simulated; a node with containers is part of `keelson up`"));
     }
-    run(&part, |part| async move {
-        let (agent, runtime) = up::simulated_node(&name, &pod_cidr, &part.clock, &part.random)?;
-        term::line(&format!("ready: node {name}"));
-        let ran = node::run(part.client, Arc::new(runtime), agent, part.stop).await;
-        ran.map_err(|error| Failure::of(format!("run the agent of {name}"), error))
+    up::until_stopped(|stop| async move {
+        if let Some(bootstrap) = bootstrap_kubeconfig
+            && !join::credentials(&name, &part.kubeconfig, &bootstrap, &System, &stop).await?
+        {
+            return Ok(());
+        }
+        run_until(&part, stop, |part| async move {
+            let (agent, runtime) = up::simulated_node(&name, &pod_cidr, &part.clock, &part.random)?;
+            term::line(&format!("ready: node {name}"));
+            let ran = node::run(part.client, Arc::new(runtime), agent, part.stop).await;
+            ran.map_err(|error| Failure::of(format!("run the agent of {name}"), error))
+        })
+        .await
     })
     .await
+}
+
+/// The authority that signs certificate requests, from its files.
+fn signer(certificate: &Path, key: &Path) -> Result<Arc<dyn controllers::Signer>, Failure> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| Failure::of(format!("read {}", path.display()), error))
+    };
+    let authority = Authority::from_pem(&read(certificate)?, &read(key)?);
+    let authority = authority.map_err(|error| {
+        let doing = format!("read the authority in {} and {}", certificate.display(), key.display());
+        Failure::of(doing, error).advise("name ca.crt and ca.key of the API servers' --pki-dir")
+    })?;
+    Ok(Arc::new(up::Signer(Arc::new(authority))))
 }
 
 /// Connects, works until the program is told to stop, and says so.
@@ -104,16 +132,21 @@ async fn run<F: Future<Output = Result<(), Failure>>>(
     options: &PartOptions,
     work: impl FnOnce(Part) -> F,
 ) -> Result<(), Failure> {
-    up::until_stopped(|stop| async move {
-        let client = client(&options.kubeconfig).await?;
-        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(System), Arc::new(Dice::new()));
-        if !reach(&client, &options.kubeconfig, &stop).await? {
-            return Ok(());
-        }
-        let identity = identity(&*random);
-        work(Part { client, clock, random, stop, identity }).await
-    })
-    .await
+    up::until_stopped(|stop| run_until(options, stop, work)).await
+}
+
+async fn run_until<F: Future<Output = Result<(), Failure>>>(
+    options: &PartOptions,
+    stop: CancellationToken,
+    work: impl FnOnce(Part) -> F,
+) -> Result<(), Failure> {
+    let client = client(&options.kubeconfig).await?;
+    let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(System), Arc::new(Dice::new()));
+    if !reach(&client, &options.kubeconfig, &stop).await? {
+        return Ok(());
+    }
+    let identity = identity(&*random);
+    work(Part { client, clock, random, stop, identity }).await
 }
 
 impl Part {
@@ -161,7 +194,7 @@ pub(crate) async fn client(path: &Path) -> Result<Client, Failure> {
 }
 
 /// Waits for the API server, which may be started after this; false when told to stop meanwhile.
-async fn reach(client: &Client, path: &Path, stop: &CancellationToken) -> Result<bool, Failure> {
+pub(crate) async fn reach(client: &Client, path: &Path, stop: &CancellationToken) -> Result<bool, Failure> {
     let mut said = false;
     loop {
         let asked = tokio::select! {
@@ -188,17 +221,23 @@ async fn reach(client: &Client, path: &Path, stop: &CancellationToken) -> Result
     }
 }
 
-/// The authority that a kubeconfig trusts, in PEM.
-fn authority(path: &Path) -> Result<String, Failure> {
-    let reading = || format!("read the authority in {}", path.display());
-    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| Failure::of(reading(), error))?;
+/// The cluster that a kubeconfig's context names.
+pub(crate) fn cluster(path: &Path) -> Result<kube::config::Cluster, Failure> {
+    let kubeconfig = Kubeconfig::read_from(path)
+        .map_err(|error| Failure::of(format!("read {}", path.display()), error))?;
     let current = kubeconfig.current_context.unwrap_or_default();
     let context = kubeconfig.contexts.into_iter().find(|context| context.name == current);
     let name = context.and_then(|context| context.context).map(|context| context.cluster).unwrap_or_default();
     let cluster = kubeconfig.clusters.into_iter().find(|cluster| cluster.name == name);
-    let cluster = cluster.and_then(|cluster| cluster.cluster).ok_or_else(|| {
+    cluster.and_then(|cluster| cluster.cluster).ok_or_else(|| {
         Failure::new(format!("{} has no cluster {name:?}, which its context names", path.display()))
-    })?;
+    })
+}
+
+/// The authority that a kubeconfig trusts, in PEM.
+pub(crate) fn authority(path: &Path) -> Result<String, Failure> {
+    let reading = || format!("read the authority in {}", path.display());
+    let cluster = cluster(path)?;
     let text = match (cluster.certificate_authority_data, cluster.certificate_authority) {
         (Some(data), _) => STANDARD.decode(data).map_err(|error| Failure::of(reading(), error))?,
         (None, Some(file)) => {

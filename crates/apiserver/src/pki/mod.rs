@@ -9,7 +9,10 @@ mod issue;
 mod kubeconfig;
 mod sign;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use meta::Clock;
 
@@ -69,7 +72,7 @@ pub struct Pki {
     shared: PathBuf,
     /// Of certificates that were issued.
     directory: PathBuf,
-    authority: Authority,
+    authority: Arc<Authority>,
     /// Of those who vouch for users in headers.
     front_proxy: Authority,
     now: meta::Timestamp,
@@ -89,14 +92,14 @@ impl Pki {
         files::private_directory(directory)?;
         let _making = files::lock(shared)?;
         let now = clock.now();
-        let authority = open_authority(shared, "ca", "keelson-ca", now)?;
+        let authority = Arc::new(open_authority(shared, "ca", "keelson-ca", now)?);
         let front_proxy = open_authority(shared, "front-proxy-ca", "keelson-front-proxy-ca", now)?;
         Ok(Self { shared: shared.to_owned(), directory: directory.to_owned(), authority, front_proxy, now })
     }
 
     /// The authority, for those who sign requests with it.
-    pub fn authority(&self) -> &Authority {
-        &self.authority
+    pub fn authority(&self) -> Arc<Authority> {
+        self.authority.clone()
     }
 
     /// The authority's certificate, PEM: what clients trust and what client certificates are checked with.

@@ -43,7 +43,7 @@ impl Election {
 }
 
 /// The cluster's authority, for the controller that signs requests. Its key stays in this process.
-struct Signer(Arc<apiserver::pki::Pki>);
+pub(crate) struct Signer(pub(crate) Arc<apiserver::pki::Authority>);
 
 impl controllers::Signer for Signer {
     fn sign(
@@ -53,7 +53,7 @@ impl controllers::Signer for Signer {
         seconds: Option<i64>,
         now: meta::Timestamp,
     ) -> Result<String, String> {
-        self.0.authority().sign(request, usages, seconds, now).map_err(|error| error.to_string())
+        self.0.sign(request, usages, seconds, now).map_err(|error| error.to_string())
     }
 }
 
@@ -146,7 +146,7 @@ impl Actors {
         let client = server.client("system:kube-controller-manager", &[MASTERS]);
         let options = controllers::Options {
             root_ca_pem: server.pki.ca_pem().to_owned(),
-            signer: Some(Arc::new(Signer(server.pki.clone()))),
+            signer: Some(Arc::new(Signer(server.pki.authority()))),
             local_path_root: data.volumes().display().to_string(),
             ..controllers::Options::new(clock.clone(), random.clone())
         };

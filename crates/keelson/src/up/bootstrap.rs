@@ -127,6 +127,10 @@ pub(crate) async fn authority(rest: &Rest, pki: &Pki, shared: bool) -> Result<()
     ))
 }
 
+/// Bootstrap tokens of this group are for new nodes, whose certificates are approved at once.
+const NEW_NODES: &str = "system:bootstrappers:nodes";
+const NODE_CLIENT: &str = "system:certificates.k8s.io:certificatesigningrequests:nodeclient";
+
 /// Who removes the directories of released local volumes on the nodes: more than a node may do by itself.
 pub(crate) const LOCAL_VOLUMES: &str = "system:keelson:local-volumes";
 
@@ -178,6 +182,9 @@ pub(crate) fn parts() -> Vec<Object> {
         })),
         binding(controllers, controllers, "User", "system:kube-controller-manager"),
         binding("system:keelson:local-volumes-of-nodes", LOCAL_VOLUMES, "Group", "system:nodes"),
+        // As kubeadm has it: not every bootstrap token is for nodes.
+        binding("system:keelson:new-nodes", "system:node-bootstrapper", "Group", NEW_NODES),
+        binding("system:keelson:certificates-of-new-nodes", NODE_CLIENT, "Group", NEW_NODES),
     ]
 }
 

@@ -29,6 +29,7 @@ use crate::{
     up::{actors::Actors, choose::Runtime, server::ApiServer, stand::Stand},
 };
 
+pub(crate) use actors::Signer;
 pub(crate) use choose::settings;
 pub(crate) use nodes::simulated as simulated_node;
 pub(crate) use scheduling::configuration as scheduler_configuration;

@@ -265,6 +265,81 @@ fn a_token_secret_is_filled_and_ends_with_its_account() {
     });
 }
 
+/// A machine that has nothing but a token becomes a node, and one whose token is not for nodes waits for approval.
+#[test]
+fn a_node_asks_for_its_credentials_with_a_bootstrap_token() {
+    let mut cluster = Cluster::start(0);
+    cluster.add_server_with(&["--enable-bootstrap-token-auth"]);
+    let admin = cluster.kubeconfig();
+    let pki = |name: &str| cluster.path("pki").join(name).display().to_string();
+    let signing =
+        ["--cluster-signing-cert-file", &pki("ca.crt"), "--cluster-signing-key-file", &pki("ca.key")];
+    let manager = [&["controller-manager"], &signing[..]].concat();
+    let _manager = cluster.part(&manager, "kube-controller-manager.kubeconfig");
+    let token = |id: &str, groups: &str| {
+        let secret = format!("--from-literal=token-secret={}", "0123456789abcdef");
+        let name = format!("bootstrap-token-{id}");
+        let (id, groups) =
+            (format!("--from-literal=token-id={id}"), format!("--from-literal=auth-extra-groups={groups}"));
+        let usage = "--from-literal=usage-bootstrap-authentication=true";
+        let kind = "--type=bootstrap.kubernetes.io/token";
+        kubectl(
+            &admin,
+            &["create", "secret", "generic", &name, "-n", "kube-system", kind, &id, &secret, &groups, usage],
+        );
+    };
+    token("nodes0", "system:bootstrappers:nodes");
+    token("other0", "system:bootstrappers:others");
+    let ask = "--clusterrole=system:node-bootstrapper";
+    kubectl(&admin, &["create", "clusterrolebinding", "others", ask, "--group=system:bootstrappers:others"]);
+    let bootstrap =
+        |token: &str| cluster.with_token(token, &format!("{token}.0123456789abcdef")).display().to_string();
+    let node = |name: &str, token: &str| -> Vec<String> {
+        let kubeconfig = cluster.path(&format!("{name}.kubeconfig")).display().to_string();
+        let range = name.replace("new-", "10.42.") + ".0/24";
+        let bootstrap = bootstrap(token);
+        ["node", "--name", name, "--pod-cidr", &range, "--kubeconfig", &kubeconfig]
+            .into_iter()
+            .chain(["--bootstrap-kubeconfig", &bootstrap])
+            .map(str::to_owned)
+            .collect()
+    };
+    let start = |arguments: &[String]| Part::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let ready = |name: &str| {
+        let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+        eventually(name, || {
+            let found = crate::part::try_kubectl(&admin, &["get", "node", name, "-o", path])?;
+            if found == "True" { Ok(()) } else { Err(found) }
+        });
+    };
+    let first = start(&node("new-7", "nodes0"));
+    ready("new-7");
+    drop(first);
+    let own = cluster.path("new-7.kubeconfig");
+    kubectl(&own, &["get", "node", "new-7"]);
+    assert!(crate::part::try_kubectl(&own, &["get", "secrets"]).is_err());
+    assert!(!cluster.path("new-7.kubeconfig.key").exists());
+    // What it has is enough from then on: the token may be gone.
+    kubectl(&admin, &["delete", "secret", "-n", "kube-system", "bootstrap-token-nodes0"]);
+    drop(start(&node("new-7", "nodes0")));
+    let output = crate::part::finish(&node("new-8", "nodes0").iter().map(String::as_str).collect::<Vec<_>>());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("Unauthorized"), "{said}");
+    // Approved by hand, while it waits.
+    let approved = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| start(&node("new-9", "other0")));
+        let name = eventually("the request", || {
+            let path = "jsonpath={.items[?(@.spec.username==\"system:bootstrap:other0\")].metadata.name}";
+            let name = crate::part::try_kubectl(&admin, &["get", "csr", "-o", path])?;
+            if name.is_empty() { Err(name) } else { Ok(name) }
+        });
+        kubectl(&admin, &["certificate", "approve", &name]);
+        waiting.join().unwrap()
+    });
+    assert!(approved.said().contains("kubectl certificate approve node-csr-"), "{}", approved.said());
+    ready("new-9");
+}
+
 #[test]
 fn up_stands_on_postgresql_and_asks_for_leases_there() {
     let directory = tempfile::Builder::new().prefix("kha").tempdir_in("/tmp").unwrap();

@@ -1,0 +1,186 @@
+//! A node's first credentials: it asks for them with a bootstrap token (upstream `kubelet/certificate/bootstrap`).
+//!
+//! Guarantees: the key is made here and leaves this machine never; a request that waits for approval is waited for
+//! again after a restart, not made anew; the kubeconfig appears whole, readable by its owner only. One whose
+//! certificate is soon over is replaced at the next start.
+
+use std::path::{Path, PathBuf};
+
+use apiserver::pki::{Kubeconfig, Login, Pair, create_private, read_if_there};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use k8s_openapi::{
+    ByteString,
+    api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec},
+};
+use kube::{Api, Client, api::PostParams};
+use meta::Clock;
+use ring::digest::{SHA256, digest};
+use tokio_util::sync::CancellationToken;
+use x509_parser::pem::parse_x509_pem;
+
+use crate::{error::Failure, parts, term};
+
+/// A certificate that is over sooner than this is not worth starting with.
+const LEFT_MIN_SECONDS: i64 = 30 * 24 * 3600;
+/// Between two looks at a request that waits.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+/// What the certificate is for.
+const USAGES: &[&str] = &["digital signature", "client auth"];
+
+/// Makes `kubeconfig` with the credentials of the node, unless it is there; false when told to stop meanwhile.
+pub(crate) async fn credentials(
+    node: &str,
+    kubeconfig: &Path,
+    bootstrap: &Path,
+    clock: &dyn Clock,
+    stop: &CancellationToken,
+) -> Result<bool, Failure> {
+    if lasts(kubeconfig, clock)? {
+        return Ok(true);
+    }
+    let key_path = PathBuf::from(format!("{}.key", kubeconfig.display()));
+    let key = key(&key_path)?;
+    let request = request(node, &key)?;
+    let client = parts::client(bootstrap).await?;
+    if !parts::reach(&client, bootstrap, stop).await? {
+        return Ok(false);
+    }
+    let Some(certificate) = ask(client, node, &key, request, stop).await? else { return Ok(false) };
+    let made = Kubeconfig {
+        cluster: "keelson".to_owned(),
+        user: format!("system:node:{node}"),
+        server: parts::cluster(bootstrap)?.server.unwrap_or_default(),
+        ca_pem: parts::authority(bootstrap)?,
+        login: Login::Certificate(Pair { cert_pem: certificate, key_pem: key.serialize_pem() }),
+    };
+    made.write(kubeconfig).map_err(|error| Failure::of(format!("write {}", kubeconfig.display()), error))?;
+    // It is in the kubeconfig now; what is left over would only be used again.
+    drop(std::fs::remove_file(key_path));
+    Ok(true)
+}
+
+/// Whether there is a kubeconfig that serves for a while. Its certificate may be somebody else's making.
+fn lasts(path: &Path, clock: &dyn Clock) -> Result<bool, Failure> {
+    let doing = || format!("read {}", path.display());
+    let Some(text) = read_if_there(path).map_err(|error| Failure::of(doing(), error))? else {
+        return Ok(false);
+    };
+    let file = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| Failure::of(doing(), error))?;
+    let users = file.auth_infos.into_iter().filter_map(|user| user.auth_info?.client_certificate_data);
+    let left = users.filter_map(|data| {
+        let pem = STANDARD.decode(data).ok()?;
+        let (_, pem) = parse_x509_pem(&pem).ok()?;
+        let until = pem.parse_x509().ok()?.validity().not_after.timestamp();
+        Some(until - clock.now().as_second())
+    });
+    Ok(left.min().is_none_or(|left| left > LEFT_MIN_SECONDS))
+}
+
+/// The key of a request under way, or a new one.
+fn key(path: &Path) -> Result<rcgen::KeyPair, Failure> {
+    let doing = || format!("keep the node's key in {}", path.display());
+    let kept = read_if_there(path).map_err(|error| Failure::of(doing(), error))?;
+    if let Some(pem) = kept {
+        return rcgen::KeyPair::from_pem(&pem)
+            .map_err(|error| Failure::of(doing(), error).advise("remove the file to have a new key made"));
+    }
+    let key = rcgen::KeyPair::generate().map_err(|error| Failure::of(doing(), error))?;
+    create_private(path, &key.serialize_pem()).map_err(|error| Failure::of(doing(), error))?;
+    Ok(key)
+}
+
+fn request(node: &str, key: &rcgen::KeyPair) -> Result<String, Failure> {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+    let pem = params.serialize_request(key).and_then(|request| request.pem());
+    pem.map_err(|error| Failure::of("make the certificate request", error))
+}
+
+/// The same for the same key and node, so that a restart finds its request.
+fn name(node: &str, key: &rcgen::KeyPair) -> String {
+    let digest = digest(&SHA256, &[key.public_key_raw(), node.as_bytes()].concat());
+    let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("node-csr-{hex}")
+}
+
+/// Asks until there is a certificate; `None` when told to stop.
+async fn ask(
+    client: Client,
+    node: &str,
+    key: &rcgen::KeyPair,
+    request: String,
+    stop: &CancellationToken,
+) -> Result<Option<String>, Failure> {
+    let (api, name): (Api<CertificateSigningRequest>, _) = (Api::all(client), name(node, key));
+    let failed = |error| {
+        Failure::of(format!("ask for the certificate of node {node}"), error)
+            .advise("the group of a bootstrap token needs the role system:node-bootstrapper, as system:bootstrappers:nodes has it")
+    };
+    let mut new = CertificateSigningRequest::default();
+    new.metadata.name = Some(name.clone());
+    new.spec = CertificateSigningRequestSpec {
+        request: ByteString(request.into_bytes()),
+        signer_name: csr::KUBELET_CLIENT.to_owned(),
+        usages: Some(USAGES.iter().map(ToString::to_string).collect()),
+        ..CertificateSigningRequestSpec::default()
+    };
+    let mut said = "";
+    while !stop.is_cancelled() {
+        let status = match look(&api, &name, &new).await {
+            Ok(found) => found.status.unwrap_or_default(),
+            Err(kube::Error::Api(status)) if status.code < 500 && ![409, 429].contains(&status.code) => {
+                return Err(failed(kube::Error::Api(status)));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot ask for the certificate yet");
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+        };
+        if let Some(certificate) = status.certificate.filter(|certificate| !certificate.0.is_empty()) {
+            return String::from_utf8(certificate.0)
+                .map(Some)
+                .map_err(|error| Failure::of("read the certificate", error));
+        }
+        let conditions = status.conditions.unwrap_or_default();
+        let has = |kind: &str| conditions.iter().find(|condition| condition.type_ == kind);
+        for kind in ["Denied", "Failed"] {
+            if let Some(condition) = has(kind) {
+                let why = condition.message.clone().unwrap_or_default();
+                return Err(Failure::new(format!(
+                    "the request {name} of node {node} was {}: {why}",
+                    kind.to_lowercase()
+                ))
+                .advise(format!("delete it to ask again: kubectl delete certificatesigningrequest {name}")));
+            }
+        }
+        let waits = if has("Approved").is_some() { "signature" } else { "approval" };
+        if said != waits {
+            said = waits;
+            let who = match waits {
+                "approval" => format!("kubectl certificate approve {name}"),
+                _ => "a controller manager with --cluster-signing-cert-file".to_owned(),
+            };
+            term::note(&format!("waiting for the {waits} of {name}: {who}"));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The request as it is; made where it is not there, or not any more: what nobody approves goes after a while.
+async fn look(
+    api: &Api<CertificateSigningRequest>,
+    name: &str,
+    new: &CertificateSigningRequest,
+) -> Result<CertificateSigningRequest, kube::Error> {
+    match api.get_opt(name).await? {
+        Some(found) => Ok(found),
+        None => api.create(&PostParams::default(), new).await,
+    }
+}
