@@ -46,4 +46,6 @@ pub(crate) use resources::Call;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod built_in;
+#[cfg(test)]
 mod tests;

@@ -22,6 +22,37 @@ pub(crate) fn pod_template(at: &At<'_>, errors: &mut Errors) {
     }
 }
 
+/// Kernel parameters (`validateSysctls`): names in parts between dots or slashes, each once. Which of them a node
+/// sets is the node's to say.
+fn sysctls(at: &At<'_>, errors: &mut Errors) {
+    let mut seen = std::collections::BTreeSet::new();
+    for sysctl in at.items() {
+        let name = sysctl.get("name");
+        let text = name.text();
+        if name.is_empty() {
+            name.required(errors, "");
+        } else if text.len() > SYSCTL_MAX || !is_sysctl(text) {
+            name.invalid(
+                errors,
+                format!("must have at most {SYSCTL_MAX} characters and match regex {SYSCTL}"),
+            );
+        } else if !seen.insert(text) {
+            name.duplicate(errors);
+        }
+    }
+}
+
+const SYSCTL_MAX: usize = 253;
+const SYSCTL: &str = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+/// Whether a text matches [`SYSCTL`].
+fn is_sysctl(text: &str) -> bool {
+    let end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.split(['.', '/']).all(|part| {
+        part.starts_with(end) && part.ends_with(end) && part.chars().all(|c| end(c) || matches!(c, '-' | '_'))
+    })
+}
+
 /// A PodSpec.
 pub(crate) fn pod_spec(at: &At<'_>, errors: &mut Errors) {
     let found = volumes(&at.get("volumes"), errors);
@@ -30,6 +61,7 @@ pub(crate) fn pod_spec(at: &At<'_>, errors: &mut Errors) {
     ephemeral_containers(at, &found, errors);
     labels(&at.get("nodeSelector"), errors);
     security_context(&at.get("securityContext"), errors);
+    sysctls(&at.at(&["securityContext", "sysctls"]), errors);
     affinity(&at.get("affinity"), errors);
     dns(at, errors);
     for gate in at.get("readinessGates").items() {

@@ -1,0 +1,108 @@
+//! What upstream's conformance suite asks of an API server alone, over a socket, with the built-in kinds:
+//! `docs/conformance.md` says which test each of these does.
+
+use meta::Value;
+use serde_json::json;
+
+use crate::{
+    Registry,
+    testing_kinds::built_in_kinds,
+    testing_server::{self, Running, request, value},
+};
+
+struct Asker(Running);
+
+impl Asker {
+    async fn start() -> Self {
+        let registry = Registry::new();
+        registry.install_all(built_in_kinds());
+        let asker = Self(testing_server::start(registry).await);
+        asker.ask("POST", "/api/v1/namespaces", json!({"metadata": {"name": "ns"}}), 201).await;
+        asker
+    }
+
+    /// Asks, wants this code, and gives what is answered.
+    async fn ask(&self, method: &str, path: &str, body: Value, code: u16) -> Value {
+        let admin = self.0.pki.admin().unwrap();
+        let body = Some(body).filter(|body| !body.is_null());
+        let answer = self.0.send(Some(&admin), true, request(method, path, body)).await;
+        assert_eq!(answer.status(), code, "{method} {path}: {:?}", answer.body());
+        value(&answer)
+    }
+
+    async fn refused(&self, method: &str, path: &str, body: Value, parts: &[&str]) {
+        let status = self.ask(method, path, body, 422).await;
+        let message = status["message"].as_str().unwrap();
+        assert_eq!(status["reason"], "Invalid");
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn maps_and_secrets_with_an_empty_key_are_refused() {
+    let asker = Asker::start().await;
+    for plural in ["configmaps", "secrets"] {
+        let object = json!({"metadata": {"name": "m"}, "data": {"": "dmFsdWU="}});
+        let path = format!("/api/v1/namespaces/ns/{plural}");
+        asker.refused("POST", &path, object, &["data[]: Invalid value: \"\""]).await;
+    }
+    asker.0.serving.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_immutable_stays() {
+    let asker = Asker::start().await;
+    for plural in ["configmaps", "secrets"] {
+        let all = format!("/api/v1/namespaces/ns/{plural}");
+        let one = format!("{all}/m");
+        let object = |data: &str, immutable: bool| json!({"metadata": {"name": "m"}, "data": {"key": data}, "immutable": immutable});
+        asker.ask("POST", &all, object("YQ==", false), 201).await;
+        asker.ask("PUT", &one, object("Yg==", false), 200).await;
+        asker.ask("PUT", &one, object("Yg==", true), 200).await;
+        let why = "field is immutable when `immutable` is set";
+        asker.refused("PUT", &one, object("Yg==", false), &["immutable: Forbidden", why]).await;
+        asker.refused("PUT", &one, object("YQ==", true), &["data: Forbidden", why]).await;
+        let mut labelled = object("Yg==", true);
+        labelled["metadata"]["labels"] = json!({"a": "b"});
+        assert_eq!(asker.ask("PUT", &one, labelled, 200).await["metadata"]["labels"]["a"], "b");
+        asker.ask("DELETE", &one, Value::Null, 200).await;
+    }
+    asker.0.serving.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_has_its_quality_of_service() {
+    let asker = Asker::start().await;
+    let amounts = json!({"cpu": "100m", "memory": "100Mi"});
+    for (name, resources, class) in [
+        ("a", json!({"requests": amounts, "limits": amounts}), "Guaranteed"),
+        ("b", json!({"requests": amounts}), "Burstable"),
+        ("c", json!({}), "BestEffort"),
+    ] {
+        let container = json!({"name": "c", "image": "i:1", "resources": resources});
+        let pod = json!({"metadata": {"name": name}, "spec": {"containers": [container]}});
+        let made = asker.ask("POST", "/api/v1/namespaces/ns/pods", pod, 201).await;
+        assert_eq!(made["status"]["qosClass"], class);
+    }
+    asker.0.serving.stop().await;
+}
+
+#[tokio::test]
+async fn sysctls_that_are_none_are_refused() {
+    let asker = Asker::start().await;
+    let sysctls = ["foo-", "kernel.shmmax", "safe-and-unsafe", "bar.."];
+    let sysctls = sysctls.map(|name| json!({"name": name, "value": "100000000"}));
+    let pod = json!({"metadata": {"name": "p"}, "spec": {
+        "containers": [{"name": "c", "image": "i:1"}], "securityContext": {"sysctls": sysctls}}});
+    let status = asker.ask("POST", "/api/v1/namespaces/ns/pods", pod, 422).await;
+    let message = status["message"].as_str().unwrap();
+    for (part, wanted) in [
+        ("Invalid value: \"foo-\"", true),
+        ("Invalid value: \"bar..\"", true),
+        ("safe-and-unsafe", false),
+        ("kernel.shmmax", false),
+    ] {
+        assert_eq!(message.contains(part), wanted, "{part}: {message}");
+    }
+    asker.0.serving.stop().await;
+}
