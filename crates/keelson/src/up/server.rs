@@ -76,6 +76,7 @@ pub(crate) struct ApiServer {
     expiry: JoinHandle<()>,
     reloading: JoinHandle<()>,
     auditing: Option<JoinHandle<()>>,
+    exporting: Option<JoinHandle<()>>,
     stop: tokio_util::sync::CancellationToken,
 }
 
@@ -204,6 +205,7 @@ impl ApiServer {
             expiry,
             reloading,
             auditing: auditing.flatten(),
+            exporting,
             stop,
         };
         this.address = this.listen(listen).await?;
@@ -336,6 +338,7 @@ impl ApiServer {
             expiry,
             reloading,
             auditing,
+            exporting,
             stop,
         } = self;
         stop.cancel();
@@ -344,6 +347,10 @@ impl ApiServer {
         }
         drop((crds.await, aggregating.await, compactor.await, expiry.await, reloading.await));
         drop((server, rest));
+        if let Some(exporting) = exporting {
+            // It sends what is left, for five seconds at most.
+            drop(exporting.await);
+        }
         if let Some(auditing) = auditing
             && tokio::time::timeout(std::time::Duration::from_secs(5), auditing).await.is_err()
         {
