@@ -13,6 +13,8 @@ pub mod compactor;
 mod conditions;
 pub mod connect;
 pub mod crd;
+#[cfg(any(test, feature = "decoders"))]
+pub mod decoders;
 mod discovery;
 pub mod encryption;
 pub mod expiry;

@@ -6,6 +6,7 @@ use meta::{GroupResource, Object, Status, Value};
 use resource::{Attributes, Context, Operation, Resource};
 use schema::cel::{Asked, Authorize};
 use serde_json::{Map, json};
+use tokio::runtime::Handle;
 
 use crate::{
     Registry,
@@ -153,6 +154,8 @@ pub(super) fn namespace(cx: &Context<'_>, object: Option<&Object>) -> Result<Opt
 pub(super) struct Asker {
     pub(super) authorizer: Arc<dyn Authorizer>,
     pub(super) user: resource::User,
+    /// Where to wait for those outside, whatever thread evaluates the expression.
+    pub(super) runtime: Option<Handle>,
 }
 
 impl Authorize for Asker {
@@ -184,6 +187,7 @@ impl Authorize for Asker {
                 name: &asked.name,
             },
         };
+        let _entered = self.runtime.as_ref().map(Handle::enter);
         let decision = self.authorizer.decide(&Ask::new(user, &asked.verb, object));
         match decision {
             Decision::Failed { error, .. } => Err(error),
@@ -230,6 +234,10 @@ impl Ground {
     }
 
     pub(super) fn asker(&self, attributes: &Attributes) -> Arc<dyn Authorize> {
-        Arc::new(Asker { authorizer: self.authorizer.clone(), user: attributes.user.clone() })
+        Arc::new(Asker {
+            authorizer: self.authorizer.clone(),
+            user: attributes.user.clone(),
+            runtime: Handle::try_current().ok(),
+        })
     }
 }

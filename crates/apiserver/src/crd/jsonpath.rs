@@ -20,6 +20,16 @@ enum Step {
     },
 }
 
+/// A path that is accepted finds something, or nothing.
+#[cfg(any(test, feature = "decoders"))]
+pub(crate) fn decode_json_path(text: &str) {
+    let value = serde_json::json!({"a": [1, {"b": "c"}], "metadata": {"annotations": {"a.b/c": "d"}},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    if let (Ok(path), Ok(object)) = (JsonPath::parse(text), Object::from_value(value)) {
+        drop(path.first(&object).cloned());
+    }
+}
+
 impl JsonPath {
     /// Parses a path that begins with a dot or a bracket.
     pub(super) fn parse(text: &str) -> Result<Self, String> {

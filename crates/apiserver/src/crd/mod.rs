@@ -34,6 +34,8 @@ use crate::{
 use conversion::Conversion;
 use definition::Definition;
 pub use guard::Definitions;
+#[cfg(any(test, feature = "decoders"))]
+pub(crate) use jsonpath::decode_json_path;
 
 /// While a definition has it, it stays: its instances are deleted first. The write that begins the deletion adds it
 /// (the kind's strategy), so no definition goes without, however soon after its creation.

@@ -8,6 +8,8 @@ mod backup;
 mod body;
 mod chain;
 mod decode;
+#[cfg(any(test, feature = "decoders"))]
+pub(crate) mod decoders;
 mod encode;
 mod gzip;
 mod health;

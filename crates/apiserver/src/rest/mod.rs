@@ -39,6 +39,8 @@ use crate::{
 pub use options::{
     At, Caller, DeleteOptions, FieldValidation, ListOptions, Patch, PatchKind, Propagation, Target,
 };
+#[cfg(any(test, feature = "decoders"))]
+pub(crate) use page::decode_token;
 pub use watch::{Watch, WatchEvent};
 
 /// How often a write is decided anew when others change the same object meanwhile, before the client gets

@@ -47,6 +47,14 @@ impl Continue {
     }
 }
 
+/// A token that is accepted is written as one that means the same.
+#[cfg(any(test, feature = "decoders"))]
+pub(crate) fn decode_token(text: &str) {
+    if let Ok(token) = Continue::decode(text) {
+        assert_eq!(Continue::decode(&token.encode()).as_ref(), Ok(&token), "the token does not come back");
+    }
+}
+
 /// 410 with a token that goes on inconsistently, in upstream's words.
 pub(super) fn expired(after: ObjectKey) -> Status {
     let mut status = Status::expired(

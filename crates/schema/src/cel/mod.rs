@@ -4,7 +4,8 @@
 //! functions that Kubernetes adds (strings, lists, sets, quantity, ip, url, semver, format, ...) and is
 //! written against that version; `cel` 0.15 has a type registry but none of those functions. What the crate
 //! does not do is done here: which names a rule may use ([`program`]), how JSON becomes CEL by its schema
-//! ([`convert`]), what a rule may cost ([`cost`]: estimated before it runs, as the crate cannot stop one).
+//! ([`convert`]), what a rule may cost ([`cost`]: estimated before it runs, as the crate cannot stop one), how deep it
+//! may be ([`depth`]).
 //!
 //! Deliberately missing: CEL's static type check (a rule that compares a string with a number is refused
 //! when it runs, not when the CRD is created; unknown names and fields are refused there), and the
@@ -13,6 +14,7 @@
 mod authorizer;
 mod convert;
 mod cost;
+mod depth;
 mod expression;
 mod program;
 mod rewrite;

@@ -1,10 +1,6 @@
 //! One parsed expression and what it refers to.
 
-use std::{
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::LazyLock,
-};
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use kube_cel::{
     KubeCelExt,
@@ -12,11 +8,10 @@ use kube_cel::{
         Context, Value as Cel,
         common::ast::{EntryExpr, Expr, IdedExpr},
         context::VariableResolver,
-        parser::Parser,
     },
 };
 
-use super::{authorizer, convert::unescape, rewrite::rewrite};
+use super::{authorizer, convert::unescape, depth, rewrite::rewrite};
 use crate::{Shape, TypeId, TypeSet};
 
 /// Longest expression, in bytes; upstream bounds the cost of parsing, we its length.
@@ -76,6 +71,7 @@ pub(super) fn type_name(value: &Cel) -> &'static str {
 pub(super) struct Program {
     pub(super) expression: IdedExpr,
     free: BTreeSet<String>,
+    depth: usize,
 }
 
 impl Program {
@@ -84,18 +80,24 @@ impl Program {
         if source.len() > SOURCE_MAX {
             return Err(format!("compilation failed: expression is longer than {SOURCE_MAX} bytes"));
         }
+        let failed = |why: String| format!("compilation failed: {why}");
+        let settled = depth::settle(source).map_err(failed)?;
         // The generated parser is not free of panics on odd input, and the input comes from users.
-        let parse = || Parser::new().enable_optional_syntax(true).parse(source);
-        let mut expression = catch_unwind(parse)
-            .map_err(|_| "compilation failed: expression cannot be parsed".to_owned())?
-            .map_err(|error| format!("compilation failed: {error}"))?;
-        rewrite(&mut expression.expr, variables).map_err(|why| format!("compilation failed: {why}"))?;
-        let mut free = BTreeSet::new();
-        free_names(&expression.expr, &mut Vec::new(), &mut free);
+        let parsed = depth::while_parsing(|| {
+            let parsed = depth::parser().enable_optional_syntax(true).parse(&settled);
+            let mut expression = parsed.map_err(|error| error.to_string())?;
+            let depth = depth::of(&expression)?;
+            rewrite(&mut expression.expr, variables)?;
+            let mut free = BTreeSet::new();
+            free_names(&expression.expr, &mut Vec::new(), &mut free);
+            Ok((expression, free, depth))
+        });
+        let (expression, free, depth) =
+            parsed.unwrap_or_else(|_| Err("expression cannot be parsed".to_owned())).map_err(failed)?;
         let known = |name: &str| [variables, TYPES, NAMESPACES].iter().any(|names| names.contains(&name));
         match free.iter().find(|name| !known(name)) {
             Some(name) => Err(format!("compilation failed: undeclared reference to '{name}'")),
-            None => Ok(Self { expression, free }),
+            None => Ok(Self { expression, free, depth }),
         }
     }
 
@@ -110,23 +112,20 @@ impl Program {
         for (name, value) in variables {
             context.add_variable_from_value(*name, value.clone());
         }
-        // Library functions meet values from users; a panic in one must not take a request down.
-        let run = || Cel::resolve(&self.expression, &context);
-        match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("internal error".to_owned()),
-        }
+        self.evaluate(&context)
     }
 
     /// Evaluates with the names that a resolver knows.
     pub(super) fn run_in(&self, names: &dyn VariableResolver) -> Result<Cel, String> {
         let mut context = FUNCTIONS.new_inner_scope();
         context.set_variable_resolver(names);
-        let run = || Cel::resolve(&self.expression, &context);
-        match catch_unwind(AssertUnwindSafe(run)) {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("internal error".to_owned()),
-        }
+        self.evaluate(&context)
+    }
+
+    fn evaluate(&self, context: &Context<'_>) -> Result<Cel, String> {
+        depth::while_evaluating(self.depth, || {
+            Cel::resolve(&self.expression, context).map_err(|error| error.to_string())
+        })?
     }
 
     /// A field of `self` or `oldSelf` that the type does not have, if the expression selects one.

@@ -251,6 +251,17 @@ impl Writer {
     }
 }
 
+/// Reads a message, writes it and reads it again; `None` when it cannot be read. Panics when it does not come back.
+#[cfg(any(test, feature = "decoders"))]
+pub(super) fn round_trip(set: &TypeSet, of: TypeId, bytes: &[u8]) -> Option<Value> {
+    let value = Reader { set }.message(of, bytes, 0).ok()?;
+    let mut written = Vec::new();
+    let done = Message { set, of, out: &mut written }.deserialize(&value);
+    assert!(done.is_ok(), "{value} cannot be written: {done:?}");
+    assert_eq!(Reader { set }.message(of, &written, 0).as_ref(), Ok(&value), "protobuf does not come back");
+    Some(value)
+}
+
 /// The event that ends a watch with an error.
 pub(super) fn error_event(registry: &Registry, status: &Status) -> std::result::Result<Vec<u8>, Status> {
     Ok(frame("ERROR", &value(registry, &status.to_json())?))
