@@ -15,4 +15,5 @@ mod client_go;
 mod cluster;
 mod every_kind;
 mod kube_rs;
+mod kubectl;
 mod samples;
