@@ -33,6 +33,10 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS_MAX: usize = 512;
 /// For a handshake, and for the head of a request.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the first byte of a connection, and between requests.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// For an answer that is made without waiting for anything.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a whole body: 150 MB at 256 KB a second.
 const BODY_TIMEOUT: Duration = Duration::from_secs(600);
 /// For what runs when the server is told to stop.
@@ -52,11 +56,29 @@ pub(crate) struct Reply {
 /// Answers a request; `None` closes the connection.
 pub(crate) type Handler = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Option<Reply>> + Send + Sync>;
 
-/// A handler that always answers, and at once.
+/// A handler that always answers: with 503 when `answer` takes longer than it may. It runs beside the threads
+/// that serve connections, so that a long answer, or one that waits for a lock, holds up no other connection.
 pub(crate) fn plain(answer: impl Fn(&Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static) -> Handler {
+    let answer = Arc::new(answer);
     Arc::new(move |request| {
-        let response = answer(&request);
-        Box::pin(async move { Some(Reply { response, cut_after: None }) })
+        let answer = Arc::clone(&answer);
+        Box::pin(async move {
+            let answering = tokio::task::spawn_blocking(move || answer(&request));
+            let failed = |status, why: &'static str| {
+                let mut response = Response::new(Bytes::from_static(why.as_bytes()));
+                *response.status_mut() = status;
+                response
+            };
+            let response = match timeout(ANSWER_TIMEOUT, answering).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "a request ended unexpectedly");
+                    failed(StatusCode::INTERNAL_SERVER_ERROR, "the request ended unexpectedly")
+                }
+                Err(_) => failed(StatusCode::SERVICE_UNAVAILABLE, "it took too long: ask again"),
+            };
+            Some(Reply { response, cut_after: None })
+        })
     })
 }
 
@@ -126,7 +148,11 @@ async fn connection(site: Site, watcher: Watcher, stream: TcpStream) -> Result<(
             let stream = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await??;
             speak(site, watcher, TokioIo::new(stream)).await
         }
-        None => speak(site, watcher, TokioIo::new(stream)).await,
+        None => {
+            // What says nothing at all must not keep its place for ever.
+            timeout(IDLE_TIMEOUT, stream.readable()).await??;
+            speak(site, watcher, TokioIo::new(stream)).await
+        }
     }
 }
 
@@ -135,7 +161,7 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Some(HANDSHAKE_TIMEOUT * 9));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Some(IDLE_TIMEOUT));
     builder.http2().timer(TokioTimer::new());
     let service = service_fn(move |request| one(site.clone(), request));
     let served = builder.serve_connection(io, service).into_owned();
