@@ -44,12 +44,23 @@ pub(crate) fn text(agents: &[(ObjectKey, Report)]) -> String {
             ));
         }
     }
-    text.push_str("# HELP obsyk_agent_up Whether nothing keeps the platform from knowing everything.\n");
-    text.push_str("# TYPE obsyk_agent_up gauge\n");
-    for (key, report) in agents {
-        let (namespace, agent, up) = (&key.namespace, &key.name, u8::from(report.trouble.is_none()));
-        text.push_str(&format!("obsyk_agent_up{{namespace=\"{namespace}\",agent=\"{agent}\"}} {up}\n"));
-    }
+    let mut gauge = |name: &str, help: &str, number: &dyn Fn(&Report) -> usize| {
+        text.push_str(&format!("# HELP obsyk_agent_{name} {help}\n# TYPE obsyk_agent_{name} gauge\n"));
+        for (key, report) in agents {
+            let (namespace, agent, value) = (&key.namespace, &key.name, number(report));
+            text.push_str(&format!(
+                "obsyk_agent_{name}{{namespace=\"{namespace}\",agent=\"{agent}\"}} {value}\n"
+            ));
+        }
+    };
+    gauge(
+        "refused_objects",
+        "Objects that the platform has not as they are, since it refused that.",
+        &|report| report.refusals.as_ref().map_or(0, |(count, _)| *count),
+    );
+    gauge("up", "Whether nothing keeps the platform from knowing everything.", &|report| {
+        usize::from(report.trouble.is_none())
+    });
     text
 }
 
@@ -61,8 +72,10 @@ mod tests {
     fn each_agent_has_its_line() {
         let mut report = Report::default();
         report.stream.sent = 7;
+        report.refusals = Some((3, "Pod ns/a".to_owned()));
         let text = text(&[(ObjectKey::new("ns", "a"), report)]);
         assert!(text.contains("obsyk_agent_sent_total{namespace=\"ns\",agent=\"a\"} 7\n"), "{text}");
+        assert!(text.contains("obsyk_agent_refused_objects{namespace=\"ns\",agent=\"a\"} 3\n"), "{text}");
         assert!(text.contains("obsyk_agent_up{namespace=\"ns\",agent=\"a\"} 1\n"), "{text}");
     }
 

@@ -100,19 +100,24 @@ fn degraded(wanted: &Wanted, report: &Report) -> Fact {
     if let Some(trouble) = report.trouble.as_ref().filter(|trouble| trouble.refusal != Refusal::Transient) {
         return ("True", refusal(trouble.refusal), trouble.message.clone());
     }
-    if let Some(words) = &report.refused {
-        let rest = "everything is sent as changes instead; what was deleted while no agent ran stays there";
-        return ("True", "SnapshotRefused", format!("{words}; {rest}"));
-    }
+    let mut facts = Vec::new();
     if let Some((count, one)) = &report.refusals {
         let why = format!(
             "the platform refuses {count} objects for what they say, among them {one}; each is said again after \
              a while, and the log has the platform's status"
         );
-        return ("True", "ChangesRefused", why);
+        facts.push(("ChangesRefused", why));
+    }
+    if let Some(words) = &report.refused {
+        let rest = "everything is sent as changes instead; what was deleted while no agent ran stays there";
+        facts.push(("SnapshotRefused", format!("{words}; {rest}")));
     }
     if !report.unread.is_empty() {
-        return ("True", "KindsUnread", unread(report));
+        facts.push(("KindsUnread", unread(report)));
+    }
+    if let Some((reason, _)) = facts.first().cloned() {
+        let all: Vec<String> = facts.into_iter().map(|(_, why)| why).collect();
+        return ("True", reason, all.join("; "));
     }
     ("False", "AgentHealthy", "nothing here needs attention".to_owned())
 }

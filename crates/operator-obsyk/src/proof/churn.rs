@@ -95,6 +95,20 @@ impl Churn {
         self.api.put(&object);
     }
 
+    /// A ConfigMap of whose names so many bytes are sent.
+    pub(super) fn large(&mut self, name: &str, bytes: usize) {
+        let key = "k".repeat(1000);
+        let data: serde_json::Map<String, Value> =
+            (0..bytes / 1000).map(|at| (format!("{key}-{at}"), json!(CANARY))).collect();
+        self.api.put(&json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": "ns"}, "data": data}));
+    }
+
+    /// It is deleted.
+    pub(super) fn gone(&self, name: &str) {
+        self.api.delete(&api_kind(Kind::ConfigMap), &ObjectKey::new("ns", name));
+    }
+
     fn number(&self, below: u64) -> u64 {
         self.dice.below(below)
     }

@@ -96,6 +96,34 @@ fn by_the_original_contract_without_snapshots_nothing_is_lost() {
     run(Mode::NoSnapshots);
 }
 
+/// An object larger than a batch goes alone; one larger than the platform takes is named, and holds up no other.
+#[test]
+fn in_batches_objects_of_any_size_are_sent_or_named() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut scene = Scene::new(2, Mode::Batch).await;
+        scene.churn.fill(10);
+        scene.start_agent();
+        scene.quiet().await;
+        scene.churn.large("large", 2 << 20);
+        scene.churn.large("too-large", 5 << 20);
+        scene.storm(30, Duration::from_millis(100)).await;
+        let refusals = scene.refused().await;
+        assert_eq!(refusals, (1, "ConfigMap ns/too-large".to_owned()));
+        let differences = scene.differences();
+        assert!(
+            differences.len() == 1 && differences[0].starts_with("missing (\"ConfigMap\""),
+            "{} differences, first {:.200}",
+            differences.len(),
+            differences.first().cloned().unwrap_or_default()
+        );
+        scene.churn.gone("too-large");
+        scene.quiet().await;
+        assert_eq!(scene.differences(), Vec::<String>::new());
+    });
+}
+
 /// The original's design loses on most of the same seeds: so the proof can fail.
 #[test]
 fn the_originals_design_loses() {

@@ -315,6 +315,14 @@ impl Scene {
         }
     }
 
+    /// Waits until the agent says that something is refused, and everything else is sent.
+    pub(super) async fn refused(&mut self) -> (usize, String) {
+        let agent = self.agent.as_mut().unwrap();
+        agent.reports.wait_for(|report| report.refusals.is_some()).await.unwrap();
+        sleep(Duration::from_secs(40)).await;
+        self.agent.as_ref().unwrap().reports.borrow().refusals.clone().unwrap()
+    }
+
     /// The comparison.
     pub(super) async fn check(&mut self) {
         assert_eq!(

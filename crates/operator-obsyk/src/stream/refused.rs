@@ -35,7 +35,7 @@ impl State {
     fn is_refused(&self, id: &Id) -> bool {
         self.index.get(id).is_some_and(|entry| {
             let told = if entry.gone { Remote::Nothing } else { Remote::Has(entry.seen) };
-            entry.pending.is_none() && entry.flight.is_none() && entry.remote != told
+            entry.remote != told
         })
     }
 
@@ -55,15 +55,20 @@ impl State {
         Some((refused.count(), name))
     }
 
-    /// Says again what was refused. Nothing may be wanted or running that says it anew.
+    /// Says again what was refused. Nothing may be wanted or running that says it anew. It counts as refused
+    /// until it is acknowledged.
     pub(crate) fn retry_refused(&mut self) {
         for id in std::mem::take(&mut self.refused) {
+            if !self.is_refused(&id) {
+                continue;
+            }
             match self.index.get(&id) {
-                _ if !self.is_refused(&id) => {}
+                Some(entry) if entry.pending.is_some() || entry.flight.is_some() => {}
                 Some(entry) if entry.gone => self.put(&id, Change::Delete),
                 Some(_) => self.owe(&id),
                 None => {}
             }
+            self.refused.insert(id);
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Session {
     pub(crate) epoch: u64,
     next: u64,
     /// What the platform takes, and what it takes just now.
-    limit: usize,
+    limits: (usize, usize),
     records_max: usize,
     bytes_max: usize,
     gzip: bool,
@@ -71,7 +71,7 @@ impl Session {
         Self {
             epoch: opened.epoch,
             next: 1,
-            limit: opened.records_max,
+            limits: (opened.records_max, opened.bytes_max),
             records_max: opened.records_max,
             bytes_max: opened.bytes_max,
             gzip: opened.gzip,
@@ -189,7 +189,9 @@ impl Session {
             state.acknowledged(id);
         }
         self.next = flight.last.saturating_add(1);
-        self.records_max = self.records_max.saturating_mul(2).min(self.limit);
+        let (records, bytes) = self.limits;
+        self.records_max = self.records_max.saturating_mul(2).min(records);
+        self.bytes_max = self.bytes_max.saturating_mul(2).min(bytes);
         state.stats.batches += 1;
     }
 

@@ -456,6 +456,7 @@ impl State {
     pub(crate) fn acknowledged(&mut self, id: &Id) {
         let Some(flight) = self.land(id) else { return };
         self.stats.sent += 1;
+        self.refused.remove(id);
         let Some(entry) = self.index.get_mut(id) else { return };
         match flight.change {
             Change::Upsert(_, hash) => {

@@ -87,6 +87,7 @@ impl State {
     fn take_listed(&mut self, object: Listed) {
         let Listed { id, name, namespace, revision, hash } = object;
         let generation = read(&self.begun, id.kind);
+        self.refused.remove(&id);
         let fresh = !self.index.contains_key(&id);
         let entry = self.index.entry(id.clone()).or_insert_with(|| Entry {
             name,
