@@ -14,5 +14,8 @@ mod cluster;
 mod control_plane;
 mod databases;
 mod obsyk;
+mod obsyk_alone;
+mod obsyk_faults;
+mod obsyk_measure;
 mod pods;
 mod security;

@@ -1,0 +1,432 @@
+//! What the Obsyk operator costs and how fast it is: the figures of `docs/benchmarks.md`. Nothing here is
+//! asserted but that the platform has everything in the end.
+//!
+//! `cargo test --profile dist -p keelson --test e2e obsyk_measure -- --ignored --nocapture`
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
+use kube::{
+    Api, Client, Config, Resource,
+    api::{Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    runtime::Runtime as Tokio,
+    sync::mpsc,
+};
+
+use crate::{
+    cluster::{Cluster, Runtime},
+    obsyk::{Platform, agent, deployment, equal, has_condition, secrets},
+    obsyk_alone::Operator,
+};
+
+/// Requests to the API server at once.
+const IN_FLIGHT: usize = 64;
+/// Changes of an hour at ten a second.
+const HOUR: usize = 36_000;
+/// Changes whose sending is timed.
+const SENT: usize = 8000;
+
+/// The network between agent and platform: with a round trip, with what went over it, and held up at will.
+struct Network {
+    url: String,
+    one_way_micros: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
+    held: Arc<AtomicBool>,
+}
+
+impl Network {
+    /// Of a platform that will be at this address.
+    fn start(tokio: &Tokio, to: Arc<std::sync::OnceLock<String>>) -> Self {
+        let listener = tokio.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let this = Self { url, one_way_micros: Arc::default(), bytes: Arc::default(), held: Arc::default() };
+        let (delay, bytes, held) = (this.one_way_micros.clone(), this.bytes.clone(), this.held.clone());
+        tokio.spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Some(Ok(far)) = (match to.get() {
+                    Some(to) => Some(TcpStream::connect(to).await),
+                    None => None,
+                }) else {
+                    continue;
+                };
+                near.set_nodelay(true).unwrap();
+                far.set_nodelay(true).unwrap();
+                let (near_read, near_write) = near.into_split();
+                let (far_read, far_write) = far.into_split();
+                let pass = |from, to| pass(from, to, delay.clone(), bytes.clone(), held.clone());
+                tokio::spawn(pass(near_read, far_write));
+                tokio::spawn(pass(far_read, near_write));
+            }
+        });
+        this
+    }
+
+    fn round_trip(&self, millis: u64) {
+        self.one_way_micros.store(millis * 500, Relaxed);
+    }
+}
+
+/// Each piece leaves as long after it came as one way takes.
+async fn pass(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    delay: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
+    held: Arc<AtomicBool>,
+) {
+    let (queue, mut pieces) = mpsc::channel::<(tokio::time::Instant, Vec<u8>)>(1024);
+    let reading = async move {
+        let mut piece = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = from.read(&mut piece).await {
+            bytes.fetch_add(count as u64, Relaxed);
+            let at = tokio::time::Instant::now() + Duration::from_micros(delay.load(Relaxed));
+            if queue.send((at, piece[..count].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    };
+    let writing = async move {
+        while let Some((at, piece)) = pieces.recv().await {
+            tokio::time::sleep_until(at).await;
+            while held.load(Relaxed) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            if to.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(reading, writing);
+}
+
+/// Of the operator's process.
+struct Cost {
+    resident_mib: f64,
+    /// Of that, what is no part of the program's file.
+    own_mib: f64,
+    peak_mib: f64,
+    processor_seconds: f64,
+}
+
+fn cost(operator: &Operator) -> Cost {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", operator.pid())).unwrap();
+    let status = read("status");
+    let mib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+    };
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    // utime and stime, in hundredths of a second.
+    let processor_seconds = (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0;
+    Cost { resident_mib: mib("VmRSS:"), own_mib: mib("RssAnon:"), peak_mib: mib("VmHWM:"), processor_seconds }
+}
+
+/// The peak is measured from now on.
+fn forget_peak(operator: &Operator) {
+    std::fs::write(format!("/proc/{}/clear_refs", operator.pid()), "5").unwrap();
+}
+
+async fn create<K>(client: &Client, count: usize, of: impl Fn(usize) -> Value + Copy)
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + DeserializeOwned
+        + serde::Serialize
+        + Clone
+        + std::fmt::Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), "default");
+    let made =
+        stream::iter(0..count).map(|at| {
+            let api = api.clone();
+            async move {
+                api.create(&PostParams::default(), &serde_json::from_value(of(at)).unwrap()).await.unwrap()
+            }
+        });
+    made.buffer_unordered(IN_FLIGHT).for_each(|_| async {}).await;
+}
+
+/// A pod as charts make them: two containers, a dozen of variables, probes, volumes. Nobody places it.
+fn pod(at: usize) -> Value {
+    let env: Vec<Value> = (0..12)
+        .map(|n| json!({"name": format!("SETTING_NUMBER_{n}"), "value": format!("value {n} of {at} that stays here")}))
+        .collect();
+    let container = |name: &str| {
+        json!({
+            "name": name, "image": format!("registry.example.com/team-{}/{name}:1.{at}.0", at % 40),
+            "args": ["--verbose", "--config=/etc/app/config.yaml"], "env": env,
+            "ports": [{"name": "http", "containerPort": 8080}, {"name": "metrics", "containerPort": 9090}],
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+            "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}},
+            "volumeMounts": [{"name": "config", "mountPath": "/etc/app"}, {"name": "tmp", "mountPath": "/tmp"}],
+            "securityContext": {"runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}},
+        })
+    };
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("pod-{at:05}"), "labels": {
+            "app.kubernetes.io/name": format!("app-{}", at % 500), "app.kubernetes.io/instance": format!("i-{at}"),
+            "app.kubernetes.io/version": "1.2.3", "pod-template-hash": format!("{at:010x}"), "tier": "backend", "v": "0"},
+            "annotations": {"prometheus.io/scrape": "true", "checksum/config": format!("{at:064x}")}},
+        "spec": {"schedulerName": "nobody", "containers": [container("main"), container("sidecar")],
+            "volumes": [{"name": "config", "configMap": {"name": "config"}}, {"name": "tmp", "emptyDir": {}}]},
+    })
+}
+
+struct Rig {
+    tokio: Tokio,
+    cluster: Cluster,
+    client: Client,
+    platform: Platform,
+    network: Network,
+    pods: usize,
+    version: u64,
+}
+
+impl Rig {
+    fn new(pods: usize) -> Self {
+        let tokio =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let address = Arc::default();
+        let network = Network::start(&tokio, Arc::clone(&address));
+        let platform = Platform::start(&["--url", &network.url]);
+        address.set(platform.listens.clone()).unwrap();
+        let cluster = Cluster::up(Runtime::Simulated, &["--operators", "none"]);
+        let mut install = std::process::Command::new(env!("CARGO_BIN_EXE_keelson"));
+        let install = install.args(["install", "--operator", "obsyk"]).output().unwrap();
+        cluster.apply(&String::from_utf8(install.stdout).unwrap());
+        let client = tokio.block_on(async {
+            let file = Kubeconfig::read_from(cluster.data_dir().join("admin.kubeconfig")).unwrap();
+            let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+            Client::try_from(config).unwrap()
+        });
+        let key = |at: usize| json!({format!("key-{at}"): "dmFsdWU="});
+        let meta = |kind: &str, at: usize| json!({"name": format!("{kind}-{at:05}"), "labels": {"app": "a"}});
+        tokio.block_on(async {
+            create::<Pod>(&client, pods, pod).await;
+            create::<Secret>(&client, pods * 6 / 10, |at| json!({"metadata": meta("secret", at), "data": key(at)})).await;
+            create::<ConfigMap>(&client, pods * 4 / 10, |at| json!({"metadata": meta("config", at), "data": key(at)})).await;
+            create::<Event>(&client, pods, |at| json!({"metadata": meta("event", at), "type": "Normal", "reason": "Started",
+                "message": format!("Started container main of {at}"), "count": 1, "source": {"component": "kubelet"},
+                "involvedObject": {"kind": "Pod", "name": format!("pod-{at:05}"), "namespace": "default"}})).await;
+        });
+        cluster.apply(&platform.register("home"));
+        cluster.apply(&agent("home", &network.url));
+        Self { tokio, cluster, client, platform, network, pods, version: 0 }
+    }
+
+    fn operator(&self) -> Operator {
+        Operator::start(&self.cluster.data_dir().join("admin.kubeconfig"))
+    }
+
+    /// A number of what the platform says of the cluster.
+    fn number(&self, field: &str) -> u64 {
+        self.platform.get("/api/clusters").ok().and_then(|all| all[0][field].as_u64()).unwrap_or(0)
+    }
+
+    /// Waits until the platform has been told `version` of every pod, and nothing waits.
+    fn told(&self, pods: usize) {
+        let last = format!("/api/clusters/{}/objects?kind=Pod&q=%22v%22:%22{}%22", self.uid(), self.version);
+        self.cluster.eventually("the platform was told", || {
+            let found = self.platform.get(&last)?["found"].as_u64();
+            if found == Some(pods as u64) { Ok(()) } else { Err(format!("{found:?} of {pods}")) }
+        });
+    }
+
+    fn uid(&self) -> String {
+        self.platform.get("/api/clusters").unwrap()[0]["uid"].as_str().unwrap().to_owned()
+    }
+
+    /// Changes so many pods, each once, and more often only when there are fewer.
+    fn churn(&mut self, changes: usize) {
+        let mut left = changes;
+        while left > 0 {
+            self.version += 1;
+            let (api, version): (Api<Pod>, _) =
+                (Api::namespaced(self.client.clone(), "default"), self.version);
+            let count = left.min(self.pods);
+            left -= count;
+            self.tokio.block_on(async {
+                let patched = stream::iter(0..count).map(|at| {
+                    let (api, name) = (api.clone(), format!("pod-{at:05}"));
+                    let patch = json!({"metadata": {"labels": {"v": version.to_string()}}});
+                    async move {
+                        api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))
+                            .await
+                            .unwrap()
+                    }
+                });
+                patched.buffer_unordered(IN_FLIGHT).for_each(|_| async {}).await;
+            });
+        }
+    }
+}
+
+fn measure(pods: usize) {
+    let mut rig = Rig::new(pods);
+    let objects = pods * 3;
+    println!("{pods} pods, {} Secrets, {} ConfigMaps, {pods} Events", pods * 6 / 10, pods * 4 / 10);
+    let operator = rig.operator();
+    let began = Instant::now();
+    rig.cluster.eventually("everything is sent", || match rig.number("objects") {
+        count if count >= objects as u64 && rig.number("queue_objects") == 0 => Ok(()),
+        count => Err(format!("{count} of {objects}")),
+    });
+    let first = cost(&operator);
+    println!(
+        "  first sync: {:.1} s, {:.1} MB over the network, {:.1} s of processor, peak {:.1} MiB",
+        began.elapsed().as_secs_f64(),
+        rig.network.bytes.load(Relaxed) as f64 / 1e6,
+        first.processor_seconds,
+        first.peak_mib
+    );
+    std::thread::sleep(Duration::from_secs(10));
+    let idle = cost(&operator);
+    println!("  idle: {:.1} MiB, {:.1} of it no part of the program's file", idle.resident_mib, idle.own_mib);
+
+    // Its rate, with all of it waiting before it begins.
+    for millis in [0, 20, 100] {
+        rig.network.round_trip(millis);
+        let (before, count) = (cost(&operator), SENT.min(pods));
+        rig.network.held.store(true, Relaxed);
+        rig.churn(count);
+        let (began, was) = (Instant::now(), rig.network.bytes.load(Relaxed));
+        rig.network.held.store(false, Relaxed);
+        rig.told(count);
+        let took = began.elapsed().as_secs_f64();
+        let after = cost(&operator);
+        println!(
+            "  {count} changes that wait, {millis} ms round trip: {:.0}/s, {:.2} MB, {:.0} ms of processor for 1,000",
+            count as f64 / took,
+            (rig.network.bytes.load(Relaxed) - was) as f64 / 1e6,
+            (after.processor_seconds - before.processor_seconds) * 1e6 / count as f64
+        );
+    }
+    rig.network.round_trip(0);
+    let began = Instant::now();
+    rig.churn(SENT.min(pods));
+    let asked = began.elapsed().as_secs_f64();
+    rig.told(SENT.min(pods));
+    println!(
+        "  {} changes as they are made ({:.0}/s): all there {:.2} s after the last",
+        SENT.min(pods),
+        SENT.min(pods) as f64 / asked,
+        began.elapsed().as_secs_f64() - asked
+    );
+
+    // The platform is away for an hour of changes.
+    forget_peak(&operator);
+    rig.platform.kill();
+    let before = cost(&operator);
+    rig.churn(HOUR);
+    let away = cost(&operator);
+    println!(
+        "  platform away, {HOUR} changes: peak {:.1} MiB, {:.0} ms of processor for 1,000",
+        away.peak_mib,
+        (away.processor_seconds - before.processor_seconds) * 1e6 / HOUR as f64
+    );
+    let url = rig.network.url.clone();
+    rig.platform.restart(&["--url", &url]);
+    let (began, was) = (Instant::now(), rig.network.bytes.load(Relaxed));
+    // So many in the last round.
+    rig.told(if HOUR.is_multiple_of(pods) { pods } else { HOUR % pods });
+    println!(
+        "  back: everything there after {:.1} s, {:.1} MB, peak {:.1} MiB",
+        began.elapsed().as_secs_f64(),
+        (rig.network.bytes.load(Relaxed) - was) as f64 / 1e6,
+        cost(&operator).peak_mib
+    );
+
+    // A restart with nothing changed.
+    assert!(operator.stop());
+    let (epoch, was) = (rig.number("epoch"), rig.network.bytes.load(Relaxed));
+    let began = Instant::now();
+    let operator = rig.operator();
+    rig.cluster.eventually("the session is open and checked", || {
+        if rig.number("epoch") > epoch && rig.number("acked_seq") > 0 {
+            Ok(())
+        } else {
+            Err("not yet".into())
+        }
+    });
+    let again = cost(&operator);
+    println!(
+        "  started again, nothing changed: {:.2} s, {:.0} KB over the network, {:.2} s of processor, peak {:.1} MiB",
+        began.elapsed().as_secs_f64(),
+        (rig.network.bytes.load(Relaxed) - was) as f64 / 1e3,
+        again.processor_seconds,
+        again.peak_mib
+    );
+    has_condition(&rig.cluster, "home", "Available", "True AgentRunning");
+}
+
+/// As `an_inventory_survives_churn_and_a_killed_platform`, with so many pods that lists have many pages, the
+/// queue overflows, and the platform is away for minutes.
+#[test]
+#[ignore = "ten thousand simulated pods take minutes; see the module"]
+fn obsyk_equals_a_cluster_of_10000_simulated_pods() {
+    let mut platform = Platform::start(&[]);
+    let cluster = Cluster::up(Runtime::Simulated, &["--nodes", "200"]);
+    cluster.apply(&platform.register("home"));
+    cluster.apply(&secrets());
+    cluster.apply(&agent("home", &platform.url));
+    let ready = |name: &str, wanted: u32| {
+        let began = Instant::now();
+        let path = "jsonpath={.status.readyReplicas}";
+        while cluster.kubectl(&["get", "deployment", name, "-o", path]) != wanted.to_string() {
+            assert!(began.elapsed() < Duration::from_secs(1800), "{name}: {}", cluster.picture());
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        println!("  {name}: {wanted} ready after {:.0} s", began.elapsed().as_secs_f64());
+    };
+    let equals = |platform: &Platform, when: &str| {
+        let began = Instant::now();
+        let objects = loop {
+            match equal(&cluster, platform) {
+                Ok(objects) => break objects,
+                Err(why) => assert!(began.elapsed() < Duration::from_secs(900), "{when}: {why:.2000}"),
+            }
+        };
+        println!("  {when}: {objects} objects are equal after {:.0} s", began.elapsed().as_secs_f64());
+    };
+    cluster.apply(&deployment("web", 9900));
+    ready("web", 9900);
+    equals(&platform, "at the start");
+    platform.kill();
+    cluster.apply(&deployment("batch", 100));
+    cluster.kubectl(&["scale", "deployment/web", "--replicas=9000"]);
+    cluster.kubectl(&["set", "image", "deployment/batch", "main=nginx:1.28"]);
+    cluster.kubectl(&["label", "pods", "-l", "app=web", "churned=yes", "--overwrite"]);
+    cluster.kubectl(&["scale", "deployment/web", "--replicas=9900"]);
+    ready("web", 9900);
+    ready("batch", 100);
+    platform.restart(&[]);
+    equals(&platform, "after the platform came back");
+    has_condition(&cluster, "home", "Available", "True AgentRunning");
+}
+
+#[test]
+#[ignore = "measures for minutes; see the module"]
+fn obsyk_with_10000_pods() {
+    measure(10_000);
+}
+
+#[test]
+#[ignore = "measures for minutes; see the module"]
+fn obsyk_with_50000_pods() {
+    measure(50_000);
+}
