@@ -22,8 +22,9 @@ const SEEDS: u64 = 8;
 /// Seeds that once failed, which every run begins with: a platform whose disk lost objects while the agent
 /// spoke the original contract (50), a platform that ended between a request and its answer (125, 467), a
 /// session that a 404 ended before its first batch (425), an object that a batch of one was refused for (1479),
-/// a deposed leader that a 404 sent back to the original contract (1177).
-const ONCE_FAILED: [u64; 6] = [50, 125, 425, 467, 1177, 1479];
+/// a deposed leader that a 404 sent back to the original contract (1177), an agent that still waited when it
+/// was stopped (1506).
+const ONCE_FAILED: [u64; 7] = [50, 125, 425, 467, 1177, 1479, 1506];
 
 /// Which seeds to run.
 fn seeds() -> Vec<u64> {

@@ -299,16 +299,25 @@ impl Scene {
         missing.chain(ghosts).chain(other).collect()
     }
 
+    /// Whether the agent says that nothing waits. One that the platform answered 403 waits for five minutes with
+    /// all that it has to say, also with deletes of what the platform does not have.
+    fn is_at_rest(&self) -> bool {
+        self.agent.as_ref().is_none_or(|agent| {
+            let report = agent.reports.borrow();
+            report.trouble.is_none() && report.stream.queue_objects == 0
+        })
+    }
+
     /// Waits until the platform has everything and nothing waits any more. An agent that a 404 has sent back to
     /// the original contract asks for batches again after an hour, and only they find what a platform's disk
     /// has lost.
     pub(super) async fn quiet(&mut self) {
         for round in 0..240 {
             sleep(Duration::from_secs(if round < 120 { 5 } else { 60 })).await;
-            if self.differences().is_empty() {
+            if self.is_at_rest() && self.differences().is_empty() {
                 // What is still on its way must not change it; heartbeats bring comparisons.
                 sleep(Duration::from_secs(200)).await;
-                if self.differences().is_empty() {
+                if self.is_at_rest() && self.differences().is_empty() {
                     return;
                 }
             }
