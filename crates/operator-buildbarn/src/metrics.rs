@@ -30,32 +30,38 @@ const KEPT_MAX: usize = 1024;
 /// The last readings of every storage.
 #[derive(Default)]
 pub(crate) struct Readings {
-    last: Mutex<HashMap<ObjectKey, (Timestamp, Vec<StoreStatus>)>>,
+    last: Mutex<HashMap<ObjectKey, Reading>>,
+}
+
+struct Reading {
+    at: Timestamp,
+    /// Pods that were asked.
+    pods: Vec<String>,
+    stores: Vec<StoreStatus>,
 }
 
 impl Readings {
-    /// The last reading, or a new one when that is old.
+    /// The last reading, or a new one when that is old or other pods are ready.
     pub(crate) async fn read(&self, cx: &Context, key: &ObjectKey, pods: &[Arc<Pod>]) -> Vec<StoreStatus> {
         let now = cx.clock.now();
-        if let Some((at, stores)) = self.last.lock().get(key)
-            && now.as_second() - at.as_second() < GOOD_FOR_S
+        let ready = pods.iter().filter(|pod| crate::status::is_ready(pod)).take(PODS_MAX);
+        let mut pods: Vec<String> = ready.map(|pod| pod.name_any()).collect();
+        pods.sort();
+        if let Some(reading) = self.last.lock().get(key)
+            && now.as_second() - reading.at.as_second() < GOOD_FOR_S
+            && reading.pods == pods
         {
-            return stores.clone();
+            return reading.stores.clone();
         }
-        let stores = read(cx, key, pods).await;
+        let all = pods.iter().map(|pod| one(cx, &key.namespace, pod.clone()));
+        let stores: Vec<StoreStatus> = futures::future::join_all(all).await.into_iter().flatten().collect();
         let mut last = self.last.lock();
         if last.len() >= KEPT_MAX {
             last.clear();
         }
-        last.insert(key.clone(), (now, stores.clone()));
+        last.insert(key.clone(), Reading { at: now, pods, stores: stores.clone() });
         stores
     }
-}
-
-async fn read(cx: &Context, key: &ObjectKey, pods: &[Arc<Pod>]) -> Vec<StoreStatus> {
-    let ready = pods.iter().filter(|pod| crate::status::is_ready(pod)).take(PODS_MAX);
-    let all = ready.map(|pod| one(cx, &key.namespace, pod.name_any()));
-    futures::future::join_all(all).await.into_iter().flatten().collect()
 }
 
 async fn one(cx: &Context, namespace: &str, pod: String) -> Vec<StoreStatus> {
