@@ -181,10 +181,14 @@ fn judge(design: &Design, seen: &Seen) -> Verdict {
         };
     }
     if *draining > 0 {
-        return Verdict::not(
-            "Draining",
-            format!("{draining} pod(s) end when their actions have, {ready} of {wanted} are ready"),
-        );
+        let silent = design.conditions.iter().any(|(kind, is, ..)| *kind == "QueueReachable" && !is);
+        let when = if silent {
+            "are to end, and stay until the scheduler tells what they run (condition QueueReachable) or their drain \
+             limit is over"
+        } else {
+            "end when their actions have"
+        };
+        return Verdict::not("Draining", format!("{draining} pod(s) {when}, {ready} of {wanted} are ready"));
     }
     if *rolled_out && *ready >= wanted {
         return Verdict::ready(format!("{ready} of {wanted} pod(s) are ready"));

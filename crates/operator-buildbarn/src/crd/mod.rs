@@ -31,7 +31,8 @@ fn crd(kind: &str, description: &str, spec: Value, scales: bool) -> Value {
         });
         map.insert("scale".to_owned(), scale);
     }
-    let ready = ".status.conditions[?(@.type=='Ready')].message";
+    let ready = |what: &str| format!(".status.conditions[?(@.type=='Ready')].{what}");
+    let (reason, message) = (ready("reason"), ready("message"));
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -57,8 +58,9 @@ fn crd(kind: &str, description: &str, spec: Value, scales: bool) -> Value {
                     {"name": "State", "type": "string", "jsonPath": ".status.state"},
                     {"name": "Replicas", "type": "integer", "jsonPath": ".status.replicas"},
                     {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas"},
+                    {"name": "Reason", "type": "string", "jsonPath": reason},
                     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-                    {"name": "Message", "type": "string", "jsonPath": ready, "priority": 1},
+                    {"name": "Message", "type": "string", "jsonPath": message, "priority": 1},
                 ],
             }],
         },

@@ -44,7 +44,7 @@ impl Component for BuildbarnBrowser {
                 .filter(|host| !host.is_empty())
                 .map(|host| Ingress { host: host.clone(), ..Ingress::default() })
         });
-        let field = if spec.ingress.is_some() { "spec.ingress" } else { "spec.ingressHost" };
+        let field = if spec.ingress.is_some() { "spec.ingress.host" } else { "spec.ingressHost" };
         ingress.iter().for_each(|ingress| validate::ingress(field, ingress, &mut wrong));
         if spec.route_prefix.as_ref().is_some_and(|path| !path.starts_with('/') || !path.ends_with('/')) {
             wrong.add("spec.routePrefix", "must begin and end with a slash");

@@ -95,11 +95,11 @@ async fn workers() {
 #[tokio::test]
 async fn storages() {
     let cases = [
-        (json!({"cas": {"volumeSize": "1Gi", "size": "2Gi"}}), "spec.cas.size: 2147483648 bytes of blocks"),
+        (json!({"cas": {"volumeSize": "1Gi", "size": "2Gi"}}), "spec.cas.size: 2Gi of blocks and"),
         (json!({"cas": {"volumeSize": "100Ki"}}), "spec.cas.volumeSize: "),
         (
             json!({"cas": {"currentBlocks": 90}}),
-            "spec.cas.currentBlocks: old, current, new and spare blocks are 104",
+            "spec.cas: oldBlocks, currentBlocks, newBlocks and spareBlocks are 104 together",
         ),
         (json!({"ac": {"newBlocks": 3}}), "spec.ac.newBlocks: must be 1 for all stores but the CAS, is 3"),
         (json!({"ac": {"enabled": false}}), "spec.ac.enabled: every storage has one"),
@@ -191,7 +191,7 @@ async fn schedulers_frontends_and_browsers() {
         check::<BuildbarnFrontend>("frontend", spec, reason, wanted).await;
     }
     let browser = [
-        (json!({"ingressHost": "Not A Host"}), "InvalidSpec", "spec.ingressHost.host: "),
+        (json!({"ingressHost": "Not A Host"}), "InvalidSpec", "spec.ingressHost: a lowercase"),
         (
             json!({"ingressHost": "a.b", "ingress": {"host": "a.b"}}),
             "InvalidSpec",

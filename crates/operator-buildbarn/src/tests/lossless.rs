@@ -134,6 +134,11 @@ async fn a_scheduler_that_does_not_answer_changes_nothing() {
     assert_eq!(pods(&farm).len(), 3);
     let said = farm.condition::<BuildbarnWorker>("ubuntu", "QueueReachable");
     assert!(said.starts_with("False NoAnswer") && said.contains("no answer within 5 s"), "{said}");
+    let said = farm.condition::<BuildbarnWorker>("ubuntu", "Ready");
+    assert!(
+        said.starts_with("False Draining: 2 pod(s) are to end, and stay until the scheduler tells"),
+        "{said}"
+    );
     farm.queue.silence(false);
     farm.run().await;
     assert_eq!(pods(&farm).len(), 1);

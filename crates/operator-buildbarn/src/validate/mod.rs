@@ -66,10 +66,10 @@ pub(crate) fn image(field: &str, image: Option<&str>, wrong: &mut Wrong) {
     }
 }
 
-/// A host that an Ingress can have.
+/// The host of an Ingress, which is given by this field.
 pub(crate) fn ingress(field: &str, ingress: &Ingress, wrong: &mut Wrong) {
     for why in meta::names::dns1123_subdomain(&ingress.host) {
-        wrong.add(&format!("{field}.host"), why);
+        wrong.add(field, why);
     }
 }
 

@@ -4,6 +4,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use crate::{
+    children::amount,
     types::{BuildbarnStorage, Geometry, Medium, ReshardingStrategy, Shard, StoreSettings},
     validate,
     verdict::Wrong,
@@ -202,8 +203,10 @@ fn geometry(name: &str, given: &StoreSettings, volume: i64, object: i64, wrong: 
     let blocks = old_blocks + current_blocks + new_blocks + spare_blocks;
     if blocks > BLOCKS_MAX {
         wrong.add(
-            &field("currentBlocks"),
-            format!("old, current, new and spare blocks are {blocks}, at most {BLOCKS_MAX} are allowed"),
+            &format!("spec.{name}"),
+            format!(
+                "oldBlocks, currentBlocks, newBlocks and spareBlocks are {blocks} together, at most {BLOCKS_MAX} are allowed"
+            ),
         );
     }
     let usable = volume / 100 * USABLE_PERCENT;
@@ -230,7 +233,13 @@ fn geometry(name: &str, given: &StoreSettings, volume: i64, object: i64, wrong: 
         wrong.add(
             &field("size"),
             format!(
-                "{size} bytes of blocks and {map} of the key-location map do not fit a volume of {volume}, of which {USABLE_PERCENT}% can be used"
+                "{} of blocks and {} of the key-location map do not fit a volume of {}, of which {USABLE_PERCENT}% can be \
+                 used: lower it to {} or less, or raise {}",
+                amount(size),
+                amount(map),
+                amount(volume),
+                amount(room),
+                field("volumeSize"),
             ),
         );
     }
