@@ -34,6 +34,10 @@ pub(crate) struct Step {
     pub(crate) waits_for: Option<String>,
 }
 
+/// Said of a change that comes while another one is on its way.
+const UNDER_WAY: &str = "spec.shards: a change of the shards is under way; this one begins when status.topology.stage is \
+     Stable again: wait, or set it back";
+
 /// Pods that a map needs.
 pub(crate) fn pods(topology: &Topology) -> i32 {
     let all = topology.shards.iter().chain(&topology.previous).flat_map(|shard| &shard.pods);
@@ -62,31 +66,35 @@ pub(crate) fn step(recorded: Option<&Topology>, wanted: &[Shard], facts: &Facts<
             let topology = Topology { shards: wanted.to_vec(), ..Topology::default() };
             Step { topology, refused: None, waits_for: None }
         }
-        _ if changes => stays(
-            Some("spec.shards: a change of the shards is under way: set it back, or wait until status.topology.stage is Stable".to_owned()),
-            None,
-        ),
+        // Standing still would make what was asked for second impossible for good.
+        _ if changes => Step { refused: Some(UNDER_WAY.to_owned()), ..advance(recorded, facts) },
+        _ => advance(recorded, facts),
+    }
+}
+
+/// The next step of a change that has begun.
+fn advance(recorded: &Topology, facts: &Facts<'_>) -> Step {
+    let waits = |waits_for| Step { topology: recorded.clone(), refused: None, waits_for: Some(waits_for) };
+    let done = || {
+        let topology = Topology { shards: recorded.shards.clone(), ..Topology::default() };
+        Step { topology, refused: None, waits_for: None }
+    };
+    let enter = |stage| begin(stage, recorded.shards.clone(), recorded.previous.clone(), facts);
+    match recorded.stage {
+        Stage::Stable => Step { topology: recorded.clone(), refused: None, waits_for: None },
         Stage::Growing if facts.ready < pods(recorded) => {
-            stays(None, Some(format!("{} of {} pods of the map that comes are ready", facts.ready, pods(recorded))))
+            waits(format!("{} of {} pods of the map that comes are ready", facts.ready, pods(recorded)))
         }
         // No window, and yet nobody is sent to a pod that is not there.
-        Stage::Growing if facts.drop_data => {
-            let topology = Topology { shards: recorded.shards.clone(), ..Topology::default() };
-            Step { topology, refused: None, waits_for: None }
-        }
-        Stage::Growing => {
-            begin(Stage::Preparing, recorded.shards.clone(), recorded.previous.clone(), facts)
-        }
+        Stage::Growing if facts.drop_data => done(),
+        Stage::Growing => enter(Stage::Preparing),
         Stage::Preparing | Stage::Fallback if !facts.waiting.is_empty() => {
-            stays(None, Some(format!("waiting for {} to use the map", facts.waiting.join(", "))))
+            waits(format!("waiting for {} to use the map", facts.waiting.join(", ")))
         }
-        Stage::Preparing => begin(Stage::Fallback, recorded.shards.clone(), recorded.previous.clone(), facts),
+        Stage::Preparing => enter(Stage::Fallback),
         Stage::Fallback => match left(recorded, facts) {
-            Some(seconds) => stays(None, Some(format!("the earlier map is read for another {seconds} s"))),
-            None => {
-                let topology = Topology { shards: recorded.shards.clone(), ..Topology::default() };
-                Step { topology, refused: None, waits_for: None }
-            }
+            Some(seconds) => waits(format!("the earlier map is read for another {seconds} s")),
+            None => done(),
         },
     }
 }
@@ -190,6 +198,27 @@ mod tests {
         let changed_again = step(Some(&fewer), &shards(1), &facts(1, 3, &none));
         assert!(changed_again.refused.unwrap().contains("under way"));
         assert_eq!(step(Some(&map), &[], &facts(0, 3, &none)).topology, map);
+    }
+
+    #[test]
+    fn a_change_during_a_change_waits_for_it_and_then_begins() {
+        let none = Vec::new();
+        let mut map = Topology { shards: shards(2), ..Topology::default() };
+        map = step(Some(&map), &shards(3), &facts(0, 2, &none)).topology;
+        let mut seen = Vec::new();
+        for at in [1, 2, 50, 103, 104] {
+            let next = step(Some(&map), &shards(4), &facts(at, 3, &none));
+            map = next.topology;
+            seen.push((map.stage, map.shards.len(), next.refused.is_some()));
+        }
+        let wanted = [
+            (Stage::Preparing, 3, true),
+            (Stage::Fallback, 3, true),
+            (Stage::Fallback, 3, true),
+            (Stage::Stable, 3, true),
+            (Stage::Growing, 4, false),
+        ];
+        assert_eq!(seen, wanted);
     }
 
     proptest! {
