@@ -3,10 +3,10 @@
 #
 #   images/build.sh [--output DIR] [IMAGE...]
 #
-# IMAGE is pause, busybox, postgres or redis; all by default. Each becomes DIR/IMAGE.tar, an OCI layout
-# that `keelson image load` and `docker load` read. DIR is $KEELSON_IMAGE_DIR, else target/images.
-# Their names carry the version that Debian has: docker.io/library/postgres:15, redis:7, busybox:1.35
-# and keelson.dev/pause:1.
+# IMAGE is a directory beside this file: pause, busybox, postgres, redis or buildbarn-stand-in; all by default. Each
+# becomes DIR/IMAGE.tar, an OCI layout that `keelson image load` and `docker load` read. DIR is $KEELSON_IMAGE_DIR, else
+# target/images. Their names carry the version that Debian has: docker.io/library/postgres:15, redis:7, busybox:1.35;
+# what is our own is keelson.dev/pause:1 and keelson.dev/buildbarn-stand-in:1.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,9 +16,11 @@ if [ "${1:-}" = --output ]; then
     shift 2
 fi
 . "$here/lib.sh"
-[ $# -gt 0 ] || set -- pause busybox postgres redis
+all=$(cd "$here" && ls -d */ | tr -d /)
+# shellcheck disable=SC2086 # a list of names
+[ $# -gt 0 ] || set -- $all
 for image in "$@"; do
-    [ -r "$here/$image/image.sh" ] || die "no image is called $image; there are pause, busybox, postgres and redis"
+    [ -r "$here/$image/image.sh" ] || die "no image is called $image; there are" $all
 done
 [ "$(id -u)" = 0 ] || die "run this as root: files in images belong to several users"
 for tool in apt-get apt-cache dpkg-deb tar sha256sum; do

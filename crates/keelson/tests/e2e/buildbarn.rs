@@ -4,7 +4,7 @@ use operator_buildbarn::{Lane, Served};
 
 use crate::cluster::{Cluster, Runtime};
 
-const FARM: &str = include_str!("../../../../examples/buildbarn/small.yaml");
+pub(crate) const FARM: &str = include_str!("../../../../examples/buildbarn/small.yaml");
 
 /// Every kind of a farm, with the name that it has in the example.
 const PARTS: &[(&str, &str)] = &[
@@ -30,7 +30,7 @@ fn is_well(cluster: &Cluster) {
     }
 }
 
-fn ready(cluster: &Cluster) {
+pub(crate) fn ready(cluster: &Cluster) {
     for (kind, name) in PARTS {
         let what = format!("{kind}/{name}");
         cluster.eventually(&format!("{what} is ready"), || {
@@ -76,9 +76,9 @@ fn a_farm_becomes_ready_and_a_change_restarts_one_component() {
 }
 
 /// The platform of the small farm's pool, and the threads of one of its pods.
-const PLATFORM: &[(&str, &str)] =
+pub(crate) const PLATFORM: &[(&str, &str)] =
     &[("OSFamily", "linux"), ("container-image", "docker://ghcr.io/catthehacker/ubuntu:act-22.04")];
-const THREADS: u32 = 4;
+pub(crate) const THREADS: u32 = 4;
 
 /// The small farm with a pool that goes to zero within a second, whose queue is at an address of the test's.
 fn farm_at(address: &str) -> String {
@@ -90,7 +90,7 @@ fn farm_at(address: &str) -> String {
 }
 
 /// Pods of workers that run and are not on their way out.
-fn workers(cluster: &Cluster) -> Vec<String> {
+pub(crate) fn workers(cluster: &Cluster) -> Vec<String> {
     let path = "{range .items[?(@.status.phase==\"Running\")]}{.metadata.name} {end}";
     let all = cluster.kubectl(&[
         "get",
@@ -105,7 +105,7 @@ fn workers(cluster: &Cluster) -> Vec<String> {
     all.split_whitespace().map(str::to_owned).collect()
 }
 
-fn pods(cluster: &Cluster, wanted: usize) -> Vec<String> {
+pub(crate) fn pods(cluster: &Cluster, wanted: usize) -> Vec<String> {
     cluster.eventually(&format!("the pool has {wanted} pods"), || {
         let pods = workers(cluster);
         let of_pool = get(cluster, "buildbarnworker/ubuntu", "{.status}");

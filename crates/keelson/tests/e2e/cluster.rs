@@ -50,6 +50,11 @@ impl Cluster {
         self.directory.path().join("data")
     }
 
+    /// The file that stands for the cluster's network, where it has one of its own.
+    pub(crate) fn network(&self) -> Option<PathBuf> {
+        self.namespace.as_ref().map(NetworkNamespace::file)
+    }
+
     /// A command inside the cluster's network.
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         match &self.namespace {
@@ -270,10 +275,14 @@ impl NetworkNamespace {
         Self { name }
     }
 
+    fn file(&self) -> PathBuf {
+        PathBuf::from(format!("/run/netns/{}", self.name))
+    }
+
     /// Only the network: `ip netns exec` would also hide the machine's cgroups.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program);
+        command.arg(format!("--net={}", self.file().display())).arg("--").arg(program);
         command
     }
 }

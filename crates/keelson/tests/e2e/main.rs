@@ -10,6 +10,7 @@
 
 mod aggregated;
 mod buildbarn;
+mod buildbarn_containers;
 mod cluster;
 mod control_plane;
 mod databases;
