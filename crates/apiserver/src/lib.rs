@@ -11,6 +11,7 @@ pub mod cache;
 mod committer;
 pub mod compactor;
 mod conditions;
+mod config_file;
 pub mod connect;
 pub mod crd;
 #[cfg(any(test, feature = "decoders"))]

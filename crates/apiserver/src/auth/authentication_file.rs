@@ -12,7 +12,7 @@ use super::{
     authn::Anonymous,
     oidc::{Algorithm, Discovered, Mapping, Oidc, OidcOptions, Rule, Source},
 };
-use crate::outbound::Outbound;
+use crate::{config_file, outbound::Outbound};
 
 /// Most issuers, as upstream.
 const ISSUERS_MAX: usize = 64;
@@ -40,8 +40,6 @@ struct Issuer {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     jwt: Vec<FileJwt>,
     anonymous: Option<FileAnonymous>,
@@ -194,16 +192,7 @@ pub(super) fn aggregate(errors: &[FieldError]) -> String {
 impl AuthenticationConfiguration {
     /// Reads the text of a file. `own_issuers` are those whose tokens this server issues itself.
     pub fn parse(text: &str, own_issuers: &[String]) -> Result<Self, String> {
-        let tree: serde_json::Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-        let File { api_version, kind, jwt, anonymous } =
-            serde_json::from_value(tree).map_err(|error| format!("strict decoding error: {error}"))?;
-        let version = api_version.strip_prefix("apiserver.config.k8s.io/");
-        if !matches!(version, Some("v1" | "v1beta1" | "v1alpha1")) || kind != "AuthenticationConfiguration" {
-            return Err(format!(
-                "no kind {kind:?} is registered for version {api_version:?}: want AuthenticationConfiguration of \
-                 apiserver.config.k8s.io/v1 or v1beta1"
-            ));
-        }
+        let File { jwt, anonymous } = config_file::read("AuthenticationConfiguration", text)?;
         let mut errors = Errors::default();
         if jwt.len() > ISSUERS_MAX {
             let why = format!("jwt: Too many: {}: must have at most {ISSUERS_MAX} items", jwt.len());

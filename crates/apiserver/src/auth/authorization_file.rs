@@ -10,11 +10,12 @@ use std::{
 
 use meta::{Clock, FieldError, Random};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{AccessWebhook, AccessWebhookOptions, Always, Authorizer, Union, authentication_file::aggregate};
 use crate::{
     conditions::Conditions,
+    config_file,
     webhook::{Endpoint, Reviewer, Webhooks},
 };
 
@@ -63,8 +64,6 @@ pub struct AuthorizerParts {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct File {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     authorizers: Vec<FileMember>,
 }
@@ -128,16 +127,7 @@ fn invalid(errors: &mut Errors, field: String, value: &str, why: &str) {
 impl AuthorizationConfiguration {
     /// Reads the text of a file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let tree: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-        let File { api_version, kind, authorizers } =
-            serde_json::from_value(tree).map_err(|error| format!("strict decoding error: {error}"))?;
-        let version = api_version.strip_prefix("apiserver.config.k8s.io/");
-        if !matches!(version, Some("v1" | "v1beta1" | "v1alpha1")) || kind != "AuthorizationConfiguration" {
-            return Err(format!(
-                "no kind {kind:?} is registered for version {api_version:?}: want AuthorizationConfiguration of \
-                 apiserver.config.k8s.io/v1 or v1beta1"
-            ));
-        }
+        let File { authorizers } = config_file::read("AuthorizationConfiguration", text)?;
         let mut errors = Errors::new();
         if authorizers.is_empty() {
             errors

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::config_file;
+
 /// Where spans go without an `endpoint`, as upstream.
 const ENDPOINT: &str = "localhost:4317";
 /// All requests.
@@ -56,8 +58,7 @@ impl TracingConfiguration {
     pub fn parse(text: &str) -> Result<Self, TracingConfigurationError> {
         let File { api_version, kind, endpoint, sampling_rate_per_million } =
             serde_saphyr::from_str(text).map_err(TracingConfigurationError::Decode)?;
-        let version = api_version.strip_prefix("apiserver.config.k8s.io/");
-        if kind != "TracingConfiguration" || !matches!(version, Some("v1" | "v1beta1" | "v1alpha1")) {
+        if !config_file::is("TracingConfiguration", &kind, &api_version) {
             return Err(TracingConfigurationError::Kind { api_version, kind });
         }
         let rate = sampling_rate_per_million.unwrap_or(0);
