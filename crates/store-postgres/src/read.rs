@@ -1,6 +1,6 @@
 //! The verbs that do not write: load, follow, head; and compact.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use meta::Revision;
@@ -152,7 +152,7 @@ pub(crate) async fn head(shared: &Shared) -> Result<Head> {
 /// First nobody may start before `through` any more, then the rows go, a few at a time. The head is
 /// locked for less than a disk sync: losing that update in a crash only keeps history longer.
 pub(crate) async fn compact(shared: &Shared, through: Revision) -> Result<()> {
-    let epoch = signed(shared.epoch.load(std::sync::atomic::Ordering::Relaxed));
+    let epoch = signed(shared.epoch.load(Ordering::Relaxed));
     let raise = "WITH fast AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
                  UPDATE keelson.head SET compacted = least($1, revision) FROM fast
                  WHERE compacted < least($1, revision) AND epoch = $2";
@@ -181,13 +181,19 @@ pub(crate) async fn compact(shared: &Shared, through: Revision) -> Result<()> {
 
 /// Raises the epoch and joins it: every other open store is deposed.
 pub(crate) async fn take_over(shared: &Shared) -> Result<u64> {
+    // Before PostgreSQL has it: the tail, which may be first to see the new epoch, must not take it for another's.
+    let before = shared.epoch.fetch_add(1, Ordering::Relaxed);
+    let raised = raise(shared).await;
+    shared.epoch.store(*raised.as_ref().unwrap_or(&before), Ordering::Relaxed);
+    raised
+}
+
+async fn raise(shared: &Shared) -> Result<u64> {
     const DOING: &str = "take the store over";
     let raise = "UPDATE keelson.head SET epoch = epoch + 1 RETURNING epoch";
     let rows = shared.pool.query(DOING, raise, &[]).await?;
     let row = rows.first().ok_or_else(|| Fault::Damaged("keelson.head is empty".into()).during(DOING))?;
-    let epoch = number(row, 0, DOING)?;
-    shared.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
-    Ok(epoch)
+    number(row, 0, DOING)
 }
 
 fn number(row: &Row, column: usize, doing: &'static str) -> Result<u64> {

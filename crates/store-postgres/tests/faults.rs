@@ -437,14 +437,13 @@ fn a_deposed_server_writes_nothing() {
     let database = postgres().database();
     let url = postgres().url(&database);
     run(async {
-        let (old, new) = (open(config(&url, None)).await.unwrap(), open(config(&url, None)).await.unwrap());
-        let old = Arc::new(old);
+        let old = Arc::new(open(config(&url, None)).await.unwrap());
         old.commit(vec![Write::create(key("a"), "old")]).await.unwrap();
         let following = tokio::spawn({
             let old = old.clone();
             async move { old.follow(Revision(1)).next().await }
         });
-        // The new one raises the epoch in a transaction that the old one's batch has to wait for.
+        // Another one raises the epoch in a transaction that the old one's batch has to wait for.
         let (blocker, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
         let driver = tokio::spawn(connection);
         blocker.batch_execute("BEGIN; SELECT FROM keelson.head FOR UPDATE").await.unwrap();
@@ -463,7 +462,8 @@ fn a_deposed_server_writes_nothing() {
         assert!(matches!(following.await.unwrap(), Some(Err(Error::Deposed { epoch: 2 }))));
         let again = old.commit(vec![Write::put(key("b"), "late")]).await;
         assert!(matches!(again, Err(Error::Deposed { .. })), "{again:?}");
-        // So is the one that was open at epoch 1; one that takes over itself goes on.
+        // One that is opened after that takes over and goes on.
+        let new = open(config(&url, None)).await.unwrap();
         assert_eq!(new.take_over().await.unwrap(), 3);
         let done = new.commit(vec![Write::put(key("a"), "new")]).await.unwrap();
         assert_eq!(done, [Outcome::Done(Revision(2))]);
