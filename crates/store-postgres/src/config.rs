@@ -135,7 +135,8 @@ impl Config {
     ///
     /// Behind Sentinels: `redis+sentinel://[[USER]:PASSWORD@]SENTINEL[:PORT],.../MASTER[/NUMBER]`, with user and
     /// password of Redis and `sentinelPasswordFile` for the Sentinels' own. In a Cluster:
-    /// `redis+cluster://[[USER]:PASSWORD@]HOST[:PORT],...`, any of its members. Both with `rediss` for TLS, to all.
+    /// `redis+cluster://[[USER]:PASSWORD@]HOST[:PORT],...`, members of which one must answer whenever a connection is made. Both
+    /// with `rediss` for TLS, to all.
     pub fn with_events(mut self, url: &str) -> Result<Self, Fault> {
         self.events = Some(Events::parse(url)?);
         Ok(self)

@@ -371,7 +371,6 @@ fn a_sentinel_fails_over_and_the_tail_is_lost_under_load() {
 /// A Cluster whose master of our stream is gone; its replica, which lacks the tail, takes over. The other half of
 /// the keys is none of ours.
 #[test]
-#[ignore = "under load the servers sometimes do not come back to the Cluster within two minutes: docs/limits.md"]
 fn a_cluster_fails_over_and_the_tail_is_lost_under_load() {
     let (cluster, database) = (Cluster::start(), postgres().database());
     run(async {

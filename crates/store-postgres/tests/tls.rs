@@ -172,17 +172,3 @@ fn redis_behind_tls_with_an_acl_user_who_may_no_more_than_is_needed() {
         assert_eq!(store.statistics().bus, 0);
     });
 }
-
-#[test]
-fn redis_as_cluster_or_sentinel_is_refused() {
-    let cluster = Redis::with(|_, port| {
-        let words = format!("--port {port} --requirepass hunter2 --cluster-enabled yes");
-        words.split(' ').map(str::to_owned).collect()
-    });
-    let url = postgres().url(&postgres().database());
-    let config = |events: &str| Config::parse(&url).unwrap().with_events(events);
-    refused(config(&cluster.url()).unwrap(), "Redis Cluster");
-    for events in ["redis+sentinel://h:26379/mymaster", "redis://h1,h2:6379"] {
-        assert!(config(events).is_err(), "{events}");
-    }
-}

@@ -91,8 +91,10 @@ impl Cluster {
         Self { pairs }
     }
 
-    /// One of its members, which knows the others.
+    /// All of its members: a connection begins at one of those that are named.
     pub(crate) fn url(&self) -> String {
-        format!("redis+cluster://:{PASSWORD}@127.0.0.1:{}", self.pairs[0].0.port)
+        let members = self.pairs.iter().flat_map(|(master, replica)| [master, replica]);
+        let hosts: Vec<String> = members.map(|member| format!("127.0.0.1:{}", member.port)).collect();
+        format!("redis+cluster://:{PASSWORD}@{}", hosts.join(","))
     }
 }
