@@ -268,8 +268,12 @@ impl Evaluation {
         if let Some(cell) = self.roomy.get_mut(slot) {
             *cell = roomy;
         }
-        if fits {
-            self.score(cycle, &profile.scores, slot, |reach| reach != Reach::Nodes);
+        // A node with room that other pods speak against is feasible as soon as they do not: what it says of
+        // its own use must be true by then.
+        if roomy {
+            self.score(cycle, &profile.scores, slot, |reach| {
+                reach == Reach::Usage || (fits && reach == Reach::Cluster)
+            });
         }
         let Some(before) = self.fits.get_mut(slot) else { return false };
         if *before == fits {

@@ -314,50 +314,64 @@ fn described(n: u8, cpu: u8, label: bool, taint: u8) -> NodeInfo {
     info
 }
 
+/// Carries the operations out, and asks at each decision whether all ways to it agree.
+fn agree(ops: Vec<Op>) -> Result<(), TestCaseError> {
+    let profile = Profile::new(1);
+    let (mut snapshot, mut classes) = (Snapshot::new(), Classes::default());
+    let mut nodes: BTreeMap<u8, NodeInfo> = BTreeMap::new();
+    let mut pods: BTreeMap<u8, (u8, PodInfo)> = BTreeMap::new();
+    for op in ops {
+        match op {
+            Op::Node { n, cpu, label, taint } => {
+                let info = described(n, cpu, label, taint);
+                snapshot.set_node(info.clone());
+                nodes.insert(n, info);
+            }
+            Op::NodeGone(n) => {
+                snapshot.remove_node(&format!("n{n}"));
+                nodes.remove(&n);
+            }
+            Op::Pod { p, n, shape } => {
+                let pod = shaped(&format!("p{p}"), shape);
+                snapshot.set_pod(&pod, &format!("n{n}"));
+                pods.insert(p, (n, pod));
+            }
+            Op::PodGone(p) => {
+                snapshot.remove_pod(&format!("p{p}"));
+                pods.remove(&p);
+            }
+            Op::Decide { shape } => {
+                let pod = shaped("new", shape);
+                let fresh = decide(&pod, &snapshot, &profile);
+                prop_assert_eq!(classes.decide(&pod, &snapshot, &profile), fresh.clone());
+                prop_assert_eq!(decide(&pod, &snapshot, &profile), fresh.clone());
+                let mut rebuilt = Snapshot::new();
+                // The other way round: pods before nodes, last name first.
+                for (n, pod) in pods.values().rev() {
+                    rebuilt.set_pod(pod, &format!("n{n}"));
+                }
+                for info in nodes.values().rev() {
+                    rebuilt.set_node(info.clone());
+                }
+                prop_assert_eq!(decide(&pod, &rebuilt, &profile), fresh);
+                prop_assert_eq!((snapshot.nodes(), snapshot.pods()), (nodes.len(), pods.len()));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_filled_while_others_spoke_against_it_is_scored_as_it_is() {
+    let node = |n| Op::Node { n, cpu: 0, label: true, taint: 0 };
+    let pod = |p, n, shape| Op::Pod { p, n, shape };
+    let ask = || Op::Decide { shape: 6 };
+    agree(vec![node(5), node(2), pod(0, 5, 7), ask(), pod(1, 5, 0), ask(), pod(2, 2, 5), ask()]).unwrap();
+}
+
 proptest! {
     #[test]
     fn incremental_equals_rebuilt_and_cached_equals_fresh(ops in prop::collection::vec(op(), 1..120)) {
-        let profile = Profile::new(1);
-        let (mut snapshot, mut classes) = (Snapshot::new(), Classes::default());
-        let mut nodes: BTreeMap<u8, NodeInfo> = BTreeMap::new();
-        let mut pods: BTreeMap<u8, (u8, PodInfo)> = BTreeMap::new();
-        for op in ops {
-            match op {
-                Op::Node { n, cpu, label, taint } => {
-                    let info = described(n, cpu, label, taint);
-                    snapshot.set_node(info.clone());
-                    nodes.insert(n, info);
-                }
-                Op::NodeGone(n) => {
-                    snapshot.remove_node(&format!("n{n}"));
-                    nodes.remove(&n);
-                }
-                Op::Pod { p, n, shape } => {
-                    let pod = shaped(&format!("p{p}"), shape);
-                    snapshot.set_pod(&pod, &format!("n{n}"));
-                    pods.insert(p, (n, pod));
-                }
-                Op::PodGone(p) => {
-                    snapshot.remove_pod(&format!("p{p}"));
-                    pods.remove(&p);
-                }
-                Op::Decide { shape } => {
-                    let pod = shaped("new", shape);
-                    let fresh = decide(&pod, &snapshot, &profile);
-                    prop_assert_eq!(classes.decide(&pod, &snapshot, &profile), fresh.clone());
-                    prop_assert_eq!(decide(&pod, &snapshot, &profile), fresh.clone());
-                    let mut rebuilt = Snapshot::new();
-                    // The other way round: pods before nodes, last name first.
-                    for (n, pod) in pods.values().rev() {
-                        rebuilt.set_pod(pod, &format!("n{n}"));
-                    }
-                    for info in nodes.values().rev() {
-                        rebuilt.set_node(info.clone());
-                    }
-                    prop_assert_eq!(decide(&pod, &rebuilt, &profile), fresh);
-                    prop_assert_eq!((snapshot.nodes(), snapshot.pods()), (nodes.len(), pods.len()));
-                }
-            }
-        }
+        agree(ops)?;
     }
 }
