@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 /// How a field comes out of an object. Pointers are those of RFC 6901.
@@ -307,7 +308,7 @@ pub fn expected(kind: &str, object: &Value) -> Value {
     }
     if kind != "Event" {
         put(&mut fields, "labels", filled_map(meta.get("labels")));
-        put(&mut fields, "annotations", annotations(kind, meta.get("annotations")));
+        put(&mut fields, "annotations", annotations(kind, object));
     }
     Value::Object(fields)
 }
@@ -380,9 +381,35 @@ fn amount(object: &Value, pointer: &str) -> Value {
     }
 }
 
-fn annotations(kind: &str, all: Option<&Value>) -> Value {
+/// What a Secret or ConfigMap holds, as bytes.
+fn values(kind: &str, object: &Value) -> Vec<Vec<u8>> {
+    let of = |pointer: &str, packed: bool| -> Vec<Vec<u8>> {
+        let texts = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+        let texts = texts.filter_map(|(_, value)| value.as_str());
+        texts.filter_map(|text| if packed { STANDARD.decode(text).ok() } else { Some(text.into()) }).collect()
+    };
+    match kind {
+        "Secret" => of("/data", true),
+        "ConfigMap" => [of("/data", false), of("/binaryData", true)].concat(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a text holds a value, as it is or in base64; of the latter the part that does not depend on what
+/// follows.
+fn holds(text: &str, value: &[u8]) -> bool {
+    let has = |part: &[u8], least: usize| {
+        part.len() >= least && text.as_bytes().windows(part.len()).any(|window| window == part)
+    };
+    let end = value.trim_ascii_end();
+    let whole_groups = STANDARD.encode(&end[..end.len() / 3 * 3]);
+    has(value.trim_ascii(), 4) || has(whole_groups.as_bytes(), 8)
+}
+
+fn annotations(kind: &str, object: &Value) -> Value {
     let mut kept = Map::new();
-    for (key, value) in all.and_then(Value::as_object).into_iter().flatten() {
+    let values = values(kind, object);
+    for (key, value) in object["metadata"]["annotations"].as_object().into_iter().flatten() {
         let text = value.as_str().unwrap_or_default();
         let applied = [
             "kapp.k14s.io/original",
@@ -394,7 +421,8 @@ fn annotations(kind: &str, all: Option<&Value>) -> Value {
             || ["data\"", "data:", "Data\"", "Data:", "data\\\""].iter().any(|word| text.contains(word));
         let secretive = kind == "Secret" || kind == "ConfigMap";
         let dropped = key.starts_with("kubernetes.io/") || key.starts_with("kubectl.kubernetes.io/");
-        if !(dropped || applied.contains(&key.as_str()) || (secretive && copies)) {
+        let copied = values.iter().any(|value| holds(text, value));
+        if !(dropped || copied || applied.contains(&key.as_str()) || (secretive && copies)) {
             kept.insert(key.clone(), value.clone());
         }
     }

@@ -241,7 +241,7 @@ pub(crate) fn deployment(name: &str, replicas: u32) -> String {
 
 pub(crate) fn secrets() -> String {
     format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: keys, annotations: {{kapp.k14s.io/original: {CANARY}}}}}\n\
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: keys, annotations: {{kapp.k14s.io/original: {CANARY}, note: is {CANARY}}}}}\n\
          stringData: {{password: {CANARY}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\n\
          data: {{file: {CANARY}}}\n---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  \
          selector: {{app: web}}\n  ports: [{{port: 80, targetPort: http}}]\n"

@@ -1,23 +1,26 @@
 //! Namespaces, ConfigMaps, Secrets, volume claims and service accounts. Of data there are keys here, and
-//! nothing that a value could be put into.
+//! nothing that a value could be put into; an annotation that holds a value of its own object stays here too.
 
 use std::collections::BTreeMap;
 
-use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::{Fields, Inventory, Meta, amount, lite, sorted};
+use super::{
+    Fields, Inventory, Meta, amount,
+    data::{Data, Prints},
+    lite, sorted,
+};
 use crate::Kind;
 
-/// Keys; the decoder skips the values without keeping them.
-type Keys = BTreeMap<String, IgnoredAny>;
+type Plain = Data<false>;
+type Packed = Data<true>;
 
 lite! {
     Namespace { metadata: Meta, status: Phase }
     Phase { phase: String }
 
-    ConfigMap { metadata: Meta, data: Keys, binary_data: Keys, immutable: bool }
-    Secret { metadata: Meta, data: Keys, r#type: String, immutable: bool }
+    ConfigMap { metadata: Meta, data: Plain, binary_data: Packed, immutable: bool }
+    Secret { metadata: Meta, data: Packed, r#type: String, immutable: bool }
 
     PersistentVolumeClaim { metadata: Meta, spec: ClaimSpec, status: Phase }
     ClaimSpec {
@@ -33,8 +36,13 @@ lite! {
     Reference { name: String }
 }
 
-fn keys(keys: Option<Keys>) -> Value {
-    sorted(keys.unwrap_or_default().into_keys())
+/// The metadata without annotations that hold one of the object's values.
+fn discreet(meta: Option<Meta>, values: &Prints) -> Meta {
+    let mut meta = meta.unwrap_or_default();
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.retain(|_, annotation| !values.are_in(annotation));
+    }
+    meta
 }
 
 impl Inventory for Namespace {
@@ -50,11 +58,14 @@ impl Inventory for ConfigMap {
     const KIND: Kind = Kind::ConfigMap;
 
     fn split(self) -> (Meta, Fields) {
+        let (data, mut values) = self.data.unwrap_or_default().into_parts();
+        let (binary, more) = self.binary_data.unwrap_or_default().into_parts();
+        values.extend(more);
         let fields = Fields::default()
-            .unless_empty("data_keys", keys(self.data))
-            .unless_empty("binary_keys", keys(self.binary_data))
+            .unless_empty("data_keys", sorted(data))
+            .unless_empty("binary_keys", sorted(binary))
             .always("immutable", self.immutable.unwrap_or(false));
-        (self.metadata.unwrap_or_default(), fields)
+        (discreet(self.metadata, &values), fields)
     }
 }
 
@@ -62,11 +73,12 @@ impl Inventory for Secret {
     const KIND: Kind = Kind::Secret;
 
     fn split(self) -> (Meta, Fields) {
+        let (data, values) = self.data.unwrap_or_default().into_parts();
         let fields = Fields::default()
             .unless_empty("type", self.r#type)
-            .unless_empty("data_keys", keys(self.data))
+            .unless_empty("data_keys", sorted(data))
             .always("immutable", self.immutable.unwrap_or(false));
-        (self.metadata.unwrap_or_default(), fields)
+        (discreet(self.metadata, &values), fields)
     }
 }
 

@@ -1,14 +1,15 @@
 //! From a watched object to the object the platform gets, for all twenty kinds.
 //!
 //! Guarantees: pure; the fields, names and absences of the original's code, field by field; values of
-//! Secrets and ConfigMaps, of environment variables, commands and arguments are skipped by the decoder and
-//! never become values of this process; equal content gives equal bytes (keys and set-like lists are
+//! Secrets and ConfigMaps, of environment variables, commands and arguments are passed over by the decoder and
+//! never become values of this process (`data`); equal content gives equal bytes (keys and set-like lists are
 //! sorted). Deliberately unaware of watches and of what has been sent.
 //!
 //! Each kind decodes only the fields it needs (a typed Pod costs 82 KB, this one 7 KB for a moment), all of
 //! them optional, since an absent field and a `null` mean the same to Kubernetes.
 
 mod config;
+mod data;
 mod event;
 mod fields;
 mod network;

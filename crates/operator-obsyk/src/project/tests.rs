@@ -293,6 +293,23 @@ fn a_copy_of_a_secret_in_an_annotation_stays_here() {
         json!({"metadata": {"annotations": annotations}}),
         json!({"immutable": false, "annotations": {"tool.example/owner": "team-a"}}),
     );
+    // Of Secrets and ConfigMaps, any annotation that holds one of their own values.
+    let annotations = json!({
+        "tool.example/url": "postgres://me:hunter2@db/app", "tool.example/packed": "aHVudGVyMg==",
+        "tool.example/owner": "team-a"});
+    let kept = json!({"tool.example/owner": "team-a"});
+    let metadata = json!({"annotations": annotations});
+    check(
+        Kind::Secret,
+        json!({"metadata": metadata, "data": {"k": "aHVudGVyMg=="}}),
+        json!({"immutable": false, "data_keys": ["k"], "annotations": kept}),
+    );
+    check(
+        Kind::ConfigMap,
+        json!({"metadata": metadata, "data": {"k": "hunter2\n"}, "binaryData": {"b": "AAECAwQF"}}),
+        json!({"immutable": false, "data_keys": ["k"], "binary_keys": ["b"], "annotations": kept}),
+    );
+    check(Kind::Pod, json!({"metadata": metadata}), json!({"annotations": annotations}));
 }
 
 #[test]

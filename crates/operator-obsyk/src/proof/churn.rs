@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use meta::{ObjectKey, Random, Seeded};
 use reconcile::testkit::FakeApi;
 use serde_json::{Value, json};
@@ -83,6 +84,9 @@ impl Churn {
         }
         if matches!(kind, Kind::Secret | Kind::ConfigMap) {
             meta["annotations"]["tool/copy"] = json!(format!("{{\"data\":{{\"k\":\"{CANARY}\"}}}}"));
+            meta["annotations"]["tool/note"] = json!(format!("the password is {CANARY}"));
+            meta["annotations"]["tool/packed"] = json!(packed(&format!("{CANARY}\n")));
+            meta["annotations"]["tool/owner"] = json!("team-a");
         }
         if kind == Kind::Node && self.dice.below(2) == 0 {
             meta["labels"]["node-role.kubernetes.io/master"] = json!("");
@@ -147,10 +151,11 @@ impl Churn {
                 "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}, {"hostname": "lb"}]}}}),
             Kind::NetworkPolicy => json!({"spec": {"podSelector": {"matchLabels": {"app": "a"}},
                 "policyTypes": ["Ingress"], "ingress": [{}]}}),
-            Kind::ConfigMap => json!({"data": {format!("key-{n}"): CANARY}, "binaryData": {"bin": CANARY}}),
+            Kind::ConfigMap => json!({"data": {format!("key-{n}"): CANARY},
+                "binaryData": {"bin": packed(CANARY)}}),
             Kind::Secret => {
-                json!({"type": "Opaque", "data": {format!("key-{n}"): CANARY, "password": CANARY},
-                "immutable": n == 0})
+                json!({"type": "Opaque", "immutable": n == 0,
+                    "data": {format!("key-{n}"): packed(CANARY), "password": packed(&format!("{CANARY}\n"))}})
             }
             Kind::PersistentVolumeClaim => json!({"spec": {"storageClassName": "fast", "volumeName": "v",
                 "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
@@ -195,6 +200,10 @@ impl Churn {
             },
         })
     }
+}
+
+fn packed(value: &str) -> String {
+    STANDARD.encode(value)
 }
 
 fn template(version: u64) -> Value {
