@@ -92,7 +92,11 @@ pub(crate) fn check(
         return grant("sub is not iss");
     }
     if !meant {
-        return Err(Refused::new(400, "invalid_grant", format!("aud is not {url}")));
+        return Err(Refused::new(
+            400,
+            "invalid_grant",
+            format!("aud is not {url}: that is what spec.platformURL has to be"),
+        ));
     }
     if exp <= now {
         return grant("the assertion has expired: is the client's clock right?");

@@ -31,6 +31,10 @@ pub enum Fault {
     Drop,
     /// Forgets what was applied in the session, in batch mode.
     ForgetSession,
+    /// Refuses bodies of more bytes than this.
+    Larger(usize),
+    /// Its clock is so many seconds ahead.
+    Clock(i64),
     /// Refuses the batch as if one of its objects were bad, in batch mode.
     BadRecord,
 }
@@ -45,7 +49,7 @@ pub struct Faults(Mutex<Choose>);
 #[error(
     "{0:?} names no fault: write PATH:FAULT%PERCENT, such as events:503%10 or stream:swallow%5; faults are a \
      status (503, 429/7 with Retry-After), redirect, disconnect, swallow, hang, slow/MILLISECONDS, truncate, \
-     half-body, forget-tokens, drop, forget-session, bad-record; PATH is the end of the path, or * for all"
+     half-body, larger/BYTES (413), clock/SECONDS (ahead; -600 is behind), forget-tokens, drop, forget-session, bad-record; PATH is the end of the path, or * for all"
 )]
 pub struct FaultError(String);
 
@@ -92,6 +96,8 @@ fn rule(text: &str) -> Result<(String, Fault, u64), FaultError> {
             ("swallow", None) => Fault::Swallow,
             ("hang", None) => Fault::Hang,
             ("slow", Some(millis)) => Fault::Slow(Duration::from_millis(millis.parse().ok()?)),
+            ("larger", Some(bytes)) => Fault::Larger(bytes.parse().ok()?),
+            ("clock", Some(seconds)) => Fault::Clock(seconds.parse().ok()?),
             ("truncate", None) => Fault::Truncate,
             ("half-body", None) => Fault::HalfBody,
             ("forget-tokens", None) => Fault::ForgetTokens,
@@ -120,6 +126,8 @@ mod tests {
         check("events:503%10", Some(Fault::Status(503, None)));
         check("*:429/7%100", Some(Fault::Status(429, Some("7".into()))));
         check("stream:slow/250%5", Some(Fault::Slow(Duration::from_millis(250))));
+        check("token:clock/-600%100", Some(Fault::Clock(-600)));
+        check("snapshot:larger/1000%100", Some(Fault::Larger(1000)));
         check("stream:swallow%5", Some(Fault::Swallow));
         for bad in ["", "events", "events:503", "events:burn%3", "events:200%3", "events:503%101", "x:slow%1"]
         {

@@ -183,7 +183,14 @@ impl Receiver {
             Some(Fault::ForgetSession) => self.forget_session(),
             _ => {}
         }
+        let ahead = match &fault {
+            Some(Fault::Clock(seconds)) => *seconds,
+            _ => 0,
+        };
         let mut response = match &fault {
+            Some(Fault::Larger(bytes)) if request.body().len() > *bytes => {
+                Refused::new(413, "too_large", "a fault on purpose").into()
+            }
             Some(Fault::Status(status, after)) => {
                 let mut response = json_response(*status, &json!({"error": "fault"}));
                 if let Some(after) = after {
@@ -200,9 +207,9 @@ impl Receiver {
                 Refused::new(422, "bad_record", "a fault on purpose").into()
             }
             Some(Fault::Drop) if path == STREAM => session::pretend(request.body()),
-            _ => self.serve_whole(&path, request).await,
+            _ => self.serve_whole(&path, request, ahead).await,
         };
-        put(&mut response, header::DATE, &http_date(self.now()));
+        put(&mut response, header::DATE, &http_date(self.now().saturating_add(ahead)));
         *self.known.write().requests.entry((known_path(&path), response.status().as_u16())).or_default() += 1;
         match fault {
             Some(Fault::Swallow) => Err(Cut),
@@ -220,16 +227,21 @@ impl Receiver {
     }
 
     /// Serves in a task of its own, which goes on when whoever waits for it is gone. `close` waits for it.
-    async fn serve_whole(self: &Arc<Self>, path: &str, request: Request<Bytes>) -> Response<Bytes> {
+    async fn serve_whole(
+        self: &Arc<Self>,
+        path: &str,
+        request: Request<Bytes>,
+        ahead: i64,
+    ) -> Response<Bytes> {
         let (own, path) = (Arc::clone(self), path.to_owned());
-        let served = tokio::spawn(async move { own.serve(&path, &request).await });
+        let served = tokio::spawn(async move { own.serve(&path, &request, ahead).await });
         served.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a request ended unexpectedly");
             Refused::new(500, "server_error", "the request ended unexpectedly").into()
         })
     }
 
-    async fn serve(&self, path: &str, request: &Request<Bytes>) -> Response<Bytes> {
+    async fn serve(&self, path: &str, request: &Request<Bytes>, ahead: i64) -> Response<Bytes> {
         let text = |name: HeaderName| {
             request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
         };
@@ -246,7 +258,8 @@ impl Receiver {
             return Refused::new(413, "too_large", "the body is too large").into();
         }
         if path == TOKEN {
-            return self.grant(text(header::CONTENT_TYPE), request.body()).await.unwrap_or_else(Into::into);
+            let granted = self.grant(text(header::CONTENT_TYPE), request.body(), ahead).await;
+            return granted.unwrap_or_else(Into::into);
         }
         let answered = match self.caller(text(header::AUTHORIZATION)) {
             Ok(caller) => self.act(path, &caller, request).await,
@@ -264,9 +277,9 @@ impl Receiver {
         response
     }
 
-    /// RFC 7523: an assertion for a token.
-    async fn grant(&self, content_type: &str, body: &[u8]) -> Result<Response<Bytes>, Refused> {
-        let now = self.now();
+    /// RFC 7523: an assertion for a token. The clock is so many seconds `ahead`, for who wants that.
+    async fn grant(&self, content_type: &str, body: &[u8], ahead: i64) -> Result<Response<Bytes>, Refused> {
+        let now = self.now().saturating_add(ahead);
         let asserted = {
             let clients = self.clients.read();
             assertion::check(body, content_type, &self.options.url, &clients, now)?

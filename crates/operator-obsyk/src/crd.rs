@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Durations as Go reads them, without sign.
-const DURATION: &str = r"^(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))*)$";
+const DURATION: &str = r"^(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|ms|s|m|h))+)$";
 
 /// The CRD as JSON, ready to be applied.
 pub fn crd() -> Value {
@@ -42,6 +42,14 @@ pub fn crd() -> Value {
                 "additionalPrinterColumns": [
                     {"name": "Cluster", "type": "string", "jsonPath": ".spec.clusterName"},
                     {"name": "Platform", "type": "string", "jsonPath": ".spec.platformURL"},
+                    {"name": "Available", "type": "string",
+                        "jsonPath": ".status.conditions[?(@.type==\"Available\")].status"},
+                    {"name": "Reason", "type": "string",
+                        "jsonPath": ".status.conditions[?(@.type==\"Available\")].reason"},
+                    {"name": "Degraded", "type": "string", "priority": 1,
+                        "jsonPath": ".status.conditions[?(@.type==\"Degraded\")].status"},
+                    {"name": "Queue", "type": "integer", "priority": 1, "jsonPath": ".status.stream.queueObjects"},
+                    {"name": "Lag", "type": "integer", "priority": 1, "jsonPath": ".status.stream.lagSeconds"},
                     {"name": "Last Sync", "type": "date", "jsonPath": ".status.lastSyncTime"},
                     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
                 ],
@@ -68,7 +76,9 @@ fn spec() -> Value {
                 "description": "Secret in the same namespace with client_id and private_key (EC P-256, PEM).",
                 "properties": {"name": {"type": "string", "description": "Name of the Secret."}},
             },
-            "syncInterval": {"type": "string", "default": SYNC_INTERVAL_DEFAULT, "pattern": DURATION,
+            "syncInterval": {"type": "string", "default": SYNC_INTERVAL_DEFAULT, "maxLength": 64,
+                "x-kubernetes-validations": [{"rule": format!("self.matches('{DURATION}')"),
+                    "message": "write a duration such as 5m or 30s"}],
                 "description": "Time between heartbeats, such as 5m. 0 means the default."},
             "rateLimit": {
                 "type": "object", "description": "How fast changes may be sent.",
@@ -113,7 +123,7 @@ fn status() -> Value {
             "observedGeneration": {"type": "integer", "format": "int64"},
             "resourceCounts": {"type": "object", "properties": counts},
             "stream": {"type": "object", "properties": {
-                "queueObjects": number, "queueBytes": number, "queueBytesMax": number, "observed": number, "noop": number,
+                "queueObjects": number, "queueBytes": number, "lagSeconds": number, "queueBytesMax": number, "observed": number, "noop": number,
                 "queued": number, "sent": number, "merged": number, "withdrawn": number, "shed": number,
                 "retries": number, "annihilated": number, "quarantined": number, "snapshots": number,
                 "relists": number, "sessions": number, "epoch": number, "ackedSeq": number,

@@ -39,8 +39,8 @@ pub use types::{
 };
 pub use validate::{Valid, validate};
 pub use wire::{
-    Aborted, Body, Credentials, Http, HttpError, Https, KeyError, REPLY_BYTES_MAX, Refusal, Reply, Replying,
-    Trouble, full,
+    Aborted, Body, Certificate, Credentials, Http, HttpError, Https, KeyError, REPLY_BYTES_MAX, Refusal,
+    Reply, Replying, Trouble, full,
 };
 
 /// What is read of the cluster, by API group: the kinds of the inventory.

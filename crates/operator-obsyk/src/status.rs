@@ -70,7 +70,7 @@ fn available(wanted: &Wanted, report: &Report) -> Fact {
         return ("False", reason, why.clone());
     }
     match (&report.trouble, begun(report)) {
-        (Some(trouble), _) => ("False", refusal(trouble.refusal), trouble.message.clone()),
+        (Some(trouble), _) => ("False", reason(trouble.refusal), trouble.message.clone()),
         (None, false) => match wanted {
             Wanted::BadSecret(why) => ("False", "AuthenticationError", why.clone()),
             _ => ("False", "Starting", "the first snapshot is not acknowledged yet".to_owned()),
@@ -98,7 +98,7 @@ fn degraded(wanted: &Wanted, report: &Report) -> Fact {
         return ("True", "AuthenticationError", why.clone());
     }
     if let Some(trouble) = report.trouble.as_ref().filter(|trouble| trouble.refusal != Refusal::Transient) {
-        return ("True", refusal(trouble.refusal), trouble.message.clone());
+        return ("True", reason(trouble.refusal), trouble.message.clone());
     }
     let mut facts = Vec::new();
     if let Some((count, one)) = &report.refusals {
@@ -119,7 +119,11 @@ fn degraded(wanted: &Wanted, report: &Report) -> Fact {
         let all: Vec<String> = facts.into_iter().map(|(_, why)| why).collect();
         return ("True", reason, all.join("; "));
     }
-    ("False", "AgentHealthy", "nothing here needs attention".to_owned())
+    let all = match report.trouble {
+        Some(_) => "nothing is lost while the platform is away: what changes waits, or is read again",
+        None => "nothing here needs attention",
+    };
+    ("False", "AgentHealthy", all.to_owned())
 }
 
 fn credentials(wanted: &Wanted, report: &Report) -> Fact {
@@ -131,7 +135,7 @@ fn credentials(wanted: &Wanted, report: &Report) -> Fact {
                 ("False", "AuthenticationError", trouble.message.clone())
             }
             _ if report.last_ack.is_some() => ("True", "Accepted", "the platform accepts them".to_owned()),
-            _ => ("Unknown", "Untried", "the platform has not answered yet".to_owned()),
+            _ => ("Unknown", "Untried", "the platform has acknowledged nothing with them yet".to_owned()),
         },
     }
 }
@@ -140,12 +144,16 @@ fn caches(wanted: &Wanted, report: &Report) -> Fact {
     if !report.unread.is_empty() {
         return ("False", "KindsUnread", unread(report));
     }
-    match (wanted, begun(report)) {
-        (Wanted::Settings(_) | Wanted::BadSecret(_), true) => {
-            ("True", "Synced", "all kinds are watched".to_owned())
-        }
-        _ => ("Unknown", "Starting", "the kinds have not all been listed yet".to_owned()),
+    if report.listed {
+        return ("True", "Synced", "all kinds are watched".to_owned());
     }
+    let why = match wanted {
+        Wanted::Settings(_) => "the kinds have not all been listed yet",
+        Wanted::Gone | Wanted::BadSpec(_) | Wanted::NoSecret(_) | Wanted::BadSecret(_) => {
+            "no kind is read until the agent can run"
+        }
+    };
+    ("Unknown", "Starting", why.to_owned())
 }
 
 /// Whether what there was at the start is sent, or is being sent as changes.
@@ -158,7 +166,8 @@ fn unread(report: &Report) -> String {
     format!("cannot read {}; grant list and watch on them", kinds.collect::<Vec<_>>().join("; "))
 }
 
-fn refusal(refusal: Refusal) -> &'static str {
+/// The reason of a condition.
+pub(crate) fn reason(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Transient => "PlatformUnavailable",
         Refusal::Unauthorized => "AuthenticationError",

@@ -350,14 +350,14 @@ impl Http for FakePlatform {
             let path = parts.uri.path().to_owned();
             *self.known.lock().requests.entry(path.clone()).or_default() += 1;
             let fault = (self.faults.lock())(&path);
-            let broken = || HttpError("connection closed".to_owned());
+            let broken = || HttpError::new("connection closed");
             match &fault {
                 Some(Fault::Disconnect) => return Err(broken()),
                 Some(Fault::Hang) => std::future::pending::<()>().await,
                 Some(Fault::Slow(wait)) => tokio::time::sleep(*wait).await,
                 Some(Fault::Status(..) | Fault::Swallow) | None => {}
             }
-            let body = body.collect().await.map_err(|error| HttpError(error.to_string()))?.to_bytes();
+            let body = body.collect().await.map_err(|error| HttpError::new(error.to_string()))?.to_bytes();
             if let Some(Fault::Status(status, after)) = fault {
                 let retry_after = after.map(str::to_owned);
                 return Ok(Reply { status, retry_after, date: Some(self.clock.now()), ..Reply::default() });

@@ -106,6 +106,9 @@ pub struct StreamStatus {
     pub queue_objects: u64,
     /// Bytes that wait for them.
     pub queue_bytes: u64,
+    /// How long the oldest change has waited that the platform does not have; written every half minute, and when
+    /// something happens.
+    pub lag_seconds: u64,
     /// Most bytes that ever waited.
     pub queue_bytes_max: u64,
     /// States and deletes that watches and lists showed.
@@ -118,7 +121,7 @@ pub struct StreamStatus {
     pub sent: u64,
     /// Changes that a newer one of the same object replaced before they were sent.
     pub merged: u64,
-    /// Requests sent again.
+    /// Requests that failed, and that were sent again or in another form.
     pub retries: u64,
     /// Changes taken back, since the platform has the state they would have brought or never had the object.
     pub withdrawn: u64,

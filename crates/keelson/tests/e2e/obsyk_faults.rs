@@ -36,7 +36,7 @@ const STRANGER: &[&str] =
     &["--fault", "state:401%100,stream:401%100,heartbeat:401%100,events:401%100,snapshot:401%100"];
 
 /// In the order of how long it takes until it is said.
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     Case { says: "503", ..case("down", &["--fault", "*:503%100"]) },
     Case { says: "429", ..case("busy", &["--fault", "*:429/2%100"]) },
     case("cut", &["--fault", "*:truncate%100"]),
@@ -47,6 +47,12 @@ const CASES: [Case; 10] = [
         is: "False AuthenticationError",
         says: "401",
         ..case("stranger", STRANGER)
+    },
+    Case {
+        kind: "CredentialsValid",
+        is: "False AuthenticationError",
+        says: "600 s behind",
+        ..case("early", &["--fault", "token:clock/600%100"])
     },
     Case { is: "False UnexpectedAnswer", says: "redirects", ..case("moved", &["--fault", "*:redirect%100"]) },
     Case { kind: "Degraded", is: "True SnapshotRefused", says: "413", healed: SMALL, ..case("small", SMALL) },
@@ -150,7 +156,8 @@ fn a_certificate_that_is_not_the_platforms_is_said() {
     cluster.apply(&format!("{other}---\n{}", agent("other", &elsewhere(&platform))));
     for name in ["home", "other"] {
         let message = has_condition(&cluster, name, "Available", "False PlatformUnavailable");
-        assert!(message.contains("certificate"), "{name}: {message}");
+        let says = if name == "home" { "ca.crt of the Secret" } else { "another host" };
+        assert!(message.contains("certificate") && message.contains(says), "{name}: {message}");
     }
     cluster.kubectl(&["delete", "obsykagent", "other"]);
     cluster.apply(&secret);

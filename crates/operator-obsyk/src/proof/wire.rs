@@ -58,8 +58,8 @@ impl Http for Wire {
     fn send(&self, request: http::Request<Body>, bytes_max: usize) -> Replying<'_> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let broken = || HttpError("connection closed".to_owned());
-            let body = body.collect().await.map_err(|error| HttpError(error.to_string()))?.to_bytes();
+            let broken = || HttpError::new("connection closed");
+            let body = body.collect().await.map_err(|error| HttpError::new(error.to_string()))?.to_bytes();
             let text =
                 |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
             assert_eq!(text(header::USER_AGENT).as_deref(), Some("obsyk-operator/1.0"));

@@ -8,7 +8,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use meta::{Clock, Random, Timestamp};
+use meta::{Clock, Random};
 use reconcile::CancellationToken;
 use serde_json::json;
 use tokio::{
@@ -21,14 +21,14 @@ use super::{
     batching::Batching,
     feed::{Observed, feeds},
     gate::{Again, Bucket, Gate},
+    lag::Lag,
     listing::{Listing, Page, Unread, page, snapshot},
-    session::Session,
+    report::{REPORT_EVERY, Report},
     state::{BUDGET_BYTES, Change, Outgoing, State, Sync, name_key},
 };
 use crate::{
     Kind,
     project::Id,
-    types::{ResourceCounts, StreamStatus},
     validate::Valid,
     wire::{Credentials, EVENTS, HEARTBEAT, Http, Platform, Refusal, SNAPSHOT, Trouble},
 };
@@ -42,8 +42,6 @@ const OBSERVED_BATCH: usize = 64;
 const FLIGHTS_MAX: u32 = 8;
 /// How long after it was told to stop the loop goes on sending.
 const GRACE: Duration = Duration::from_secs(4);
-/// News in the report waits at most so long; the status is written no more often.
-const REPORT_EVERY: Duration = Duration::from_secs(30);
 /// Two snapshots are at least so far apart.
 const SNAPSHOT_SPACING: Duration = Duration::from_secs(10);
 /// A kind that still owes something after it was listed for that is listed again so much later.
@@ -61,25 +59,6 @@ pub(crate) struct Settings {
     pub(crate) authorities: Option<Vec<u8>>,
     /// Grows with each new leader of the replicas.
     pub(crate) fence: u64,
-}
-
-/// How it goes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Report {
-    /// What keeps the platform from knowing everything, if something does.
-    pub(crate) trouble: Option<Trouble>,
-    /// A session was opened once.
-    pub(crate) began: bool,
-    /// The platform does not take snapshots; its words.
-    pub(crate) refused: Option<String>,
-    /// Objects that it has not as they are, since it refused that for what it says: how many, and one of them.
-    pub(crate) refusals: Option<(usize, String)>,
-    /// Kinds that cannot be read, and why.
-    pub(crate) unread: Vec<(Kind, String)>,
-    pub(crate) last_ack: Option<Timestamp>,
-    pub(crate) last_snapshot: Option<Timestamp>,
-    pub(crate) counts: ResourceCounts,
-    pub(crate) stream: StreamStatus,
 }
 
 /// What a request came to.
@@ -121,7 +100,8 @@ pub(crate) struct Agent {
     /// For each kind: its first list is complete, or failed with this.
     pub(super) ready: [Option<Result<(), String>>; Kind::ALL.len()],
     pub(super) report: Report,
-    reports: watch::Sender<Report>,
+    pub(super) lag: Lag,
+    pub(super) reports: watch::Sender<Report>,
     pub(super) next_report: Instant,
     pub(super) stopping: bool,
 }
@@ -167,6 +147,7 @@ impl Agent {
             token_retried: false,
             ready: Default::default(),
             report: Report::default(),
+            lag: Lag::default(),
             reports,
             next_report: now + REPORT_EVERY,
             stopping: false,
@@ -243,6 +224,7 @@ impl Agent {
                 }
             }
             Observed::Failed(kind, why) => {
+                self.report.broken_watches += 1;
                 let known = self.ready.get(kind.index()).is_some_and(|ready| matches!(ready, Some(Ok(()))));
                 // A watch that breaks goes on from where it was; only a first list that fails is news.
                 if !known {
@@ -531,43 +513,9 @@ impl Agent {
     pub(super) fn failed(&mut self, trouble: Trouble) {
         tracing::debug!(status = trouble.status, message = trouble.message, "request failed, kept for later");
         self.gate.failed(&trouble, &*self.random, Instant::now());
+        self.state.stats.retries += 1;
+        *self.report.failures.entry(trouble.refusal).or_default() += 1;
         self.report.trouble = Some(trouble);
-    }
-
-    /// Makes the report public: at once when somebody should know, else now and then.
-    fn tell(&mut self, now: Instant, last: bool) {
-        let unread = Kind::ALL.into_iter().zip(&self.ready).filter_map(|(kind, ready)| match ready {
-            Some(Err(why)) => Some((kind, why.clone())),
-            Some(Ok(())) | None => None,
-        });
-        let unread: Vec<_> = unread.collect();
-        let news = {
-            let public = self.reports.borrow();
-            let refusal = |trouble: &Option<Trouble>| trouble.as_ref().map(|t| (t.refusal, t.status));
-            refusal(&public.trouble) != refusal(&self.report.trouble)
-                || public.unread != unread
-                || public.began != self.report.began
-                || public.refused.is_none() != self.report.refused.is_none()
-                || public.refusals.is_some() != self.state.has_refusals()
-                || public.last_snapshot.is_none() != self.report.last_snapshot.is_none()
-        };
-        if !(news || last || now >= self.next_report) {
-            return;
-        }
-        self.next_report = now + REPORT_EVERY;
-        self.report.unread = unread;
-        self.report.refusals = self.state.refusals();
-        let counts = Kind::ALL.into_iter().zip(self.state.counts()).filter(|(_, count)| **count != 0);
-        self.report.counts = counts.map(|(kind, count)| (kind.counter().to_owned(), *count)).collect();
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        self.report.stream = StreamStatus {
-            queue_objects: number(self.state.queued()),
-            queue_bytes: number(self.state.queued_bytes()),
-            epoch: self.batching.session.as_ref().map(|session| session.epoch),
-            acked_seq: self.batching.session.as_ref().map(Session::acknowledged_seq),
-            ..self.state.stats.clone()
-        };
-        self.reports.send_replace(self.report.clone());
     }
 }
 

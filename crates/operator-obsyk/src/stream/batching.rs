@@ -208,7 +208,6 @@ impl Agent {
                 {
                     flight.ambiguous = true;
                 }
-                self.state.stats.retries += 1;
                 return self.failed(trouble);
             }
         };

@@ -20,8 +20,8 @@ use crate::{
     watched::Watched,
 };
 
-/// Objects of one page of a list: some 3 MB of Pods while it is read.
-pub(super) const PAGE_SIZE: u32 = 250;
+/// Objects of one page of a list: some 1 MB of Pods while it is read.
+pub(super) const PAGE_SIZE: u32 = 100;
 /// First lists at once: each holds a page, here and at the API server.
 const LISTS_MAX: usize = 3;
 

@@ -48,6 +48,11 @@ impl Gate {
         self.failures >= FAILURES_MAX
     }
 
+    /// Failures since something succeeded.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.into()
+    }
+
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }

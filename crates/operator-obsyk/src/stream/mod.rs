@@ -9,22 +9,26 @@
 //! - `feed`: twenty watches, projected while they are decoded.
 //! - `listing`: a snapshot, streamed from lists into the body of a request.
 //! - `gate`: when the platform may be tried again. Pure.
-//! - `agent`: the loop that owns them; `batching` is its part of the better mode.
+//! - `lag`: how far behind the platform is. Pure.
+//! - `agent`: the loop that owns them; `batching` is its part of the better mode, `report` what it says of itself.
 
 mod agent;
 mod batching;
 mod compare;
 pub(crate) mod feed;
 mod gate;
+mod lag;
 mod listing;
 #[cfg(test)]
 mod model;
 mod refused;
 mod repair;
+mod report;
 mod session;
 mod state;
 #[cfg(test)]
 mod storm;
 mod whole;
 
-pub(crate) use agent::{Agent, Report, Settings};
+pub(crate) use agent::{Agent, Settings};
+pub(crate) use report::Report;

@@ -4,11 +4,14 @@
 //! Pure, like the state that it belongs to. An object that a page shows although a watch has shown since that
 //! it is gone stays gone: while a kind is listed, what is gone of it is remembered.
 
-use super::state::{Entry, Remote, State, Sync, Way, read, slot};
+use super::state::{Remote, State, Sync, Way, read, slot};
 use crate::{
     Kind,
     project::{Id, Projected},
 };
+
+/// What is read ahead of the sending: a few batches, which hide the time that a page takes.
+const READ_AHEAD_BYTES: usize = 4 << 20;
 
 impl State {
     /// The platform does not take snapshots: everything it lacks goes as changes.
@@ -62,9 +65,14 @@ impl State {
         read(&self.relist, kind)
     }
 
-    /// Whether another page may be read: half of the budget is free.
+    /// Whether any kind does.
+    pub(crate) fn owes_any(&self) -> bool {
+        self.relisting.is_some() || self.relist.contains(&true)
+    }
+
+    /// Whether another page may be read: there is something to send, and the rest need not wait in memory.
     pub(crate) fn has_room(&self) -> bool {
-        self.bytes <= self.budget / 2
+        self.bytes <= READ_AHEAD_BYTES.min(self.budget / 2)
     }
 
     /// A list of a kind begins, for what it owes.
@@ -95,8 +103,8 @@ impl State {
             self.sweep(kind);
         }
         self.index.retain(|id, entry| id.kind != kind || !entry.is_settled_and_gone());
-        let owes = |(id, entry): (&Id, &Entry)| id.kind == kind && entry.owed;
-        if broken || self.index.iter().any(owes) {
+        let owes = self.index.iter().any(|(id, entry)| id.kind == kind && entry.owed);
+        if broken || owes {
             slot(&mut self.relist, kind, |relist| *relist = true);
         }
     }

@@ -139,11 +139,17 @@ impl Session {
                 .say(&mut lines, &json!({"op": "sync_begin", "kind": kind.name(), "buckets": sweep.buckets}));
         }
         let none = HashSet::new();
-        while flight.changes.len() < self.records_max
-            && lines.len() < self.bytes_max
-            && let Some(outgoing) = state.cut(&none)
+        // Room for the ends of what is swept; and for one more change as large as the largest so far, so that a
+        // platform that counts to the byte need not refuse the batch.
+        let others = flight.records() + self.sweeps.len();
+        let mut largest = 0;
+        while flight.changes.is_empty()
+            || (flight.changes.len() + others < self.records_max && lines.len() + largest < self.bytes_max)
         {
+            let Some(outgoing) = state.cut(&none) else { break };
+            let before = lines.len();
             flight.change(&mut lines, outgoing);
+            largest = largest.max(lines.len() - before);
         }
         let done: Vec<Kind> = self.sweeps.keys().copied().filter(|kind| state.may_sweep(*kind)).collect();
         for kind in done {
@@ -252,6 +258,11 @@ impl Session {
 }
 
 impl Flight {
+    /// Records it has.
+    fn records(&self) -> usize {
+        usize::try_from((self.last + 1).saturating_sub(self.first)).unwrap_or(usize::MAX)
+    }
+
     /// Adds a record; its number is put in.
     fn say(&mut self, lines: &mut String, record: &Value) {
         self.last += 1;

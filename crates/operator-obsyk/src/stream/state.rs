@@ -81,8 +81,9 @@ pub(super) struct Entry {
     /// Has to be sent before the sweep of its kind.
     pub(super) unswept: bool,
     pub(super) remote: Remote,
-    pub(super) pending: Option<Pending>,
-    pub(super) flight: Option<Pending>,
+    /// Few have one at a time: boxed, so that all the others are small.
+    pub(super) pending: Option<Box<Pending>>,
+    pub(super) flight: Option<Box<Pending>>,
 }
 
 impl Entry {
@@ -142,7 +143,8 @@ pub(crate) struct Outgoing {
 
 /// See the module.
 pub(crate) struct State {
-    pub(super) index: HashMap<Id, Entry>,
+    /// Boxed, so that the room a hash table has to spare is small.
+    pub(super) index: HashMap<Id, Box<Entry>>,
     pub(super) generation: [u32; Kind::ALL.len()],
     pub(super) listing: [bool; Kind::ALL.len()],
     pub(super) counts: [i32; Kind::ALL.len()],
@@ -151,7 +153,8 @@ pub(crate) struct State {
     next: u64,
     turn: u32,
     pub(super) bytes: usize,
-    pub(super) flights: usize,
+    /// Orders of what is on its way.
+    flights: BTreeSet<u64>,
     pub(super) budget: usize,
     /// Generations when the running snapshot began.
     pub(super) begun: [u32; Kind::ALL.len()],
@@ -181,7 +184,7 @@ impl State {
             next: 0,
             turn: 0,
             bytes: 0,
-            flights: 0,
+            flights: BTreeSet::new(),
             budget,
             begun: [0; 20],
             sync: Sync::Wanted("start"),
@@ -205,7 +208,13 @@ impl State {
 
     /// Changes that wait or are on their way.
     pub(crate) fn queued(&self) -> usize {
-        self.lanes.iter().map(BTreeMap::len).sum::<usize>() + self.flights
+        self.lanes.iter().map(BTreeMap::len).sum::<usize>() + self.flights.len()
+    }
+
+    /// Orders of what waits the longest, and of what will be queued next: what is queued later has the higher one.
+    pub(crate) fn orders(&self) -> (Option<u64>, u64) {
+        let first = self.lanes.iter().filter_map(|lane| lane.keys().next());
+        (first.chain(self.flights.first()).min().copied(), self.next)
     }
 
     /// Entries held.
@@ -252,8 +261,10 @@ impl State {
     /// A state of an object that a list of this generation showed.
     pub(super) fn take(&mut self, object: Projected, generation: u32) {
         self.stats.observed += 1;
-        let entry =
-            self.index.entry(object.id.clone()).or_insert_with(|| Entry::unknown(&object, generation));
+        let entry = self
+            .index
+            .entry(object.id.clone())
+            .or_insert_with(|| Box::new(Entry::unknown(&object, generation)));
         let Projected { id, name: _, namespace: _, revision, version: _, body, hash } = object;
         entry.generation = entry.generation.max(generation);
         if revision != 0 && revision < entry.revision {
@@ -290,7 +301,7 @@ impl State {
             } else if self.is_relisting(object.id.kind) {
                 // A page that was read before may bring it: it is remembered as gone.
                 let generation = read(&self.generation, object.id.kind);
-                self.index.insert(object.id.clone(), Entry::unknown(object, generation));
+                self.index.insert(object.id.clone(), Box::new(Entry::unknown(object, generation)));
             }
         }
         self.gone(&object.id, object.revision);
@@ -352,7 +363,7 @@ impl State {
             None => {
                 let order = self.next;
                 self.next += 1;
-                entry.pending = Some(Pending { order, change });
+                entry.pending = Some(Box::new(Pending { order, change }));
                 lane(&mut self.lanes, id.kind).insert(order, id.clone());
             }
         }
@@ -429,8 +440,8 @@ impl State {
             known: entry.remote != Remote::Nothing,
             id: id.clone(),
         };
+        self.flights.insert(pending.order);
         entry.flight = Some(pending);
-        self.flights += 1;
         if outgoing.change != Change::Delete {
             self.swept(&id);
         }
@@ -445,10 +456,10 @@ impl State {
     }
 
     /// Ends the flight of a change.
-    pub(super) fn land(&mut self, id: &Id) -> Option<Pending> {
+    pub(super) fn land(&mut self, id: &Id) -> Option<Box<Pending>> {
         let flight = self.index.get_mut(id)?.flight.take()?;
         self.bytes -= flight.change.bytes();
-        self.flights -= 1;
+        self.flights.remove(&flight.order);
         Some(flight)
     }
 
@@ -461,7 +472,8 @@ impl State {
         match flight.change {
             Change::Upsert(_, hash) => {
                 entry.remote = Remote::Has(hash);
-                let same = matches!(&entry.pending, Some(Pending { change: Change::Upsert(_, waits), .. }) if *waits == hash);
+                let waits = entry.pending.as_ref().map(|pending| &pending.change);
+                let same = matches!(waits, Some(Change::Upsert(_, waits)) if *waits == hash);
                 if same {
                     self.withdraw(id);
                 }
@@ -479,7 +491,6 @@ impl State {
     /// it was, unless a newer one waits or a snapshot will hold it.
     pub(crate) fn failed(&mut self, id: &Id) {
         let Some(flight) = self.land(id) else { return };
-        self.stats.retries += 1;
         let covered = self.sync != Sync::Idle && flight.change != Change::Delete;
         let Some(entry) = self.index.get_mut(id) else { return };
         entry.remote = Remote::Unsure;
@@ -499,7 +510,6 @@ impl State {
     pub(crate) fn returned(&mut self, id: &Id, sweeps: bool) {
         let before = self.index.get(id).map(|entry| entry.remote);
         self.failed(id);
-        self.stats.retries = self.stats.retries.saturating_sub(1);
         let Some(entry) = self.index.get_mut(id) else { return };
         if let Some(before) = before {
             entry.remote = before;

@@ -89,18 +89,20 @@ impl State {
         let generation = read(&self.begun, id.kind);
         self.refused.remove(&id);
         let fresh = !self.index.contains_key(&id);
-        let entry = self.index.entry(id.clone()).or_insert_with(|| Entry {
-            name,
-            namespace,
-            revision,
-            generation,
-            seen: hash,
-            gone: false,
-            owed: false,
-            unswept: false,
-            remote: Remote::Nothing,
-            pending: None,
-            flight: None,
+        let entry = self.index.entry(id.clone()).or_insert_with(|| {
+            Box::new(Entry {
+                name,
+                namespace,
+                revision,
+                generation,
+                seen: hash,
+                gone: false,
+                owed: false,
+                unswept: false,
+                remote: Remote::Nothing,
+                pending: None,
+                flight: None,
+            })
         });
         entry.remote = Remote::Has(hash);
         if fresh {

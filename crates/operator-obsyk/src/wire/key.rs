@@ -45,12 +45,14 @@ pub enum KeyError {
     /// No authority where one should be.
     #[error("key ca.crt holds no certificate in PEM: put the platform's authority there, or leave it out")]
     Authority,
-    /// Not PEM.
-    #[error("key private_key holds no PEM block EC PRIVATE KEY or PRIVATE KEY")]
-    Pem,
+    /// Not PEM, or PEM of something else; what it is.
+    #[error(
+        "key private_key holds {0}: put the client's private key there, as the PEM that begins with BEGIN EC PRIVATE KEY or BEGIN PRIVATE KEY"
+    )]
+    Pem(&'static str),
     /// Some other key.
     #[error(
-        "key private_key is not an EC key on the curve P-256: make one with `openssl ecparam -name prime256v1 -genkey -noout`"
+        "key private_key is not an EC key on the curve P-256: put the client's there, or make one with `openssl ecparam -name prime256v1 -genkey -noout` and register its public part with the platform"
     )]
     Curve,
 }
@@ -67,7 +69,7 @@ impl Credentials {
         let text = client_id.and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim);
         let client_id = text.filter(|text| !text.is_empty()).ok_or(KeyError::ClientId)?;
         let pem = private_key.ok_or(KeyError::Missing)?;
-        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::Pem)?;
+        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::Pem(what_it_is(pem)))?;
         let pkcs8 = match &key {
             PrivateKeyDer::Sec1(key) => wrap(key.secret_sec1_der()).ok_or(KeyError::Curve)?,
             PrivateKeyDer::Pkcs8(key) => key.secret_pkcs8_der().to_vec(),
@@ -87,6 +89,20 @@ impl Credentials {
     pub fn public_key(&self) -> &[u8] {
         self.pair.public_key().as_ref()
     }
+}
+
+/// What somebody took for a private key.
+fn what_it_is(bytes: &[u8]) -> &'static str {
+    let text = String::from_utf8_lossy(bytes);
+    // Any of these may stand beside the others; what is nearest to a key is named.
+    let known = [
+        ("ENCRYPTED", "a key that is protected by a passphrase, which `openssl pkey` takes off"),
+        ("BEGIN PUBLIC KEY", "the public key, which is for the platform"),
+        ("BEGIN CERTIFICATE", "a certificate"),
+        // "-----BEGIN" in base64.
+        ("LS0tLS1CRUdJTi", "PEM packed once more in base64, which belongs under data, not stringData"),
+    ];
+    known.iter().find(|(mark, _)| text.contains(mark)).map_or("no PEM block of a private key", |(_, is)| *is)
 }
 
 /// PKCS#8 around a SEC1 key (RFC 5208 around RFC 5915): version 0, ecPublicKey, prime256v1. ring reads
@@ -131,7 +147,18 @@ mod tests {
         assert_eq!(parse(&format!("{parameters}{sec1}")).unwrap(), key);
         assert_eq!(key.sign(b"message").unwrap().len(), 64);
         assert_eq!(parse(&p384()).unwrap_err(), KeyError::Curve);
-        assert_eq!(parse("nonsense").unwrap_err(), KeyError::Pem);
+        for (text, is) in [
+            ("nonsense", "no PEM"),
+            ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "the public key"),
+            (
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+                "a passphrase",
+            ),
+            ("LS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0t", "in base64"),
+        ] {
+            let said = parse(text).unwrap_err().to_string();
+            assert!(said.contains(is), "{said}");
+        }
         assert_eq!(Credentials::parse(Some(b" "), None).unwrap_err(), KeyError::ClientId);
         assert_eq!(Credentials::parse(Some(b"c"), None).unwrap_err(), KeyError::Missing);
         assert!(!format!("{key:?}").contains("pair"), "no key in Debug");

@@ -22,5 +22,7 @@ pub use key::{Credentials, KeyError};
 #[cfg(test)]
 pub(crate) use platform::TOKEN;
 pub(crate) use platform::{EVENTS, HEARTBEAT, Platform, SNAPSHOT};
-pub use transport::{Aborted, Body, Http, HttpError, Https, REPLY_BYTES_MAX, Reply, Replying, full};
+pub use transport::{
+    Aborted, Body, Certificate, Http, HttpError, Https, REPLY_BYTES_MAX, Reply, Replying, full,
+};
 pub use trouble::{Refusal, Trouble};

@@ -1,6 +1,12 @@
 //! One platform, as one client of it: posts with a valid token.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT as USER_AGENT_HEADER};
@@ -9,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Body, Credentials, Http, REPLY_BYTES_MAX, Refusal, Reply, Trouble, assertion,
+    Body, Certificate, Credentials, Http, HttpError, REPLY_BYTES_MAX, Refusal, Reply, Trouble, assertion,
     batch::{ASKED, CAPABILITIES, FENCE, has_batch},
     full,
     token::Token,
@@ -67,6 +73,8 @@ pub(crate) struct Platform {
     skew: Mutex<Option<i64>>,
     /// Whether the platform speaks batches, once it has been asked.
     batch: Mutex<Option<bool>>,
+    /// Tokens that were granted.
+    tokens: AtomicU64,
     /// Grows with each new leader of the replicas; none to keep to the original contract's letter.
     fence: Option<u64>,
 }
@@ -80,7 +88,18 @@ impl Platform {
         random: Arc<dyn Random>,
     ) -> Self {
         let (token, skew, batch) = (tokio::sync::Mutex::default(), Mutex::default(), Mutex::default());
-        Self { http, url: url.to_owned(), credentials, clock, random, token, skew, batch, fence: None }
+        Self {
+            http,
+            url: url.to_owned(),
+            credentials,
+            clock,
+            random,
+            token,
+            skew,
+            batch,
+            tokens: AtomicU64::new(0),
+            fence: None,
+        }
     }
 
     /// Says which of its replicas' leaders this is, to a platform that heeds it also where the original
@@ -92,6 +111,11 @@ impl Platform {
     /// Whether the platform speaks batches; `None` until it has been asked.
     pub(crate) fn offers_batches(&self) -> Option<bool> {
         *self.batch.lock()
+    }
+
+    /// Tokens that were granted.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.tokens.load(Ordering::Relaxed)
     }
 
     /// Gets a token, with which the platform says what it can do.
@@ -178,8 +202,17 @@ impl Platform {
                 self.forget(&token).await;
                 Err(Trouble::answered(what, &reply, self.clock.now()))
             }
-            _ => Err(Trouble::answered(what, &reply, self.clock.now())),
+            _ => Err(self.answered(what, &reply)),
         }
+    }
+
+    /// An answer other than success, with what the address has to do with it.
+    fn answered(&self, what: &str, reply: &Reply) -> Trouble {
+        let mut trouble = Trouble::answered(what, reply, self.clock.now());
+        if trouble.refusal == Refusal::Endpoint && self.url.ends_with('/') {
+            trouble.message.push_str("; it ends with a slash, and paths are appended to it as it is");
+        }
+        trouble
     }
 
     async fn send(
@@ -192,11 +225,29 @@ impl Platform {
         let reply = timeout(limit, self.http.send(request, answer_max))
             .await
             .map_err(|_| Trouble::unreachable(what, format!("none within {} s", limit.as_secs())))?
-            .map_err(|error| Trouble::unreachable(what, error))?;
+            .map_err(|error| self.unreachable(what, &error))?;
         if let Some(date) = reply.date {
             *self.skew.lock() = Some(date.as_second().saturating_sub(self.clock.now().as_second()));
         }
         Ok(reply)
+    }
+
+    /// No answer, with what the address or the Secret has to do with it.
+    fn unreachable(&self, what: &str, error: &HttpError) -> Trouble {
+        let advice = match error.certificate {
+            Some(Certificate::Stranger) => {
+                "; no authority that is trusted here vouches for it: put the platform's into ca.crt of the Secret"
+            }
+            Some(Certificate::Name) => {
+                "; it is another host's: spec.platformURL has to name the one it is for"
+            }
+            Some(Certificate::Time) => {
+                "; it has expired or is not valid yet: renew it, or set the clock right that is wrong"
+            }
+            None if self.url.starts_with("http://") => "; does it expect https:// in spec.platformURL?",
+            None => "",
+        };
+        Trouble::unreachable(what, format!("{error}{advice}"))
     }
 
     /// A token that is still good, got now if need be.
@@ -208,6 +259,7 @@ impl Platform {
         *slot = None;
         let token = self.exchange().await?;
         *self.batch.lock() = Some(token.batch);
+        self.tokens.fetch_add(1, Ordering::Relaxed);
         Ok(slot.insert(token).clone())
     }
 
@@ -239,17 +291,23 @@ impl Platform {
                 refusal: Refusal::Transient,
                 status: Some(200),
                 retry_after: None,
-                message: format!("{WHAT}: {why}"),
+                message: format!("{WHAT}: {why}; is spec.platformURL the platform's address?"),
                 answer: Bytes::new(),
             });
         }
-        let mut trouble = Trouble::answered(WHAT, &reply, self.clock.now());
+        let mut trouble = self.answered(WHAT, &reply);
         if matches!(trouble.refusal, Refusal::Content | Refusal::Forbidden) {
             trouble.refusal = Refusal::Unauthorized;
         }
         if trouble.status == Some(401) {
             // Not the status of a post: nothing there may take it for a token that was refused.
             trouble.status = None;
+        }
+        let client = super::refused(&trouble).error == "invalid_client";
+        if trouble.refusal == Refusal::Unauthorized && client {
+            let advice =
+                "; is client_id of the Secret registered there, with the public part of its private_key?";
+            trouble.message.push_str(advice);
         }
         let skew = self.skew.lock().filter(|skew| skew.abs() > SKEW_MAX_SECONDS);
         if let (Refusal::Unauthorized, Some(skew)) = (trouble.refusal, skew) {

@@ -37,9 +37,9 @@ impl Token {
     /// Reads a token response that came at `now`.
     pub(super) fn granted(body: &[u8], now: Instant) -> Result<Self, &'static str> {
         let Granted { access_token, expires_in, obsyk_capabilities } =
-            serde_json::from_slice(body).map_err(|_| "the token response is not the JSON it should be")?;
+            serde_json::from_slice(body).map_err(|_| "the platform's answer is not the JSON it should be")?;
         if access_token.is_empty() {
-            return Err("the token response has no access_token");
+            return Err("the platform's answer has no access_token");
         }
         if access_token.bytes().any(|byte| !(0x21..=0x7e).contains(&byte)) {
             return Err("the access_token has characters that no header may have");

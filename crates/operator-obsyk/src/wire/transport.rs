@@ -13,6 +13,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use meta::Timestamp;
+use rustls::CertificateError;
 
 use super::batch::OFFERED;
 
@@ -49,8 +50,31 @@ pub struct Reply {
 
 /// No answer: no connection, TLS, a broken stream.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HttpError(pub String);
+#[error("{text}")]
+pub struct HttpError {
+    /// What happened, with its causes.
+    pub text: String,
+    /// What is wrong with the certificate, when that is what happened.
+    pub certificate: Option<Certificate>,
+}
+
+impl HttpError {
+    /// Anything but a certificate.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), certificate: None }
+    }
+}
+
+/// Why a server is not taken for the one that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// No trusted authority vouches for it.
+    Stranger,
+    /// It is for other names.
+    Name,
+    /// Its time has passed or not come.
+    Time,
+}
 
 /// The future of an answer.
 pub type Replying<'a> = Pin<Box<dyn Future<Output = Result<Reply, HttpError>> + Send + 'a>>;
@@ -77,7 +101,7 @@ impl Https {
         }
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| HttpError(format!("cannot set up tls: {error}")))?
+            .map_err(|error| HttpError::new(format!("cannot set up tls: {error}")))?
             .with_root_certificates(roots)
             .with_no_client_auth();
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
@@ -93,7 +117,7 @@ impl Https {
 impl Http for Https {
     fn send(&self, request: http::Request<Body>, bytes_max: usize) -> Replying<'_> {
         Box::pin(async move {
-            let answer = self.client.request(request).await.map_err(|error| HttpError(chain(&error)))?;
+            let answer = self.client.request(request).await.map_err(|error| broken(&error))?;
             let text = |name: http::HeaderName| {
                 answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
             };
@@ -109,7 +133,7 @@ impl Http for Https {
             while read.len() < bytes_max
                 && let Some(frame) = body.frame().await
             {
-                let frame = frame.map_err(|error| HttpError(chain(&error)))?;
+                let frame = frame.map_err(|error| broken(&error))?;
                 if let Ok(data) = frame.into_data() {
                     read.extend_from_slice(
                         data.get(..data.len().min(bytes_max - read.len())).unwrap_or_default(),
@@ -128,7 +152,28 @@ pub(super) fn http_date(text: &str) -> Option<Timestamp> {
 }
 
 /// An error and its causes on one line: hyper's own texts leave the cause out.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+fn broken(error: &(dyn std::error::Error + 'static)) -> HttpError {
+    let causes = || std::iter::successors(Some(error), |error| error.source());
+    let text = causes().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    HttpError { text, certificate: causes().find_map(certificate) }
+}
+
+/// An I/O error keeps what it was made of to itself.
+fn certificate(cause: &(dyn std::error::Error + 'static)) -> Option<Certificate> {
+    if let Some(inner) = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        return certificate(inner);
+    }
+    match cause.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(why) => Some(match why {
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => Certificate::Time,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Certificate::Name
+            }
+            _ => Certificate::Stranger,
+        }),
+        _ => None,
+    }
 }

@@ -12,7 +12,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 const WORDS_MAX: usize = 200;
 
 /// Why a request did not succeed, by what to do about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// No connection, no answer in time, 408, 425, 429, 5xx: the same request may succeed later.
     Transient,
@@ -95,9 +95,20 @@ fn wait(text: &str, now: Timestamp) -> Option<Duration> {
     Some(span.min(RETRY_AFTER_MAX))
 }
 
+/// What an error says for people: OAuth's (RFC 6749 section 5.2).
+#[derive(serde::Deserialize)]
+struct Described {
+    error: String,
+    error_description: String,
+}
+
 /// The beginning of an error's body, printable, on one line.
 fn words(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
+    let described = serde_json::from_slice::<Described>(body);
+    let text = match &described {
+        Ok(Described { error, error_description }) => format!("{error}: {error_description}").into(),
+        Err(_) => String::from_utf8_lossy(body),
+    };
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_MAX).collect();
     let text = text.trim();
     if text.is_empty() { String::new() } else { format!(" ({text})") }
@@ -130,5 +141,17 @@ mod tests {
         check(404, None, Refusal::Endpoint, None);
         check(302, None, Refusal::Endpoint, None);
         check(0, None, Refusal::Endpoint, None);
+        for (body, said) in [
+            (
+                "{\"error\":\"invalid_client\",\"error_description\":\"not its key\"}",
+                "(invalid_client: not its key)",
+            ),
+            ("{\"error\":\"fault\"}", "({\"error\":\"fault\"})"),
+            ("<b>no\u{7}</b>\n", "(<b>no </b>)"),
+        ] {
+            let reply = Reply { status: 400, body: body.into(), ..Reply::default() };
+            let message = Trouble::answered("token", &reply, now).message;
+            assert_eq!(message, format!("token: the platform answered 400 {said}"));
+        }
     }
 }
