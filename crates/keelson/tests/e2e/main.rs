@@ -18,5 +18,6 @@ mod obsyk;
 mod obsyk_alone;
 mod obsyk_faults;
 mod obsyk_measure;
+mod obsyk_original;
 mod pods;
 mod security;

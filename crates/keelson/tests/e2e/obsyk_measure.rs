@@ -1,7 +1,8 @@
 //! What the Obsyk operator costs and how fast it is: the figures of `docs/benchmarks.md`. Nothing here is
 //! asserted but that the platform has everything in the end.
 //!
-//! `cargo test --profile dist -p keelson --test e2e obsyk_measure -- --ignored --nocapture`
+//! `cargo test --profile dist -p keelson --test e2e obsyk_with_10000 -- --ignored --nocapture`; `OBSYK_PODS=500` for a
+//! look at whether it works.
 
 use std::{
     sync::{
@@ -31,14 +32,34 @@ use crate::{
     cluster::{Cluster, Runtime},
     obsyk::{Platform, agent, deployment, equal, has_condition, secrets},
     obsyk_alone::Operator,
+    obsyk_original::Original,
 };
 
 /// Requests to the API server at once.
 const IN_FLIGHT: usize = 64;
-/// Changes of an hour at ten a second.
+/// Changes of an hour at ten a second, which are those of a cluster of 10,000 pods; of a smaller one, fewer.
 const HOUR: usize = 36_000;
+/// Changes of each pod in that hour, of ten pods.
+const HOUR_OF_TEN_PODS: usize = 36;
 /// Changes whose sending is timed.
 const SENT: usize = 8000;
+/// So long changes are made while the network stands: less than a request may take.
+const HELD_SECONDS: f64 = 15.0;
+/// Of the original.
+const CHANNEL: f64 = 1000.0;
+/// How long nothing happens.
+const IDLE: Duration = Duration::from_secs(10);
+/// What takes longer never ends.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// Asks often, so that what is timed is not the asking.
+fn until(what: &str, mut ask: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !ask() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not yet");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// The network between agent and platform: with a round trip, with what went over it, and held up at will.
 struct Network {
@@ -224,6 +245,7 @@ impl Rig {
                 "message": format!("Started container main of {at}"), "count": 1, "source": {"component": "kubelet"},
                 "involvedObject": {"kind": "Pod", "name": format!("pod-{at:05}"), "namespace": "default"}})).await;
         });
+        cluster.apply(&platform.register(crate::obsyk_original::CLIENT));
         cluster.apply(&platform.register("home"));
         cluster.apply(&agent("home", &network.url));
         Self { tokio, cluster, client, platform, network, pods, version: 0 }
@@ -233,22 +255,34 @@ impl Rig {
         Operator::start(&self.cluster.data_dir().join("admin.kubeconfig"))
     }
 
-    /// A number of what the platform says of the cluster.
+    /// What the platform says of the cluster; null when it says nothing.
+    fn known(&self) -> Value {
+        let all = self.platform.get("/api/clusters").unwrap_or_default();
+        let mut all = all.as_array().into_iter().flatten();
+        all.find(|cluster| cluster["client_id"] == "home").cloned().unwrap_or_default()
+    }
+
     fn number(&self, field: &str) -> u64 {
-        self.platform.get("/api/clusters").ok().and_then(|all| all[0][field].as_u64()).unwrap_or(0)
+        self.known()[field].as_u64().unwrap_or(0)
     }
 
-    /// Waits until the platform has been told `version` of every pod, and nothing waits.
+    fn text(&self, field: &str) -> String {
+        self.known()[field].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until the platform has been told of `version` of so many pods. It searches them all for that, which takes a
+    /// while.
     fn told(&self, pods: usize) {
-        let last = format!("/api/clusters/{}/objects?kind=Pod&q=%22v%22:%22{}%22", self.uid(), self.version);
-        self.cluster.eventually("the platform was told", || {
-            let found = self.platform.get(&last)?["found"].as_u64();
-            if found == Some(pods as u64) { Ok(()) } else { Err(format!("{found:?} of {pods}")) }
+        let last = format!(
+            "/api/clusters/{}/objects?kind=Pod&limit=1&q=%22v%22:%22{}%22",
+            self.text("uid"),
+            self.version
+        );
+        let pods = u64::try_from(pods).unwrap();
+        until("the platform was told", || {
+            self.number("queue_objects") == 0
+                && self.platform.get(&last).is_ok_and(|found| found["found"].as_u64() == Some(pods))
         });
-    }
-
-    fn uid(&self) -> String {
-        self.platform.get("/api/clusters").unwrap()[0]["uid"].as_str().unwrap().to_owned()
     }
 
     /// Changes so many pods, each once, and more often only when there are fewer.
@@ -276,102 +310,191 @@ impl Rig {
     }
 }
 
-fn measure(pods: usize) {
-    let mut rig = Rig::new(pods);
-    let objects = pods * 3;
-    println!("{pods} pods, {} Secrets, {} ConfigMaps, {pods} Events", pods * 6 / 10, pods * 4 / 10);
-    let operator = rig.operator();
-    let began = Instant::now();
-    rig.cluster.eventually("everything is sent", || match rig.number("objects") {
-        count if count >= objects as u64 && rig.number("queue_objects") == 0 => Ok(()),
-        count => Err(format!("{count} of {objects}")),
-    });
-    let first = cost(&operator);
-    println!(
-        "  first sync: {:.1} s, {:.1} MB over the network, {:.1} s of processor, peak {:.1} MiB",
-        began.elapsed().as_secs_f64(),
-        rig.network.bytes.load(Relaxed) as f64 / 1e6,
-        first.processor_seconds,
-        first.peak_mib
-    );
-    std::thread::sleep(Duration::from_secs(10));
-    let idle = cost(&operator);
-    println!("  idle: {:.1} MiB, {:.1} of it no part of the program's file", idle.resident_mib, idle.own_mib);
+/// A phase's time, and what it cost the operator and the network.
+struct Phase {
+    began: Instant,
+    bytes: u64,
+    processor_seconds: f64,
+}
 
-    // Its rate, with all of it waiting before it begins.
+impl Phase {
+    fn begin(rig: &Rig, operator: &Operator) -> Self {
+        let processor_seconds = cost(operator).processor_seconds;
+        Self { began: Instant::now(), bytes: rig.network.bytes.load(Relaxed), processor_seconds }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.began.elapsed().as_secs_f64()
+    }
+
+    fn megabytes(&self, rig: &Rig) -> f64 {
+        (rig.network.bytes.load(Relaxed) - self.bytes) as f64 / 1e6
+    }
+
+    /// Milliseconds of processor for a thousand changes.
+    fn processor(&self, operator: &Operator, changes: usize) -> f64 {
+        (cost(operator).processor_seconds - self.processor_seconds) * 1e6 / changes as f64
+    }
+}
+
+fn measure(pods: usize) {
+    let pods = std::env::var("OBSYK_PODS").map_or(pods, |text| text.parse().unwrap());
+    let began = Instant::now();
+    let mut rig = Rig::new(pods);
+    println!(
+        "{pods} pods, {} Secrets, {} ConfigMaps, {pods} Events, made in {:.0} s",
+        pods * 6 / 10,
+        pods * 4 / 10,
+        began.elapsed().as_secs_f64()
+    );
+    let operator = rig.operator();
+    first_sync(&rig, &operator);
+    idle(&operator);
+    let per_second = as_they_are_made(&mut rig, &operator);
+    let original = rig.tokio.block_on(Original::new(&rig.client, &rig.network.url));
+    // As many as are made before the request that waits for the network is given up.
+    let count = SENT.min(pods).min((per_second * HELD_SECONDS) as usize);
     for millis in [0, 20, 100] {
         rig.network.round_trip(millis);
-        let (before, count) = (cost(&operator), SENT.min(pods));
-        rig.network.held.store(true, Relaxed);
-        rig.churn(count);
-        let (began, was) = (Instant::now(), rig.network.bytes.load(Relaxed));
-        rig.network.held.store(false, Relaxed);
-        rig.told(count);
-        let took = began.elapsed().as_secs_f64();
-        let after = cost(&operator);
-        println!(
-            "  {count} changes that wait, {millis} ms round trip: {:.0}/s, {:.2} MB, {:.0} ms of processor for 1,000",
-            count as f64 / took,
-            (rig.network.bytes.load(Relaxed) - was) as f64 / 1e6,
-            (after.processor_seconds - before.processor_seconds) * 1e6 / count as f64
-        );
+        those_that_wait(&mut rig, &operator, &original, count, millis);
     }
     rig.network.round_trip(0);
-    let began = Instant::now();
-    rig.churn(SENT.min(pods));
-    let asked = began.elapsed().as_secs_f64();
-    rig.told(SENT.min(pods));
-    println!(
-        "  {} changes as they are made ({:.0}/s): all there {:.2} s after the last",
-        SENT.min(pods),
-        SENT.min(pods) as f64 / asked,
-        began.elapsed().as_secs_f64() - asked
-    );
+    away_and_back(&mut rig, &operator);
+    idle(&operator);
+    assert!(operator.stop());
+    let operator = started_again(&rig);
+    in_the_original_contract(&rig, &operator);
+    println!("  all of it: {:.0} s", began.elapsed().as_secs_f64());
+}
 
-    // The platform is away for an hour of changes.
-    forget_peak(&operator);
-    rig.platform.kill();
-    let before = cost(&operator);
-    rig.churn(HOUR);
-    let away = cost(&operator);
+fn first_sync(rig: &Rig, operator: &Operator) {
+    let phase = Phase { began: Instant::now(), bytes: 0, processor_seconds: 0.0 };
+    let objects = u64::try_from(rig.pods * 3).unwrap();
+    until("everything is sent", || rig.number("objects") >= objects && rig.number("queue_objects") == 0);
+    let Cost { peak_mib, processor_seconds, .. } = cost(operator);
     println!(
-        "  platform away, {HOUR} changes: peak {:.1} MiB, {:.0} ms of processor for 1,000",
-        away.peak_mib,
-        (away.processor_seconds - before.processor_seconds) * 1e6 / HOUR as f64
+        "  first sync: {:.1} s, {:.1} MB over the network, {processor_seconds:.1} s of processor, peak {peak_mib:.1} MiB",
+        phase.seconds(),
+        phase.megabytes(rig)
+    );
+}
+
+fn idle(operator: &Operator) {
+    // What a phase has left behind is given back by then.
+    std::thread::sleep(IDLE / 2);
+    let before = cost(operator);
+    std::thread::sleep(IDLE / 2);
+    let Cost { resident_mib, own_mib, peak_mib: _, processor_seconds } = cost(operator);
+    println!(
+        "  idle: {resident_mib:.1} MiB, {own_mib:.1} of it no part of the program's file, {:.2} % of a processor",
+        (processor_seconds - before.processor_seconds) * 200.0 / IDLE.as_secs_f64()
+    );
+}
+
+/// How many a second were made.
+fn as_they_are_made(rig: &mut Rig, operator: &Operator) -> f64 {
+    let count = SENT.min(rig.pods);
+    let phase = Phase::begin(rig, operator);
+    rig.churn(count);
+    let made = phase.seconds();
+    rig.told(count);
+    println!(
+        "  {count} changes as they are made, {:.0}/s: all there {:.2} s after the last, {:.2} MB, {:.0} ms of processor for 1,000",
+        count as f64 / made,
+        phase.seconds() - made,
+        phase.megabytes(rig),
+        phase.processor(operator, count)
+    );
+    count as f64 / made
+}
+
+/// The rate, with all of it waiting before it begins; and the original's, which drops what finds no room.
+fn those_that_wait(rig: &mut Rig, operator: &Operator, original: &Original, count: usize, millis: u64) {
+    let told = rig.number("changes");
+    let mut phase = Phase::begin(rig, operator);
+    rig.network.held.store(true, Relaxed);
+    rig.churn(count);
+    let made = phase.seconds();
+    let processor_making = phase.processor(operator, count);
+    phase.began = Instant::now();
+    rig.network.held.store(false, Relaxed);
+    let all = told + u64::try_from(count).unwrap();
+    until("what waited is sent", || rig.number("changes") >= all && rig.number("queue_objects") == 0);
+    let took = phase.seconds();
+    println!(
+        "  {count} changes that wait, {millis} ms round trip: {:.0}/s, {:.2} MB, {:.0} ms of processor for 1,000, {processor_making:.0} \
+         of them to see them",
+        count as f64 / took,
+        phase.megabytes(rig),
+        phase.processor(operator, count)
+    );
+    rig.told(count);
+    let rate = rig.tokio.block_on(original.rate());
+    let lost = |rate: f64| (count as f64 - CHANNEL - rate * made).max(0.0);
+    println!(
+        "    original's design, one at a time: {rate:.0}/s; were these all that change, in {made:.0} s, it would drop {:.0} of \
+         them, and {:.0} at its default of 10/s",
+        lost(rate),
+        lost(rate.min(10.0))
+    );
+}
+
+/// The platform is away for an hour of changes.
+fn away_and_back(rig: &mut Rig, operator: &Operator) {
+    let hour = HOUR.min(rig.pods * HOUR_OF_TEN_PODS / 10);
+    forget_peak(operator);
+    rig.platform.kill();
+    let phase = Phase::begin(rig, operator);
+    rig.churn(hour);
+    let processor = phase.processor(operator, hour);
+    let Cost { resident_mib, own_mib, peak_mib, .. } = cost(operator);
+    println!(
+        "  platform away, {hour} changes: peak {peak_mib:.1} MiB, at the end {resident_mib:.1}, {own_mib:.1} of it no part of the \
+         program's file, {processor:.0} ms of processor for 1,000"
     );
     let url = rig.network.url.clone();
     rig.platform.restart(&["--url", &url]);
-    let (began, was) = (Instant::now(), rig.network.bytes.load(Relaxed));
-    // So many in the last round.
-    rig.told(if HOUR.is_multiple_of(pods) { pods } else { HOUR % pods });
+    let phase = Phase::begin(rig, operator);
+    let last = if hour.is_multiple_of(rig.pods) { rig.pods } else { hour % rig.pods };
+    rig.told(last);
     println!(
         "  back: everything there after {:.1} s, {:.1} MB, peak {:.1} MiB",
-        began.elapsed().as_secs_f64(),
-        (rig.network.bytes.load(Relaxed) - was) as f64 / 1e6,
-        cost(&operator).peak_mib
+        phase.seconds(),
+        phase.megabytes(rig),
+        cost(operator).peak_mib
     );
+}
 
-    // A restart with nothing changed.
-    assert!(operator.stop());
-    let (epoch, was) = (rig.number("epoch"), rig.network.bytes.load(Relaxed));
-    let began = Instant::now();
+fn started_again(rig: &Rig) -> Operator {
+    let (epoch, bytes) = (rig.number("epoch"), rig.network.bytes.load(Relaxed));
+    let phase = Phase { began: Instant::now(), bytes, processor_seconds: 0.0 };
     let operator = rig.operator();
-    rig.cluster.eventually("the session is open and checked", || {
-        if rig.number("epoch") > epoch && rig.number("acked_seq") > 0 {
-            Ok(())
-        } else {
-            Err("not yet".into())
-        }
-    });
-    let again = cost(&operator);
+    until("the session is open and checked", || rig.number("epoch") > epoch && rig.number("acked_seq") > 0);
+    let Cost { peak_mib, processor_seconds, .. } = cost(&operator);
     println!(
-        "  started again, nothing changed: {:.2} s, {:.0} KB over the network, {:.2} s of processor, peak {:.1} MiB",
-        began.elapsed().as_secs_f64(),
-        (rig.network.bytes.load(Relaxed) - was) as f64 / 1e3,
-        again.processor_seconds,
-        again.peak_mib
+        "  started again, nothing changed: {:.2} s, {:.3} MB over the network, {processor_seconds:.2} s of processor, peak \
+         {peak_mib:.1} MiB",
+        phase.seconds(),
+        phase.megabytes(rig)
     );
     has_condition(&rig.cluster, "home", "Available", "True AgentRunning");
+    operator
+}
+
+/// What the same costs by snapshots, which the original sends once in its life.
+fn in_the_original_contract(rig: &Rig, operator: &Operator) {
+    forget_peak(operator);
+    let phase = Phase::begin(rig, operator);
+    let original = "{\"spec\":{\"transport\":{\"mode\":\"original\"}}}";
+    rig.cluster.kubectl(&["patch", "obsykagent", "home", "--type=merge", "-p", original]);
+    until("the snapshot is taken", || rig.text("mode") == "original");
+    println!(
+        "  again in the original contract, nothing changed: {:.1} s, {:.1} MB over the network, {:.1} s of processor, peak {:.1} MiB",
+        phase.seconds(),
+        phase.megabytes(rig),
+        phase.processor(operator, 1_000_000),
+        cost(operator).peak_mib
+    );
 }
 
 /// As `an_inventory_survives_churn_and_a_killed_platform`, with so many pods that lists have many pages, the

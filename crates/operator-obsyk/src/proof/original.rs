@@ -20,8 +20,8 @@ const CHANNEL: usize = 1000;
 /// Tries of one event; only after 5xx.
 const TRIES: u32 = 5;
 
-/// How many objects the platform has wrong or not after the same story.
-pub(super) async fn differs(seed: u64) -> usize {
+/// How many objects the platform has wrong, too many or not after the same story, and how many there are.
+pub(super) async fn differs(seed: u64) -> (usize, usize) {
     use meta::{Random, Seeded};
     let mut scene = Scene::new(seed, Mode::Original).await;
     let dice = Seeded::new(seed ^ 0x5eed);
@@ -44,7 +44,7 @@ pub(super) async fn differs(seed: u64) -> usize {
     scene.heal();
     sleep(Duration::from_secs(600)).await;
     running.abort_all();
-    scene.differences().len()
+    (scene.differences().len(), scene.wanted().len())
 }
 
 async fn start(scene: &Scene, has_snapshot: &mut bool) -> JoinSet<()> {

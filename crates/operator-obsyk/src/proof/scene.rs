@@ -255,7 +255,7 @@ impl Scene {
     }
 
     /// What the oracle says that the platform should have.
-    fn wanted(&self) -> Objects {
+    pub(super) fn wanted(&self) -> Objects {
         let of = |kind: Kind| {
             let all = self.churn.api.list(&api_kind(kind), "");
             all.into_iter().map(move |object| {
