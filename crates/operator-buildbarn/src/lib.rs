@@ -37,14 +37,26 @@ pub use catalogue::{RELEASE, Release};
 pub use crd::crds;
 pub use model::{Program, check};
 #[cfg(any(test, feature = "stand-in-scheduler"))]
-pub use queue::served::{Lane, Manner, Served};
+pub use queue::{
+    Lane, StandIn,
+    served::{Manner, Served},
+};
 pub use types::*;
 
 use reconciler::Loop;
 
 /// The controllers of this operator, for `reconcile::run`.
 pub fn controllers() -> Vec<reconcile::Controller> {
-    let queues = Arc::new(queue::Grpc::default());
+    controllers_at(Arc::new(queue::Grpc::default()))
+}
+
+/// The same with a scheduler in memory in place of every other.
+#[cfg(any(test, feature = "stand-in-scheduler"))]
+pub fn controllers_beside(scheduler: &StandIn) -> Vec<reconcile::Controller> {
+    controllers_at(Arc::new(scheduler.clone()))
+}
+
+fn controllers_at(queues: Arc<dyn queue::QueueSource>) -> Vec<reconcile::Controller> {
     vec![
         reconcile::Controller::new(Loop::<BuildbarnStorage>::new(queues.clone())),
         reconcile::Controller::new(Loop::<BuildbarnScheduler>::new(queues.clone())),

@@ -18,10 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     BuildbarnBrowser, BuildbarnFrontend, BuildbarnScheduler, BuildbarnStorage, BuildbarnWorker,
     component::Component,
-    queue::{
-        QueueName,
-        fake::{FakeScheduler, One},
-    },
+    queue::{QueueName, StandIn, fake::FakeScheduler},
     reconciler::Loop,
     types::{Platform, Property},
 };
@@ -49,7 +46,7 @@ struct Farm {
 }
 
 fn controller<K>(queue: &Arc<FakeScheduler>) -> Loop<K> {
-    Loop::new(Arc::new(One(Arc::clone(queue))))
+    Loop::new(Arc::new(StandIn(Arc::clone(queue))))
 }
 
 impl Farm {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::queue::{
-    Snapshot, pod_pattern,
-    served::{Lane, Manner, Served},
+    Lane, Snapshot, pod_pattern,
+    served::{Manner, Served},
 };
 
 /// Nothing in a test takes so long, however busy the machine.

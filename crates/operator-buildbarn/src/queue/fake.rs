@@ -2,14 +2,10 @@
 //! holds for whoever matches it later, terminating answers only when nothing runs, a restart forgets it all.
 
 use std::collections::{BTreeMap, BTreeSet};
-#[cfg(test)]
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-#[cfg(test)]
-use super::QueueSource;
 use super::{Answer, BuildQueue, Queue, QueueError, QueueName, Thread, WorkerId};
 
 /// A scheduler.
@@ -46,7 +42,6 @@ fn matches(id: &WorkerId, pattern: &WorkerId) -> bool {
 }
 
 impl FakeScheduler {
-    #[cfg(test)]
     pub(crate) fn silence(&self, silent: bool) {
         self.state.lock().silent = silent;
     }
@@ -219,16 +214,5 @@ impl BuildQueue for FakeScheduler {
             }
             if runs { Err(QueueError::Failed("deadline exceeded".to_owned())) } else { Ok(()) }
         })
-    }
-}
-
-/// One scheduler at every address.
-#[cfg(test)]
-pub(crate) struct One(pub(crate) Arc<FakeScheduler>);
-
-#[cfg(test)]
-impl QueueSource for One {
-    fn open(&self, _: &str) -> Arc<dyn BuildQueue> {
-        Arc::clone(&self.0) as _
     }
 }

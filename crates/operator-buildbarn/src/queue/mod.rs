@@ -8,6 +8,8 @@ pub(crate) mod wire;
 pub(crate) mod fake;
 #[cfg(any(test, feature = "stand-in-scheduler"))]
 pub(crate) mod served;
+#[cfg(any(test, feature = "stand-in-scheduler"))]
+mod stand_in;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,6 +17,8 @@ use futures::future::BoxFuture;
 
 pub(crate) use client::Grpc;
 pub(crate) use effects::{COST, Drains, RELEASED, Release};
+#[cfg(any(test, feature = "stand-in-scheduler"))]
+pub use stand_in::{Lane, StandIn};
 
 use crate::{
     types::{Platform, QueueStatus},

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -22,22 +23,8 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use super::{BuildQueue, Queue, QueueError, QueueName, Thread, WorkerId, fake::FakeScheduler, wire};
+use super::{BuildQueue, Queue, QueueError, QueueName, StandIn, Thread, WorkerId, wire};
 use crate::types::{Platform, Property};
-
-/// A queue, by what tells it from others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lane(QueueName);
-
-impl Lane {
-    /// The queue of every instance name for a platform and size class.
-    pub fn of(properties: &[(&str, &str)], size_class: u32) -> Self {
-        let property =
-            |(name, value): &(&str, &str)| Property { name: (*name).to_owned(), value: (*value).to_owned() };
-        let platform = Platform { properties: properties.iter().map(property).collect() };
-        Self(QueueName { prefix: String::new(), platform, size_class })
-    }
-}
 
 /// How the scheduler takes calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +49,7 @@ pub struct Served {
 }
 
 struct Shared {
-    scheduler: FakeScheduler,
+    scheduler: StandIn,
     manner: Mutex<Manner>,
     connections: AtomicUsize,
     calls: AtomicUsize,
@@ -74,7 +61,7 @@ impl Served {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            scheduler: FakeScheduler::default(),
+            scheduler: StandIn::default(),
             manner: Mutex::new(Manner::Answers),
             connections: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
@@ -98,55 +85,13 @@ impl Served {
     pub fn seen(&self) -> (usize, usize) {
         (self.shared.connections.load(Relaxed), self.shared.calls.load(Relaxed))
     }
+}
 
-    /// A pod's worker comes, or comes again, with so many threads.
-    pub fn register(&self, lane: &Lane, pod: &str, threads: u32) {
-        self.shared.scheduler.register(&lane.0, pod, threads);
-    }
+impl Deref for Served {
+    type Target = StandIn;
 
-    /// Actions wait.
-    pub fn submit(&self, lane: &Lane, actions: u32) {
-        self.shared.scheduler.submit(&lane.0, actions);
-    }
-
-    /// Waiting actions go to threads that may have them.
-    pub fn assign(&self) {
-        self.shared.scheduler.assign();
-    }
-
-    /// What a pod runs ends.
-    pub fn finish(&self, pod: &str) {
-        self.shared.scheduler.finish(pod);
-    }
-
-    /// A pod's worker is gone.
-    pub fn vanish(&self, pod: &str) {
-        self.shared.scheduler.vanish(pod);
-    }
-
-    /// A queue that exists without workers, as one that was declared to the scheduler does.
-    pub fn declare(&self, lane: &Lane) {
-        self.shared.scheduler.declare(&lane.0);
-    }
-
-    /// Everything queued is forgotten, with all drains and promises.
-    pub fn restart(&self) {
-        self.shared.scheduler.restart();
-    }
-
-    /// What it was told to do, in order.
-    pub fn told(&self) -> Vec<String> {
-        self.shared.scheduler.calls()
-    }
-
-    /// Drains that are in force.
-    pub fn drains(&self) -> usize {
-        self.shared.scheduler.drains()
-    }
-
-    /// Whether a pod runs something.
-    pub fn busy(&self, pod: &str) -> bool {
-        self.shared.scheduler.busy(pod)
+    fn deref(&self) -> &StandIn {
+        &self.shared.scheduler
     }
 }
 
@@ -226,7 +171,7 @@ async fn list_queues(
     shared: Arc<Shared>,
     _: wire::Empty,
 ) -> Result<wire::ListPlatformQueuesResponse, Status> {
-    let queues = shared.scheduler.queues().await.map_err(status)?;
+    let queues = shared.scheduler.0.queues().await.map_err(status)?;
     let state = |queue: Queue| {
         let property = |property: &Property| wire::Property {
             name: property.name.clone(),
@@ -263,7 +208,7 @@ async fn list_workers(
     let queue = name(request.filter.unwrap_or_default().all);
     let repeats = *shared.manner.lock() == Manner::Repeats;
     let after = request.start_after.filter(|_| !repeats).map(|after| after.worker_id);
-    let threads = shared.scheduler.threads(&queue).await.map_err(status)?;
+    let threads = shared.scheduler.0.threads(&queue).await.map_err(status)?;
     let state = |thread: Thread| wire::WorkerState {
         id: thread.id,
         current_operation: thread.busy.then(|| wire::OperationState { name: "operation".to_owned() }),
@@ -278,7 +223,7 @@ async fn list_drains(
     shared: Arc<Shared>,
     request: wire::ListDrainsRequest,
 ) -> Result<wire::ListDrainsResponse, Status> {
-    let drains = BuildQueue::drains(&shared.scheduler, &name(request.size_class_queue_name)).await;
+    let drains = BuildQueue::drains(&*shared.scheduler.0, &name(request.size_class_queue_name)).await;
     let state = |worker_id_pattern: WorkerId| wire::DrainState { worker_id_pattern };
     Ok(wire::ListDrainsResponse { drains: drains.map_err(status)?.into_iter().map(state).collect() })
 }
@@ -288,7 +233,7 @@ async fn add_drain(
     request: wire::AddOrRemoveDrainRequest,
 ) -> Result<wire::Empty, Status> {
     let queue = name(request.size_class_queue_name);
-    shared.scheduler.add_drain(&queue, &request.worker_id_pattern).await.map_err(status)?;
+    shared.scheduler.0.add_drain(&queue, &request.worker_id_pattern).await.map_err(status)?;
     Ok(wire::Empty {})
 }
 
@@ -297,7 +242,7 @@ async fn remove_drain(
     request: wire::AddOrRemoveDrainRequest,
 ) -> Result<wire::Empty, Status> {
     let queue = name(request.size_class_queue_name);
-    shared.scheduler.remove_drain(&queue, &request.worker_id_pattern).await.map_err(status)?;
+    shared.scheduler.0.remove_drain(&queue, &request.worker_id_pattern).await.map_err(status)?;
     Ok(wire::Empty {})
 }
 
@@ -305,6 +250,6 @@ async fn terminate(
     shared: Arc<Shared>,
     request: wire::TerminateWorkersRequest,
 ) -> Result<wire::Empty, Status> {
-    shared.scheduler.terminated(&request.worker_id_pattern).await;
+    shared.scheduler.0.terminated(&request.worker_id_pattern).await;
     Ok(wire::Empty {})
 }
