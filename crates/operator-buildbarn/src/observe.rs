@@ -50,6 +50,8 @@ pub(crate) struct World<K> {
     pub(crate) taken: Vec<(Kind, String)>,
     /// Nodes that are being emptied.
     pub(crate) cordoned: BTreeSet<String>,
+    /// Where clients reach a port that every node has; frontends only.
+    pub(crate) node_address: Option<String>,
     /// The scheduler's queue, and what was seen of it.
     pub(crate) queue: Option<(Arc<dyn BuildQueue>, std::result::Result<Snapshot, String>)>,
     /// How the stores do, where their pods answered.
@@ -91,6 +93,7 @@ pub(crate) async fn observe<K: Component>(
         claims: claims.into_iter().filter(|claim| is_ours::<K, _>(&**claim, &key.name)).collect(),
         taken: taken::<K>(cx, key, &uid).await,
         cordoned: if K::APP == "worker" { cordoned(cx).await } else { BTreeSet::new() },
+        node_address: if K::APP == "frontend" { node_address(cx).await } else { None },
         queue: None,
         stores: if K::APP == "storage" { readings.read(cx, key, &pods).await } else { Vec::new() },
         pods,
@@ -145,6 +148,20 @@ async fn cordoned(cx: &Context) -> BTreeSet<String> {
     let nodes = cx.stores.ready::<Node>().await.all();
     let emptied = |node: &&Arc<Node>| node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     nodes.iter().filter(emptied).map(|node| node.name_any()).collect()
+}
+
+/// The address of the first node by name that is ready and has one.
+async fn node_address(cx: &Context) -> Option<String> {
+    cx.stores.ready::<Node>().await.all().iter().find_map(|node| address_of(node))
+}
+
+/// Where a node is reached while it is ready: from outside, if it says so.
+pub(crate) fn address_of(node: &Node) -> Option<String> {
+    let status = node.status.as_ref()?;
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
+    let of = |kind: &str| status.addresses.iter().flatten().find(|address| address.type_ == kind);
+    of("ExternalIP").or_else(|| of("InternalIP")).map(|found| found.address.clone())
 }
 
 /// Objects of others with names that our children would have.

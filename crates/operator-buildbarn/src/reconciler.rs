@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     component::Component,
     metrics::Readings,
-    observe::{World, is_ours, observe},
+    observe::{World, address_of, is_ours, observe},
     plan::plan,
     queue::QueueSource,
     types::{BuildbarnBrowser, BuildbarnFrontend, BuildbarnScheduler, BuildbarnStorage, BuildbarnWorker},
@@ -59,6 +59,7 @@ impl<K: Component> Reconciler for Loop<K> {
             "storage" => {
                 watches.also::<Pod>(by_label::<K, _>).also::<PersistentVolumeClaim>(by_label::<K, _>)
             }
+            "frontend" => watches.also::<Node>(by_address::<K>),
             _ => watches,
         }
     }
@@ -108,6 +109,15 @@ fn by_cordon<K: Component>(change: &Change<Node>, stores: &Stores) -> Vec<Object
     let (before, after) =
         (change.old.as_ref().is_some_and(emptied), change.new.as_ref().is_some_and(emptied));
     if before == after {
+        return Vec::new();
+    }
+    keys(&stores.of::<K>().all())
+}
+
+/// A node that clients can reach, or cannot any more, leads to every frontend.
+fn by_address<K: Component>(change: &Change<Node>, stores: &Stores) -> Vec<ObjectKey> {
+    let address = |node: &Arc<Node>| address_of(node);
+    if change.old.as_ref().and_then(address) == change.new.as_ref().and_then(address) {
         return Vec::new();
     }
     keys(&stores.of::<K>().all())

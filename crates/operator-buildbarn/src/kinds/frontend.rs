@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use meta::Timestamp;
 use serde_json::json;
 
-use super::{Held, Parts, Source, base, service_type, simple_pod};
+use super::{Held, Parts, Source, base, client, service_type, simple_pod};
 use crate::{
     catalogue::RELEASE,
     children,
@@ -12,7 +12,7 @@ use crate::{
     config::{self, Routes},
     model,
     observe::World,
-    types::{BuildbarnFrontend, Common, Platform, Status},
+    types::{BuildbarnFrontend, Common, Status},
     validate,
     verdict::{Verdict, Wrong},
 };
@@ -74,8 +74,9 @@ impl Component for BuildbarnFrontend {
         ];
         others.extend(children::budget(&base, 1));
         let mut status = Status::default();
-        status.endpoint = Some(endpoint(world, &name, &namespace));
-        status.bazelrc = Some(bazelrc(world, status.endpoint.as_deref().unwrap_or_default()));
+        let endpoint = client::endpoint(world);
+        status.bazelrc = Some(client::bazelrc(world, &endpoint));
+        status.endpoint = Some(endpoint);
         Ok(Design {
             files: source.into_files(),
             workload: Workload::Deployment(Some(children::deployment(&base, replicas, false, &template))),
@@ -129,6 +130,9 @@ fn check(world: &World<BuildbarnFrontend>, wrong: &mut Wrong) {
         }
         prefixes.push(prefix);
     }
+    if let Some(host) = &spec.external_host {
+        validate::host("spec.externalHost", host, wrong);
+    }
     if let Some(cache) = spec.existence_cache {
         wrong.range("spec.existenceCache.size", Some(cache.size), 1, 1, 100_000_000);
         wrong.range("spec.existenceCache.durationSeconds", Some(cache.duration_seconds), 1, 1, 86_400);
@@ -169,44 +173,4 @@ fn routes(world: &World<BuildbarnFrontend>, namespace: &str) -> Result<Routes, V
         routes.push((prefix, to, route.add_instance_name_prefix.clone().unwrap_or_default()));
     }
     Ok(routes)
-}
-
-/// Where clients connect: what the user says, else the load balancer, else the Service's name.
-fn endpoint(world: &World<BuildbarnFrontend>, name: &str, namespace: &str) -> String {
-    let spec = &world.object.spec;
-    let balancer = world
-        .services
-        .iter()
-        .filter(|service| service.name_any() == name)
-        .filter_map(|service| {
-            service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first().cloned()
-        })
-        .find_map(|ingress| ingress.hostname.or(ingress.ip));
-    let host = spec
-        .external_host
-        .clone()
-        .or(balancer)
-        .unwrap_or_else(|| format!("{name}.{namespace}.svc.cluster.local"));
-    format!("{}://{host}:8980", if spec.tls.is_some() { "grpcs" } else { "grpc" })
-}
-
-/// Lines that make Bazel use the farm.
-fn bazelrc(world: &World<BuildbarnFrontend>, endpoint: &str) -> String {
-    if world.object.spec.cache_only == Some(true) {
-        return format!("build --remote_cache={endpoint}\n");
-    }
-    let mut lines = format!("build:remote --remote_executor={endpoint}\nbuild:remote --jobs=64\n");
-    for property in platform(world).properties {
-        lines.push_str(&format!(
-            "build:remote --remote_default_exec_properties={}={}\n",
-            property.name, property.value
-        ));
-    }
-    lines
-}
-
-/// The platform of the first pool by name: what a client has to ask for to the letter.
-fn platform(world: &World<BuildbarnFrontend>) -> Platform {
-    let first = world.farm.workers.first().map(|worker| validate::pool(worker, None, &mut Wrong::default()));
-    first.and_then(|pool| pool.runners.into_iter().next()).map(|runner| runner.platform).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! The designs of the five kinds.
 
 mod browser;
+mod client;
 mod frontend;
 mod scheduler;
 mod storage;

@@ -50,6 +50,9 @@ impl Component for BuildbarnScheduler {
         let replicas = wrong.range("spec.replicas", spec.replicas, 1, 0, 1);
         let kind = service_type(spec.service_type.as_ref(), "ClusterIP", &mut wrong);
         spec.ingress.iter().for_each(|ingress| validate::ingress("spec.ingress.host", ingress, &mut wrong));
+        if let Some(queue) = &spec.build_queue_state {
+            validate::address("spec.buildQueueState.address", &queue.address, &mut wrong);
+        }
         check_auth(world, &mut wrong);
         if let Some(verdict) = wrong.verdict() {
             return Err(verdict);

@@ -142,6 +142,11 @@ async fn schedulers_frontends_and_browsers() {
             "spec.auth.execute: nobody: unknown field",
         ),
         (
+            json!({"buildQueueState": {"address": "http://scheduler:8984"}}),
+            "InvalidSpec",
+            "spec.buildQueueState.address: must be HOST:PORT",
+        ),
+        (
             json!({"browserRef": {"name": "b"}}),
             "ReferenceNotFound",
             "spec.browserRef.name: there is no BuildbarnBrowser \"b\"",
@@ -175,6 +180,11 @@ async fn schedulers_frontends_and_browsers() {
             json!({"schedulers": [{"schedulerRef": {"name": "x"}}]}),
             "ReferenceNotFound",
             "spec.schedulers.0.schedulerRef.name: there is no BuildbarnScheduler \"x\"",
+        ),
+        (
+            json!({"externalHost": "grpc://bb.example.com"}),
+            "InvalidSpec",
+            "spec.externalHost: must be a host name or address",
         ),
         (
             json!({"serviceType": "Balancer"}),

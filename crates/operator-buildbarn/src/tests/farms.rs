@@ -96,6 +96,37 @@ async fn every_example_becomes_ready() {
     }
 }
 
+/// What a client has to know: where the frontend is from outside, and every platform that can be asked for.
+#[tokio::test]
+async fn clients_are_told_where_to_connect_and_what_to_ask_for() {
+    let farm = Farm::new(THREE);
+    farm.run().await;
+    let told = |field: &str| farm.status::<BuildbarnFrontend>("frontend")[field].as_str().unwrap().to_owned();
+    insta::assert_snapshot!("three_bazelrc", told("bazelrc"));
+    farm.edit::<BuildbarnFrontend>(
+        "frontend",
+        json!({"serviceType": "NodePort", "schedulers": [
+            {"instanceNamePrefix": "other", "address": "other:8982"},
+            {"instanceNamePrefix": "ci", "schedulerRef": {"name": "scheduler"}},
+        ]}),
+    );
+    farm.storage.api.put(&json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}, "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "addresses": [{"type": "Hostname", "address": "a"}, {"type": "InternalIP", "address": "192.0.2.7"}],
+        },
+    }));
+    farm.run().await;
+    let ports = json!({"spec": {"ports": [{"name": "grpc", "port": 8980, "nodePort": 31000}]}});
+    farm.storage.api.patch(&Kind::of::<Service>(), &key("frontend"), "", &ports);
+    farm.frontend.step(&key("frontend")).await;
+    assert_eq!(told("endpoint"), "grpc://192.0.2.7:31000");
+    assert!(told("bazelrc").contains("build:remote --remote_instance_name=ci\n"), "{}", told("bazelrc"));
+    farm.edit::<BuildbarnFrontend>("frontend", json!({"externalHost": "bb.example.com:443"}));
+    farm.frontend.step(&key("frontend")).await;
+    assert_eq!(told("endpoint"), "grpc://bb.example.com:443");
+}
+
 /// A change restarts what it touches and nothing else.
 #[tokio::test]
 async fn a_change_of_one_component_leaves_the_others_alone() {

@@ -66,6 +66,26 @@ pub(crate) fn image(field: &str, image: Option<&str>, wrong: &mut Wrong) {
     }
 }
 
+/// A host, with or without a port; an IPv6 address with a port is in brackets.
+pub(crate) fn host(field: &str, text: &str, wrong: &mut Wrong) {
+    if text.parse::<std::net::Ipv6Addr>().is_err() && authority(text).is_none() {
+        wrong.add(field, format!("must be a host name or address, with or without a port, is {text:?}"));
+    }
+}
+
+/// Where a program listens.
+pub(crate) fn address(field: &str, text: &str, wrong: &mut Wrong) {
+    if authority(text).is_none_or(|authority| authority.port_u16().is_none()) {
+        wrong.add(field, format!("must be HOST:PORT, is {text:?}"));
+    }
+}
+
+/// A host and perhaps a port: no scheme, no user, no path.
+fn authority(text: &str) -> Option<http::uri::Authority> {
+    let authority: http::uri::Authority = text.parse().ok()?;
+    (!authority.host().is_empty() && !authority.as_str().contains('@')).then_some(authority)
+}
+
 /// The host of an Ingress, which is given by this field.
 pub(crate) fn ingress(field: &str, ingress: &Ingress, wrong: &mut Wrong) {
     for why in meta::names::dns1123_subdomain(&ingress.host) {
