@@ -21,11 +21,11 @@ use std::{
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use keelson_test::{Clock, Cluster, Timestamp};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, WatchEvent, WatchParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams},
 };
 use meta::{Random, Seeded};
 use operator_buildbarn::{Lane, StandIn};
@@ -437,4 +437,72 @@ fn no_action_is_lost_and_the_farm_comes_to_rest() {
         odd.writes + even.writes,
         odd.reconciles + even.reconciles
     );
+}
+
+const STORAGE: &str = "
+apiVersion: buildbarn.io/v1alpha1
+kind: BuildbarnStorage
+metadata: {name: storage, namespace: default}
+spec: {replicas: 2}
+";
+
+/// What only the API server knows to be wrong is told for as long as it is, and no pod is touched by it; a store that
+/// comes later gets its volumes, shard after shard.
+#[tokio::test(start_paused = true)]
+async fn a_storage_tells_what_is_refused_and_takes_another_store() {
+    let cluster = Cluster::start().await.unwrap();
+    for definition in operator_buildbarn::crds() {
+        cluster.apply_value(&definition).await.unwrap();
+    }
+    let controllers = operator_buildbarn::controllers_beside(&StandIn::default());
+    let clock = Arc::new(Now { start: cluster.now(), origin: Instant::now() });
+    let context = reconcile::Context::new(cluster.client(), clock, Arc::new(Seeded::new(1)));
+    let _operator = tokio::spawn(reconcile::run(controllers, context, CancellationToken::new()));
+    cluster.apply(STORAGE).await.unwrap();
+    let storages = api(&cluster.client(), "BuildbarnStorage");
+    let edit = async |spec: Value| {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        storages.patch("storage", &PatchParams::default(), &patch).await.unwrap();
+    };
+    let says = async |wanted: &str| {
+        let ask = async || {
+            let object = serde_json::to_value(storages.get("storage").await.unwrap()).unwrap();
+            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let ready =
+                conditions.into_iter().find(|condition| condition["type"] == "Ready").unwrap_or_default();
+            let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+            let said = format!("{} {}: {}", ready["status"], ready["reason"], ready["message"]);
+            if current && said.contains(wanted) { Ok(()) } else { Err(said) }
+        };
+        cluster.eventually(wanted, ask).await.unwrap();
+        cluster.settle().await.unwrap();
+        ask().await.unwrap();
+    };
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client());
+    let uids = async || -> Vec<String> {
+        pods.list(&ListParams::default()).await.unwrap().into_iter().filter_map(|pod| pod.uid()).collect()
+    };
+    says("2 of 2 pod(s) are ready").await;
+    let before = uids().await;
+    edit(json!({ "tolerations": [{ "operator": "Sometimes" }] })).await;
+    says("spec.template.spec.tolerations[0].operator").await;
+    assert_eq!(uids().await, before);
+    edit(json!({ "tolerations": null })).await;
+    says("2 of 2 pod(s) are ready").await;
+    assert_eq!(uids().await, before);
+    edit(json!({ "fsac": { "enabled": true } })).await;
+    says("2 of 2 pod(s) are ready").await;
+    assert_ne!(uids().await, before, "pods that mount another volume are others");
+    let claims: Api<PersistentVolumeClaim> = Api::default_namespaced(cluster.client());
+    let claims: Vec<String> =
+        claims.list(&ListParams::default()).await.unwrap().iter().map(ResourceExt::name_any).collect();
+    let wanted = [
+        "ac-storage-0",
+        "ac-storage-1",
+        "cas-storage-0",
+        "cas-storage-1",
+        "fsac-storage-0",
+        "fsac-storage-1",
+    ];
+    assert_eq!(claims, wanted);
 }

@@ -23,6 +23,7 @@ mod observe;
 mod plan;
 mod queue;
 mod reconciler;
+mod refusals;
 mod status;
 #[cfg(test)]
 mod tests;

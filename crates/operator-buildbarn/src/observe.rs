@@ -23,6 +23,8 @@ use crate::{
     farm::Farm,
     metrics,
     queue::{BuildQueue, QueueName, QueueSource, Snapshot},
+    refusals::Refusals,
+    status,
     types::{BuildbarnScheduler, StoreStatus},
 };
 
@@ -56,6 +58,9 @@ pub(crate) struct World<K> {
     pub(crate) queue: Option<(Arc<dyn BuildQueue>, std::result::Result<Snapshot, String>)>,
     /// How the stores do, where their pods answered.
     pub(crate) stores: Vec<StoreStatus>,
+    /// What the API server last refused of the children, if it has not taken them since.
+    pub(crate) refused: Option<String>,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 pub(crate) async fn observe<K: Component>(
@@ -63,9 +68,14 @@ pub(crate) async fn observe<K: Component>(
     key: &ObjectKey,
     source: &dyn QueueSource,
     readings: &metrics::Readings,
+    refusals: &Arc<Refusals>,
 ) -> Result<Option<World<K>>> {
     let stores = &cx.stores;
-    let Some(object) = stores.ready::<K>().await.get(key) else { return Ok(None) };
+    let Some(object) = stores.ready::<K>().await.get(key) else {
+        refusals.forget(key);
+        return Ok(None);
+    };
+    let said = object.status().and_then(status::said_refused);
     let farm = Farm::read(cx, &key.namespace).await;
     let uid = object.meta().uid.clone().unwrap_or_default();
     let near = |name: &str| ObjectKey::new(key.namespace.as_str(), name);
@@ -97,6 +107,8 @@ pub(crate) async fn observe<K: Component>(
         queue: None,
         stores: if K::APP == "storage" { readings.read(cx, key, &pods).await } else { Vec::new() },
         pods,
+        refused: refusals.of(key, said),
+        refusals: Arc::clone(refusals),
         given_config,
         farm,
         object,

@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
-    apps::v1::Deployment,
+    apps::v1::{Deployment, StatefulSet},
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod},
 };
 use kube::ResourceExt;
 use meta::{ObjectKey, Quantity, Timestamp, format_second};
-use reconcile::{Child, Kind, Note, Plan, Precondition, Write};
+use reconcile::{Child, Kind, Note, Plan, Precondition, Propagation, Write, key_of};
 use serde_json::{Value, json};
 
 use crate::{
@@ -18,12 +18,15 @@ use crate::{
     kinds,
     observe::World,
     queue::{COST, Drains, RELEASED, Release},
+    refusals::Accepted,
     status::{self, Seen},
     verdict::Verdict,
 };
 
 /// Looked at anew even if nothing changes.
 const STEADY: Duration = Duration::from_secs(300);
+/// Once the API server has taken what it refused, the status is to say so.
+const ACCEPTED: Duration = Duration::from_secs(1);
 /// While pods are on their way out: what they run is seen only by asking.
 const DRAINING: Duration = Duration::from_secs(2);
 /// When a pod was marked to go.
@@ -39,6 +42,11 @@ pub(crate) fn plan<K: Component>(world: &World<K>, now: Timestamp) -> Plan {
         return plan;
     }
     plan.recheck(STEADY);
+    if world.refused.is_some() {
+        plan.effects
+            .push(Box::new(Accepted { refusals: Arc::clone(&world.refusals), key: key_of(&*world.object) }));
+        plan.recheck(ACCEPTED);
+    }
     let design = if world.common().paused == Some(true) {
         Err(Verdict::not("Paused", "nothing is changed while spec.paused is true"))
     } else {
@@ -130,7 +138,10 @@ fn build<K: Component>(world: &World<K>, design: &Design, now: Timestamp, plan: 
             status::seen(world, Some(design))
         }
         Workload::StatefulSet { set, volumes } => {
-            apply(plan, &namespace, set.clone());
+            match world.stateful_set.as_ref().filter(|present| has_other_claims(present, set)) {
+                Some(present) => replace(present, plan),
+                None => apply(plan, &namespace, set.clone()),
+            }
             grow(world, volumes, plan);
             status::seen(world, Some(design))
         }
@@ -147,6 +158,21 @@ fn build<K: Component>(world: &World<K>, design: &Design, now: Timestamp, plan: 
         plan.recheck(Duration::from_secs(seconds));
     }
     seen
+}
+
+/// Whether other stores have claims: the API server refuses such a change of a StatefulSet.
+fn has_other_claims(present: &StatefulSet, wanted: &Value) -> bool {
+    let wanted = wanted.pointer("/spec/volumeClaimTemplates").unwrap_or(&Value::Null);
+    children::claim_names(wanted) != children::present_claim_names(present)
+}
+
+/// Takes a StatefulSet away from its pods; the next one, made when it is gone, takes them over and restarts them one by
+/// one.
+fn replace(present: &Arc<StatefulSet>, plan: &mut Plan) {
+    if present.metadata.deletion_timestamp.is_none() {
+        let orphan = Some(Propagation::Orphan);
+        plan.delete.push(Precondition { propagation: orphan, ..Precondition::of::<StatefulSet>(present) });
+    }
 }
 
 /// Bytes that a claim asks for.

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt};
 use meta::{ObjectKey, Timestamp};
-use reconcile::{Change, Context, Plan, Reconciler, Result, Stores, Watches, key_of};
+use reconcile::{Change, Context, Error, Plan, Reconciler, Result, Stores, Watches, key_of};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     observe::{World, address_of, is_ours, observe},
     plan::plan,
     queue::QueueSource,
+    refusals::Refusals,
     types::{BuildbarnBrowser, BuildbarnFrontend, BuildbarnScheduler, BuildbarnStorage, BuildbarnWorker},
 };
 
@@ -26,12 +27,13 @@ use crate::{
 pub(crate) struct Loop<K> {
     queues: Arc<dyn QueueSource>,
     readings: Readings,
+    refusals: Arc<Refusals>,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<K> Loop<K> {
     pub(crate) fn new(queues: Arc<dyn QueueSource>) -> Self {
-        Self { queues, readings: Readings::default(), kind: PhantomData }
+        Self { queues, readings: Readings::default(), refusals: Arc::default(), kind: PhantomData }
     }
 }
 
@@ -65,11 +67,17 @@ impl<K: Component> Reconciler for Loop<K> {
     }
 
     async fn observe(&self, cx: &Context, key: &ObjectKey) -> Result<Option<World<K>>> {
-        observe(cx, key, &*self.queues, &self.readings).await
+        observe(cx, key, &*self.queues, &self.readings, &self.refusals).await
     }
 
     fn plan(&self, world: &World<K>, now: Timestamp) -> Plan {
         plan(world, now)
+    }
+
+    /// Only noted: the next plan, a moment later, says it.
+    fn failed(&self, world: &World<K>, error: &Error, _: Timestamp) -> Plan {
+        self.refusals.note(&key_of(&*world.object), error);
+        Plan::default()
     }
 }
 

@@ -17,6 +17,8 @@ use crate::{
 };
 
 const READY: &str = "Ready";
+/// Reason of a component whose children the API server does not take.
+const REFUSED: &str = "Refused";
 /// Conditions that come and go with what they are about.
 const PASSING: [&str; 3] = ["QueueReachable", "RestartPending", "Resharding"];
 
@@ -30,6 +32,8 @@ pub(crate) struct Seen {
     /// Every pod is of what is wanted now.
     pub(crate) rolled_out: bool,
     pub(crate) draining: i32,
+    /// A Deployment has not come further for as long as it may take.
+    pub(crate) stalled: bool,
 }
 
 /// Whether a pod counts as ready.
@@ -58,6 +62,7 @@ pub(crate) fn seen<K: Component>(world: &World<K>, design: Option<&Design>) -> S
             ready: status.ready_replicas.unwrap_or(0),
             rolled_out: current,
             draining: 0,
+            stalled: false,
         };
     }
     let sum = |of: fn(&Deployment) -> i32| world.deployments.iter().map(|deployment| of(deployment)).sum();
@@ -67,7 +72,23 @@ pub(crate) fn seen<K: Component>(world: &World<K>, design: Option<&Design>) -> S
         ready: sum(|d| d.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0)),
         rolled_out: design.is_some_and(|design| world.deployments.iter().any(|d| rolled_out(d, design))),
         draining: 0,
+        stalled: stalled(world),
     }
+}
+
+fn stalled<K: Component>(world: &World<K>) -> bool {
+    let conditions = world
+        .deployments
+        .iter()
+        .flat_map(|deployment| deployment.status.iter())
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Progressing" && c.status == "False")
+}
+
+/// What was said of this object, if its children were refused.
+pub(crate) fn said_refused(before: &Status) -> Option<String> {
+    let ready = before.conditions.iter().find(|c| c.type_ == READY && c.reason == REFUSED)?;
+    Some(ready.message.clone())
 }
 
 fn rolled_out(deployment: &Arc<Deployment>, design: &Design) -> bool {
@@ -102,6 +123,7 @@ pub(crate) fn seen_pool<K: Component>(
             && members.iter().all(|pod| pod.template == current)
             && here == design.replicas,
         draining,
+        stalled: stalled(world),
     }
 }
 
@@ -116,7 +138,10 @@ pub(crate) fn status<K: Component>(
     let generation = world.object.meta().generation;
     let verdict = match design {
         Err(verdict) => verdict.clone(),
-        Ok(design) => design.fault.clone().unwrap_or_else(|| judge(design, seen)),
+        Ok(design) => match &world.refused {
+            Some(why) => Verdict::not(REFUSED, why.clone()),
+            None => design.fault.clone().unwrap_or_else(|| judge(world, design, seen)),
+        },
     };
     let mut conditions = before.conditions.clone();
     let mut put = |kind: &str, is: bool, reason: &str, message: String| {
@@ -166,8 +191,8 @@ fn selector<K: Component>(name: &str) -> String {
     format!("app={},component={name}", K::APP)
 }
 
-fn judge(design: &Design, seen: &Seen) -> Verdict {
-    let Seen { found, replicas, ready, rolled_out, draining } = seen;
+fn judge<K: Component>(world: &World<K>, design: &Design, seen: &Seen) -> Verdict {
+    let Seen { found, replicas, ready, rolled_out, draining, stalled } = seen;
     let wanted = design.replicas;
     if !found {
         return Verdict::not("Progressing", "created the workload");
@@ -193,7 +218,18 @@ fn judge(design: &Design, seen: &Seen) -> Verdict {
     if *rolled_out && *ready >= wanted {
         return Verdict::ready(format!("{ready} of {wanted} pod(s) are ready"));
     }
-    Verdict::not("Progressing", format!("{ready} of {wanted} pod(s) are ready"))
+    let mut message = format!("{ready} of {wanted} pod(s) are ready");
+    if *ready >= wanted {
+        message.push_str(", some of them as an earlier spec asked for");
+    }
+    if *stalled {
+        let (namespace, selector) = (world.namespace(), selector::<K>(&world.name()));
+        message.push_str(&format!(
+            ", and this does not change: `kubectl -n {namespace} describe pods -l {selector}` says what they wait for"
+        ));
+        return Verdict::not("Stalled", message);
+    }
+    Verdict::not("Progressing", message)
 }
 
 /// Whether an event should tell of it: readiness or its reason is another.

@@ -13,7 +13,9 @@ pub(crate) use config_map::{config_map, config_map_name};
 pub(crate) use ingress::{budget, ingress, network_policy};
 pub(crate) use pod::{Container, Pod, container, probes, template};
 pub(crate) use service::{headless, service};
-pub(crate) use workload::{amount, claim_templates, deployment, pool, stateful_set, template_hash};
+pub(crate) use workload::{
+    amount, claim_names, claim_templates, deployment, pool, present_claim_names, stateful_set, template_hash,
+};
 
 use crate::types::Common;
 

@@ -1,5 +1,9 @@
 //! Deployments and the StatefulSet.
 
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{Base, put};
@@ -64,6 +68,18 @@ pub(crate) fn stateful_set(
     put(&mut spec, "volumeClaimTemplates", (!claims.is_null()).then_some(claims));
     put(&mut spec, "persistentVolumeClaimRetentionPolicy", retention.cloned());
     json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": base.metadata(base.name), "spec": spec})
+}
+
+/// The stores that have claims, by their templates.
+pub(crate) fn claim_names(templates: &Value) -> BTreeSet<String> {
+    let name = |template: &Value| template.pointer("/metadata/name")?.as_str().map(str::to_owned);
+    templates.as_array().into_iter().flatten().filter_map(name).collect()
+}
+
+/// The same of a StatefulSet that there is.
+pub(crate) fn present_claim_names(set: &StatefulSet) -> BTreeSet<String> {
+    let templates = set.spec.iter().flat_map(|spec| spec.volume_claim_templates.iter().flatten());
+    templates.map(ResourceExt::name_any).collect()
 }
 
 /// One claim for each store; null where data lives as long as the pod.

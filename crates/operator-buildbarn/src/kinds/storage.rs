@@ -1,7 +1,11 @@
 //! BuildbarnStorage.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{PersistentVolumeClaim, Pod},
+};
 use kube::{Resource, ResourceExt};
 use meta::Timestamp;
 use serde_json::{Value, json};
@@ -37,14 +41,22 @@ impl Component for BuildbarnStorage {
     fn design(world: &World<Self>, now: Timestamp) -> Result<Design, Verdict> {
         let (name, namespace, spec) = (world.name(), world.namespace(), &world.object.spec);
         let mut wrong = Wrong::default();
-        let vault = validate::vault(&world.object, &mut wrong);
+        let mut vault = validate::vault(&world.object, &mut wrong);
         if let Some(verdict) = wrong.verdict() {
             return Err(verdict);
         }
         let allow_loss = spec.allow_data_loss == Some(true);
         let mut faults = Vec::new();
+        if vault.ephemeral && !allow_loss && on_volumes(world) {
+            vault.ephemeral = false;
+            faults.push(
+                "spec.medium: data is on volumes and would be left behind: set it back, or set spec.allowDataLoss to true"
+                    .to_owned(),
+            );
+        }
         let geometry = geometry(world, &vault, allow_loss, &mut faults);
         faults.extend(shrinks(world, &vault));
+        faults.extend(other_class(world));
         let (step, waiting) = next(world, &vault, allow_loss, now);
         faults.extend(step.refused.clone());
         let base = base(world, &name, &namespace, None);
@@ -60,8 +72,8 @@ impl Component for BuildbarnStorage {
             &ports,
             parts(&base, &vault),
         );
-        let claims = present_claims(world)
-            .unwrap_or_else(|| children::claim_templates(&base, &vault, spec.storage_class_name.as_deref()));
+        let claims =
+            claims(world, children::claim_templates(&base, &vault, spec.storage_class_name.as_deref()));
         let replicas = replicas(world, &vault, &step.topology, waiting.is_empty());
         let retention = spec.persistent_volume_claim_retention_policy.as_ref();
         let mut others = vec![children::headless(&base, &name, &PORTS)];
@@ -174,7 +186,11 @@ fn replicas(world: &World<BuildbarnStorage>, vault: &Vault, topology: &Topology,
         return 0;
     }
     let wanted = topology::pods(topology);
-    let present = world.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or(0);
+    let present = match &world.stateful_set {
+        Some(set) => set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+        // It is being replaced, or somebody took it away: its pods are what there is.
+        None => world.pods.iter().filter_map(ordinal).max().map_or(0, |highest| highest + 1),
+    };
     let stopped = present == 0;
     // What is recorded is what readers were compared with; a map that was just decided nobody can use yet.
     let settled = all_there && world.before().topology.as_ref() == Some(topology);
@@ -269,13 +285,55 @@ fn shrinks(world: &World<BuildbarnStorage>, vault: &Vault) -> Vec<String> {
     faults
 }
 
-/// The claim templates there are: they cannot be changed. Claims themselves grow.
-fn present_claims(world: &World<BuildbarnStorage>) -> Option<Value> {
-    let set = world.stateful_set.as_ref()?;
-    let templates = set.spec.as_ref()?.volume_claim_templates.as_ref();
-    let Some(templates) = templates.filter(|templates| !templates.is_empty()) else {
-        return Some(Value::Null);
-    };
+/// The number at the end of a pod's name.
+fn ordinal(pod: &Arc<Pod>) -> Option<i32> {
+    pod.metadata.name.as_ref()?.rsplit_once('-')?.1.parse().ok()
+}
+
+/// Whether data is on volumes: those of the pods there are, or those that are left while there is no StatefulSet.
+fn on_volumes(world: &World<BuildbarnStorage>) -> bool {
+    match &world.stateful_set {
+        Some(set) => !templates(set).is_empty(),
+        None => !world.claims.is_empty(),
+    }
+}
+
+fn templates(set: &StatefulSet) -> &[PersistentVolumeClaim] {
+    set.spec.as_ref().and_then(|spec| spec.volume_claim_templates.as_deref()).unwrap_or_default()
+}
+
+/// A class that volumes do not have, and cannot get.
+fn other_class(world: &World<BuildbarnStorage>) -> Option<String> {
+    let asked = world.object.spec.storage_class_name.as_ref()?;
+    let present = templates(world.stateful_set.as_ref()?);
+    let other = present.iter().find_map(|template| {
+        let class = template.spec.as_ref()?.storage_class_name.as_ref();
+        let by_template = world.object.spec.volume_claim_templates.iter().any(|given| {
+            given.pointer("/metadata/name").and_then(Value::as_str) == template.metadata.name.as_deref()
+        });
+        (!by_template && class != Some(asked)).then(|| class.map_or("the default class", String::as_str))
+    })?;
+    Some(format!(
+        "spec.storageClassName: the volumes there are have {other}, and their data would not move to {asked}: set it back"
+    ))
+}
+
+/// The claim templates that there shall be. Those there are cannot be changed, and need not be: claims themselves grow.
+/// Where stores come or go, the StatefulSet is replaced and its pods stay.
+fn claims(world: &World<BuildbarnStorage>, wanted: Value) -> Value {
+    let Some(set) = &world.stateful_set else { return wanted };
+    if children::claim_names(&wanted) != children::present_claim_names(set) {
+        wanted
+    } else {
+        present_claims(set)
+    }
+}
+
+fn present_claims(set: &StatefulSet) -> Value {
+    let templates = templates(set);
+    if templates.is_empty() {
+        return Value::Null;
+    }
     let kept = templates.iter().map(|template| {
         let spec = template.spec.clone().unwrap_or_default();
         let mut claim = json!({
@@ -288,7 +346,7 @@ fn present_claims(world: &World<BuildbarnStorage>) -> Option<Value> {
             "metadata": {"name": template.name_any(), "labels": template.labels()}, "spec": claim,
         })
     });
-    Some(kept.collect())
+    kept.collect()
 }
 
 fn parts(base: &children::Base<'_>, vault: &Vault) -> Parts {

@@ -19,6 +19,12 @@ async fn changes_that_lose_data_are_refused_unless_told() {
             true,
         ),
         (json!({"cas": {"size": "1Gi"}}), "spec.cas.size: the sizes of a store cannot change", true),
+        (json!({"medium": "Ephemeral"}), "spec.medium: data is on volumes", true),
+        (
+            json!({"storageClassName": "fast"}),
+            "spec.storageClassName: the volumes there are have the default class",
+            false,
+        ),
     ];
     for (spec, wanted, may) in cases {
         let farm = Farm::new(FARM);
@@ -68,4 +74,38 @@ async fn volumes_grow_and_never_shrink() {
         "{ready}"
     );
     assert_eq!(size(&farm), "20Gi");
+}
+
+/// A store that comes later gets volumes: the StatefulSet, whose templates cannot change, is replaced under its pods.
+#[tokio::test]
+async fn a_store_comes_with_volumes_and_goes_when_its_data_may() {
+    let farm = Farm::new(FARM);
+    farm.run().await;
+    let stores = || {
+        let set = farm.get::<StatefulSet>("storage").unwrap();
+        let templates = set["spec"]["volumeClaimTemplates"].as_array().unwrap().iter();
+        templates.map(|claim| claim["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // The garbage collector lets the pods go.
+    let collect = || {
+        let set = farm.get::<StatefulSet>("storage").unwrap();
+        assert_eq!(set["metadata"]["finalizers"], json!(["orphan"]), "its pods are to stay");
+        let done = json!({"metadata": {"finalizers": null}});
+        farm.storage.api.patch(&Kind::of::<StatefulSet>(), &key("storage"), "", &done);
+    };
+    farm.edit::<BuildbarnStorage>("storage", json!({"iscc": {"enabled": true}}));
+    farm.storage.settle(&key("storage")).await;
+    assert_eq!(stores(), ["cas", "ac"]);
+    collect();
+    farm.run().await;
+    assert_eq!(stores(), ["cas", "ac", "iscc"]);
+    assert!(farm.condition::<BuildbarnStorage>("storage", "Ready").starts_with("True"));
+    farm.edit::<BuildbarnStorage>("storage", json!({"iscc": {"enabled": false}}));
+    farm.run().await;
+    assert_eq!(stores(), ["cas", "ac", "iscc"], "there is data in it");
+    farm.edit::<BuildbarnStorage>("storage", json!({"allowDataLoss": true}));
+    farm.storage.settle(&key("storage")).await;
+    collect();
+    farm.run().await;
+    assert_eq!(stores(), ["cas", "ac"]);
 }
