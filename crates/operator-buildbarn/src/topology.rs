@@ -30,6 +30,8 @@ pub(crate) struct Step {
     pub(crate) topology: Topology,
     /// The wish cannot be followed; why.
     pub(crate) refused: Option<String>,
+    /// The wish is followed later.
+    pub(crate) put_off: bool,
     /// What a change under way waits for.
     pub(crate) waits_for: Option<String>,
 }
@@ -48,14 +50,14 @@ pub(crate) fn pods(topology: &Topology) -> i32 {
 pub(crate) fn step(recorded: Option<&Topology>, wanted: &[Shard], facts: &Facts<'_>) -> Step {
     let Some(recorded) = recorded else {
         let topology = Topology { shards: wanted.to_vec(), ..Topology::default() };
-        return Step { topology, refused: None, waits_for: None };
+        return Step { topology, refused: None, put_off: false, waits_for: None };
     };
-    let stays = |refused, waits_for| Step { topology: recorded.clone(), refused, waits_for };
+    let stays = |refused, waits_for| Step { topology: recorded.clone(), refused, put_off: false, waits_for };
     let changes = !wanted.is_empty() && *wanted != *recorded.shards;
     match recorded.stage {
         Stage::Stable if recorded.shards.is_empty() => {
             let topology = Topology { shards: wanted.to_vec(), ..Topology::default() };
-            Step { topology, refused: None, waits_for: None }
+            Step { topology, refused: None, put_off: false, waits_for: None }
         }
         Stage::Stable if !changes => stays(None, None),
         Stage::Stable => match refusal(&recorded.shards, wanted, facts.allow_loss) {
@@ -64,24 +66,31 @@ pub(crate) fn step(recorded: Option<&Topology>, wanted: &[Shard], facts: &Facts<
         },
         Stage::Growing if changes && *wanted == *recorded.previous => {
             let topology = Topology { shards: wanted.to_vec(), ..Topology::default() };
-            Step { topology, refused: None, waits_for: None }
+            Step { topology, refused: None, put_off: false, waits_for: None }
         }
         // Standing still would make what was asked for second impossible for good.
-        _ if changes => Step { refused: Some(UNDER_WAY.to_owned()), ..advance(recorded, facts) },
+        _ if changes => {
+            Step { refused: Some(UNDER_WAY.to_owned()), put_off: true, ..advance(recorded, facts) }
+        }
         _ => advance(recorded, facts),
     }
 }
 
 /// The next step of a change that has begun.
 fn advance(recorded: &Topology, facts: &Facts<'_>) -> Step {
-    let waits = |waits_for| Step { topology: recorded.clone(), refused: None, waits_for: Some(waits_for) };
+    let waits = |waits_for| Step {
+        topology: recorded.clone(),
+        refused: None,
+        put_off: false,
+        waits_for: Some(waits_for),
+    };
     let done = || {
         let topology = Topology { shards: recorded.shards.clone(), ..Topology::default() };
-        Step { topology, refused: None, waits_for: None }
+        Step { topology, refused: None, put_off: false, waits_for: None }
     };
     let enter = |stage| begin(stage, recorded.shards.clone(), recorded.previous.clone(), facts);
     match recorded.stage {
-        Stage::Stable => Step { topology: recorded.clone(), refused: None, waits_for: None },
+        Stage::Stable => Step { topology: recorded.clone(), refused: None, put_off: false, waits_for: None },
         Stage::Growing if facts.ready < pods(recorded) => {
             waits(format!("{} of {} pods of the map that comes are ready", facts.ready, pods(recorded)))
         }
@@ -108,7 +117,7 @@ pub(crate) fn left(topology: &Topology, facts: &Facts<'_>) -> Option<i64> {
 
 fn begin(stage: Stage, shards: Vec<Shard>, previous: Vec<Shard>, facts: &Facts<'_>) -> Step {
     let topology = Topology { stage, shards, previous, since: Some(format_second(facts.now)) };
-    Step { topology, refused: None, waits_for: None }
+    Step { topology, refused: None, put_off: false, waits_for: None }
 }
 
 /// Why a map cannot become another.

@@ -24,7 +24,9 @@ impl Verdict {
 
     /// Whether somebody has to do something, and not only wait.
     pub(crate) fn is_fault(&self) -> bool {
-        !self.ready && !["Progressing", "Stopped", "WaitingForStorage", "Draining"].contains(&self.reason)
+        !self.ready
+            && !["Progressing", "Stopped", "WaitingForStorage", "Draining", "Resharding"]
+                .contains(&self.reason)
     }
 }
 

@@ -58,6 +58,7 @@ impl Component for BuildbarnStorage {
         faults.extend(shrinks(world, &vault));
         faults.extend(other_class(world));
         let (step, waiting) = next(world, &vault, allow_loss, now);
+        let put_off = step.put_off && faults.is_empty();
         faults.extend(step.refused.clone());
         let base = base(world, &name, &namespace, None);
         let source = Source::find(world, || {
@@ -104,7 +105,10 @@ impl Component for BuildbarnStorage {
             replicas,
             map: None,
             status,
-            fault: (!faults.is_empty()).then(|| Verdict::not("WouldLoseData", faults.join("; "))),
+            fault: (!faults.is_empty()).then(|| {
+                let reason = if put_off { "Resharding" } else { "WouldLoseData" };
+                Verdict::not(reason, faults.join("; "))
+            }),
             conditions,
             recheck_seconds: Some(if resharding { 15 } else { 60 }),
         })
