@@ -121,9 +121,15 @@ fn check_auth(world: &World<BuildbarnScheduler>, wrong: &mut Wrong) {
         ("admin", auth.admin, "http.server.AuthenticationPolicy"),
         ("execute", auth.execute, "auth.AuthorizerConfiguration"),
         ("synchronize", auth.synchronize, "auth.AuthorizerConfiguration"),
-        ("modifyDrains", auth.modify_drains, "auth.AuthorizerConfiguration"),
+        ("modifyDrains", auth.modify_drains.clone(), "auth.AuthorizerConfiguration"),
         ("killOperations", auth.kill_operations, "auth.AuthorizerConfiguration"),
     ];
+    if auth.modify_drains.as_ref().is_some_and(|given| given.get("deny").is_some()) {
+        wrong.add(
+            "spec.auth.modifyDrains",
+            "must not be deny: the operator, which has no credentials, drains workers before their pods go",
+        );
+    }
     for (field, given, message) in policies {
         for fault in given.iter().flat_map(|given| model::message(message, given)) {
             wrong.add(&format!("spec.auth.{field}"), fault);

@@ -57,6 +57,11 @@ async fn workers() {
             "spec.prefetching: needs the FSAC of BuildbarnStorage \"storage\"",
         ),
         (
+            json!({"runnerResources": {"limits": {"memory": "much"}}}),
+            "InvalidSpec",
+            "spec.runnerResources.limits.memory: \"much\" is not a quantity",
+        ),
+        (
             json!({"runners": [{"name": "a"}, {"name": "a"}]}),
             "InvalidSpec",
             "spec.runners.1.name: \"a\" is used twice",
@@ -145,6 +150,11 @@ async fn schedulers_frontends_and_browsers() {
             json!({"buildQueueState": {"address": "http://scheduler:8984"}}),
             "InvalidSpec",
             "spec.buildQueueState.address: must be HOST:PORT",
+        ),
+        (
+            json!({"auth": {"modifyDrains": {"deny": {}}}}),
+            "InvalidSpec",
+            "spec.auth.modifyDrains: must not be deny",
         ),
         (
             json!({"browserRef": {"name": "b"}}),

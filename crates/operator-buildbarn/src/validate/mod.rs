@@ -3,6 +3,8 @@
 mod pool;
 mod vault;
 
+use serde_json::Value;
+
 pub(crate) use pool::{Pool, RunnerPlan, conflicts, pool, queue_platform};
 pub(crate) use vault::{StorePlan, Vault, vault};
 
@@ -28,6 +30,7 @@ pub(crate) fn common(name: &str, common: &Common, wrong: &mut Wrong) {
     for (field, image) in [("spec.image", &common.image), ("spec.initImage", &common.init_image)] {
         self::image(field, image.as_deref(), wrong);
     }
+    resources("spec.resources", common.resources.as_ref(), wrong);
     if common.config_map_name.is_some() && common.config_overlay.is_some() {
         wrong.add("spec.configOverlay", "is for generated configuration: remove it, or configMapName");
     }
@@ -63,6 +66,22 @@ pub(crate) fn image(field: &str, image: Option<&str>, wrong: &mut Wrong) {
             field,
             format!("{image:?} is not the name of an image, such as ghcr.io/buildbarn/bb-storage:TAG"),
         );
+    }
+}
+
+/// Amounts that a container asks for or may take: the API server would not say which one it cannot read.
+pub(crate) fn resources(field: &str, given: Option<&Value>, wrong: &mut Wrong) {
+    for kind in ["requests", "limits"] {
+        let amounts = given.and_then(|given| given.get(kind)).and_then(Value::as_object);
+        for (name, amount) in amounts.into_iter().flatten() {
+            let text = amount.as_str().map_or_else(|| amount.to_string(), str::to_owned);
+            if text.parse::<meta::Quantity>().is_err() {
+                wrong.add(
+                    &format!("{field}.{kind}.{name}"),
+                    format!("{text:?} is not a quantity, such as 500m or 4Gi"),
+                );
+            }
+        }
     }
 }
 

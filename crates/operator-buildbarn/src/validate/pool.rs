@@ -139,6 +139,8 @@ fn runners(worker: &BuildbarnWorker, wrong: &mut Wrong) -> Vec<RunnerPlan> {
                 wrong,
             );
         }
+        let resources = if single { "spec.runnerResources".to_owned() } else { field("resources") };
+        validate::resources(&resources, runner.resources.as_ref(), wrong);
         let concurrency = runner.concurrency.or(spec.concurrency);
         plans.push(RunnerPlan {
             name: runner.name.clone(),
