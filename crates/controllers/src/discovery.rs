@@ -49,7 +49,7 @@ pub(crate) async fn discover(client: &kube::Client) -> Result<Discovered> {
             let api_version = format!("{}/{version}", group.name);
             match client.list_api_group_resources(&api_version).await {
                 Ok(list) => add(&mut found, &mut known, &group.name, &version, list.resources),
-                Err(error) => found.failed.push(format!("{api_version}: {error}")),
+                Err(error) => found.failed.push(format!("{api_version}: {}", reconcile::text(&error))),
             }
         }
     }

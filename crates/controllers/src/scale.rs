@@ -14,7 +14,7 @@ pub(crate) async fn read(
     name: &str,
 ) -> Result<Option<(Kind, Scale)>, String> {
     let asked = format!("the scale of {kind} {namespace}/{name}");
-    let failed = |error: kube::Error| format!("cannot read {asked}: {error}");
+    let failed = |error: kube::Error| format!("cannot read {asked}: {}", reconcile::text(&error));
     let gone = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 404);
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let listed = match group {

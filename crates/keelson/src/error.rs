@@ -48,20 +48,28 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.doing)?;
-        let mut cause: Option<&dyn Error> = self.why.as_deref().map(|why| why as &dyn Error);
-        let mut said = self.doing.clone();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Some libraries repeat their source in their own text.
-            if !said.ends_with(&text) {
-                write!(f, ": {text}")?;
+        if let Some(why) = &self.why {
+            let why = reconcile::text(&**why);
+            if !self.doing.ends_with(&why) {
+                write!(f, ": {why}")?;
             }
-            said = text;
-            cause = error.source();
         }
         match &self.advice {
             Some(advice) => write!(f, "\n  {advice}"),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_the_api_server_is_a_sentence() {
+        let status = kube::core::Status::failure("pods is forbidden: no", "Forbidden").with_code(403);
+        let failure = Failure::of("ask the cluster of a.kubeconfig", kube::Error::Api(Box::new(status)));
+        let told = failure.advise("name another").to_string();
+        assert_eq!(told, "ask the cluster of a.kubeconfig: pods is forbidden: no\n  name another");
     }
 }

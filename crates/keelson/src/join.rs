@@ -134,7 +134,7 @@ async fn ask(
                 return Err(failed(kube::Error::Api(status)));
             }
             Err(error) => {
-                tracing::debug!(%error, "cannot ask for the certificate yet");
+                tracing::debug!(error = reconcile::text(&error), "cannot ask for the certificate yet");
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
             }

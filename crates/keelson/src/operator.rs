@@ -89,7 +89,11 @@ async fn fence(leases: &Api<Lease>, lease: &str, leading: &CancellationToken) ->
                 let made = lease.metadata.creation_timestamp.map_or(0, |time| time.0.as_second());
                 return Some(number(made, transitions));
             }
-            Err(error) => tracing::warn!(lease, %error, "cannot read how often the lease changed hands"),
+            Err(error) => tracing::warn!(
+                lease,
+                error = reconcile::text(&error),
+                "cannot read how often the lease changed hands"
+            ),
         }
         tokio::select! {
             () = tokio::time::sleep(FENCE_AGAIN) => {}

@@ -60,11 +60,7 @@ impl Announce {
     }
 
     pub(crate) fn failed(&self, error: &Error) -> Note {
-        self.note(
-            Severity::Warning,
-            "FailedCreate",
-            format!("Error creating: {}", crate::error::chain(error)),
-        )
+        self.note(Severity::Warning, "FailedCreate", format!("Error creating: {}", crate::error::text(error)))
     }
 
     fn note(&self, severity: Severity, reason: &str, message: String) -> Note {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Actor, Backoff, Context, Control, ControllerMetrics, Error, MetricsSnapshot, Reconciler, Result,
-    error::chain,
+    error::text,
     expect::{Expectation, STALE_MAX, all_met},
     queue::{Later, Queue},
     watches::Enqueue,
@@ -221,7 +221,7 @@ impl<R: Reconciler> Driver<R> {
 
     /// When to try again.
     fn failed(&self, cx: &Context, key: &ObjectKey, error: &Error, entry: &mut Memory) -> Option<Duration> {
-        let text = chain(error);
+        let text = text(error);
         if error.is_terminal() {
             if error.is_namespace_terminating() {
                 tracing::debug!(controller = R::NAME, %key, error = text, "left to the end of its namespace");
@@ -266,7 +266,7 @@ async fn attempt<R: Reconciler>(
         acted.writes += reported.writes;
         acted.expectations.extend(reported.expectations);
         if let Err(error) = reported.result {
-            tracing::debug!(controller = R::NAME, %key, error = chain(&error), "cannot report the failure");
+            tracing::debug!(controller = R::NAME, %key, error = text(&error), "cannot report the failure");
         }
     }
     metrics.writes.fetch_add(acted.writes, Relaxed);

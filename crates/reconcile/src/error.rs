@@ -114,7 +114,7 @@ impl Error {
 
     /// The error and all its causes on one line, for conditions and logs.
     pub fn text(&self) -> String {
-        chain(self)
+        text(self)
     }
 
     /// Whether the server said 404.
@@ -128,22 +128,38 @@ impl Error {
     }
 }
 
-/// The error and all its causes on one line, for logs and conditions. Of an answer of the API server
-/// only the message: its other fields say the same again.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// The message of an answer of the API server, where the error is one: its other fields say the same again.
+pub fn answer<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
+    match kube_error(error) {
+        Some(kube::Error::Api(status)) => Some(&status.message),
+        _ => None,
+    }
+}
+
+fn kube_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a kube::Error> {
+    let boxed = error.downcast_ref::<Box<kube::Error>>().map(|boxed| &**boxed);
+    boxed.or_else(|| error.downcast_ref())
+}
+
+/// The error and all its causes on one line, for logs and conditions; of an answer of the API server see [`answer`].
+pub fn text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(cause) = next {
-        if !text.is_empty() {
-            text.push_str(": ");
+        let answer = answer(cause);
+        next = cause.source().filter(|_| answer.is_none());
+        let this = answer.map_or_else(|| cause.to_string(), str::to_owned);
+        // Some libraries repeat their source in their own text; it is told in its turn.
+        let source = next.map(ToString::to_string).unwrap_or_default();
+        if matches!(kube_error(cause), Some(kube::Error::Service(_) | kube::Error::HyperError(_))) {
+            // They say no more than that somebody else failed.
+            continue;
         }
-        let boxed = cause.downcast_ref::<Box<kube::Error>>().map(|boxed| &**boxed);
-        if let Some(kube::Error::Api(status)) = boxed.or_else(|| cause.downcast_ref()) {
-            text.push_str(&status.message);
-            break;
+        let this = this.strip_suffix(&source).unwrap_or(&this).trim_end_matches([':', ' ']);
+        if !this.is_empty() {
+            text.extend((!text.is_empty()).then_some(": "));
+            text.push_str(this);
         }
-        text.push_str(&cause.to_string());
-        next = cause.source();
     }
     text
 }
@@ -160,5 +176,16 @@ mod tests {
         let error = Error::write("create", &kind, &ObjectKey::new("ns", "a"))(source);
         assert_eq!(error.text(), "cannot create pods ns/a: pods \"a\" is forbidden: no");
         assert!(!error.is_terminal());
+    }
+
+    #[test]
+    fn a_cause_is_told_once_whatever_libraries_do() {
+        let status = kube::core::Status::failure("no such thing", "NotFound").with_code(404);
+        let inner = Box::new(kube::Error::Api(Box::new(status)));
+        let watch = kube::runtime::watcher::Error::InitialListFailed(*inner);
+        assert_eq!(text(&watch), "failed to perform initial object list: no such thing");
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "nobody there");
+        let service = kube::Error::Service(Box::new(refused));
+        assert_eq!(text(&service), "nobody there");
     }
 }

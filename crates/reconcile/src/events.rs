@@ -10,7 +10,7 @@ use kube::{
 use meta::Random;
 use serde::de::DeserializeOwned;
 
-use crate::{Backoff, Kind, error::chain};
+use crate::{Backoff, Kind, error::text};
 
 /// The list and then the changes of a kind, for ever. After an error the watch is taken up again where it was, or with
 /// a list where the API server has forgotten that revision, after a wait of [`Backoff::WATCH`].
@@ -37,7 +37,7 @@ where
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     let wait = Backoff::WATCH.after(failures, &*random);
-                    tracing::debug!(%kind, failures, ?wait, error = chain(&error), "watch failed, trying again");
+                    tracing::debug!(%kind, failures, ?wait, error = text(&error), "watch failed, trying again");
                     tokio::time::sleep(wait).await;
                 }
             }

@@ -16,7 +16,7 @@ use meta::{Clock, ObjectKey};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Kind, Result, error::chain};
+use crate::{Error, Kind, Result, error::text};
 
 /// Times of an election; upstream's defaults for its own components.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ impl LeaseLock {
                 Ok(Ok(true)) => return,
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
-                    tracing::debug!(lease = self.options.name, error = chain(&error), "cannot acquire lease")
+                    tracing::debug!(lease = self.options.name, error = text(&error), "cannot acquire lease")
                 }
                 Err(_) => tracing::debug!(lease = self.options.name, "no answer in time about the lease"),
             }
@@ -159,11 +159,7 @@ impl LeaseLock {
                     Ok(true) => return true,
                     Ok(false) => return false,
                     Err(error) => {
-                        tracing::warn!(
-                            lease = self.options.name,
-                            error = chain(&error),
-                            "cannot renew lease"
-                        );
+                        tracing::warn!(lease = self.options.name, error = text(&error), "cannot renew lease");
                         sleep(self.options.retry_period).await;
                     }
                 }
@@ -210,7 +206,7 @@ impl LeaseLock {
         match timeout(self.options.retry_period, released).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(lease = self.options.name, error = chain(&error), "lease not given back")
+                tracing::debug!(lease = self.options.name, error = text(&error), "lease not given back")
             }
             Err(_) => tracing::debug!(lease = self.options.name, "lease not given back in time"),
         }

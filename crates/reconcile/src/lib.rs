@@ -47,7 +47,7 @@ pub use context::Context;
 pub use control::{Control, NoQueue};
 pub use driver::{Controller, run};
 pub use effect::{Effect, EffectFuture};
-pub use error::{Error, Result};
+pub use error::{Error, Result, answer, text};
 pub use event::{Note, Recorder, Severity};
 pub use events::events;
 pub use kind::{Kind, controlled_by, controller_of, key_of, owner_reference, reference_to, same_object};

@@ -251,7 +251,7 @@ impl Session {
                 (id, None)
             }
             Ok((id, Err(error))) if error.is_gone() => (id, Some(None)),
-            Ok((id, Err(error))) => (id, Some(Some(describe(&error)))),
+            Ok((id, Err(error))) => (id, Some(Some(reconcile::text(&error)))),
             Err(error) => (error.id(), Some(Some(error.to_string()))),
         };
         let Some((job, pod, node)) = self.about.remove(&id) else { return };
@@ -280,16 +280,5 @@ async fn question(asks: Option<&Asks>) -> Ask {
     match asks {
         Some(asks) => asks.next().await,
         None => std::future::pending().await,
-    }
-}
-
-/// What failed and why, without the whole answer's fields.
-fn describe(error: &WriteError) -> String {
-    match error {
-        WriteError::Refused { what, source } => match &**source {
-            kube::Error::Api(status) => format!("{what}: {}", status.message),
-            other => format!("{what}: {other}"),
-        },
-        WriteError::Late(_) | WriteError::Taken(_) => error.to_string(),
     }
 }

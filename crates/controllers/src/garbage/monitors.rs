@@ -137,7 +137,7 @@ impl Monitors {
                     Err(error) => {
                         failures = failures.saturating_add(1);
                         let wait = Backoff::WATCH.after(failures, &*random);
-                        tracing::debug!(%kind, %error, ?wait, "garbage collector's watch failed, trying again");
+                        tracing::debug!(%kind, error = reconcile::text(&error), ?wait, "garbage collector's watch failed, trying again");
                         tokio::time::sleep(wait).await;
                     }
                 }

@@ -101,7 +101,11 @@ impl Recorder {
     pub(crate) async fn run(mut self, client: Client) {
         while let Some(note) = self.queue.recv().await {
             if let Err(error) = self.write(&client, &note).await {
-                tracing::debug!(%error, reason = note.reason, "could not write an event");
+                tracing::debug!(
+                    error = reconcile::text(&error),
+                    reason = note.reason,
+                    "could not write an event"
+                );
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::{
 /// The API server could not be asked. Not the same as "does not exist".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
-    #[error("read {what} {name}: {source}")]
+    #[error("read {what} {name}: {}", reconcile::text(.source))]
     Read { what: &'static str, name: String, source: kube::Error },
     #[error("the API server gave no token for ServiceAccount {0}")]
     Empty(String),

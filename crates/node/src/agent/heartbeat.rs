@@ -98,7 +98,7 @@ impl Keeper {
         match timeout(ROUND_MAX, self.tell(&findings)).await {
             Ok(Ok(ready)) => Some(ready),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot keep the Node object");
+                tracing::warn!(error = reconcile::text(&error), "cannot keep the Node object");
                 None
             }
             Err(_) => {
@@ -256,7 +256,7 @@ pub(super) async fn keep_lease(agent: Arc<Agent>) {
         match timeout(ROUND_MAX, renew(&agent, exists)).await {
             Ok(Ok(())) => exists = true,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "cannot renew the node's Lease");
+                tracing::debug!(error = reconcile::text(&error), "cannot renew the node's Lease");
                 exists = false;
             }
             Err(_) => {

@@ -34,7 +34,7 @@ pub(super) async fn run(agent: Arc<Agent>) {
                     failed.extend(tend(&agent, volume).await);
                 }
                 Some(Ok(watcher::Event::Delete(_) | watcher::Event::Init | watcher::Event::InitDone)) => {}
-                Some(Err(error)) => tracing::warn!(%error, "cannot watch PersistentVolumes"),
+                Some(Err(error)) => tracing::warn!(error = reconcile::text(&error), "cannot watch PersistentVolumes"),
                 None => return,
             },
             () = tokio::time::sleep(pause) => {
@@ -73,7 +73,11 @@ async fn tend(agent: &Agent, volume: PersistentVolume) -> Option<PersistentVolum
         }
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => None,
         Err(error) => {
-            tracing::warn!(volume = name, %error, "cannot take the finalizer off a released volume");
+            tracing::warn!(
+                volume = name,
+                error = reconcile::text(&error),
+                "cannot take the finalizer off a released volume"
+            );
             Some(volume)
         }
     }

@@ -119,7 +119,7 @@ pub(super) async fn run(agent: Arc<Agent>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             change = changes.next() => match change {
                 Some(Ok(change)) => registry.change(change).await,
-                Some(Err(error)) => tracing::warn!(%error, "cannot watch the pods of this node"),
+                Some(Err(error)) => tracing::warn!(error = reconcile::text(&error), "cannot watch the pods of this node"),
                 None => changes = paced(Arc::clone(&agent), watcher(
                     Api::all(agent.client.clone()),
                     watcher::Config::default().fields(&format!("spec.nodeName={}", agent.options.name)),

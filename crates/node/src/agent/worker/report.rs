@@ -53,7 +53,7 @@ impl Worker {
             // It is gone or was replaced under the same name; the watch will say so.
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Reported::Failed,
             Ok(Err(error)) => {
-                tracing::warn!(pod = %pod::long_name(&self.pod), %error, "cannot report the status");
+                tracing::warn!(pod = %pod::long_name(&self.pod), error = reconcile::text(&error), "cannot report the status");
                 Reported::Failed
             }
             Err(_) => {
