@@ -28,6 +28,7 @@ mod openapi;
 pub mod outbound;
 pub mod pki;
 mod registry;
+pub mod repair;
 pub mod rest;
 mod table;
 #[cfg(test)]

@@ -10,8 +10,11 @@ use std::{
     time::Duration,
 };
 
-use meta::{FieldError, Object, Quantity, QuantityForm, Status, Value, format_micro, format_second};
-use resource::{Claim, Context, Strategy};
+use meta::{
+    FieldError, GroupResource, Object, Quantity, QuantityForm, Status, Timestamp, Value, format_micro,
+    format_second,
+};
+use resource::{Claim, ClaimFault, Context, Holder, Strategy};
 use schema::{Format, Schema, Shape, TypeId};
 
 /// Fields whose zero means unset, by type.
@@ -120,6 +123,24 @@ impl Strategy for Canonical {
 
     fn claims(&self, object: &Object) -> Vec<Claim> {
         self.inner.claims(object)
+    }
+
+    fn held_by(&self) -> Option<GroupResource> {
+        self.inner.held_by()
+    }
+
+    fn holder(&self, claim: &Object) -> Holder {
+        self.inner.holder(claim)
+    }
+
+    fn report(
+        &self,
+        claim: &Object,
+        holder: Option<&Object>,
+        fault: ClaimFault,
+        now: Timestamp,
+    ) -> Option<Object> {
+        self.inner.report(claim, holder, fault, now)
     }
 
     fn grace_period(&self, object: &Object, asked: Option<i64>) -> Option<i64> {

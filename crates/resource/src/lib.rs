@@ -10,7 +10,7 @@ mod strategy;
 mod table;
 
 pub use admission::{Admission, Attributes, Notes, Operation, User, View};
-pub use strategy::{Claim, Context, Plain, Strategy};
+pub use strategy::{Claim, ClaimFault, Context, Holder, Plain, Strategy};
 pub use table::{
     Act, Acted, Cell, Column, ColumnType, Convert, ConvertAll, Resource, Scale, Scope, Selectable,
     Subresource, Verb,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meta::{Clock, FieldError, GroupResource, Object, Random, Status};
+use meta::{Clock, FieldError, GroupResource, Object, ObjectKey, Random, Status, Timestamp};
 
 use crate::{Attributes, View};
 
@@ -21,13 +21,41 @@ pub struct Context<'a> {
 /// A name that an object takes for itself cluster-wide: a Service IP or node port. The engine creates
 /// `object` (an `IPAddress`, or any stored object whose name is the claim) before it stores the claimant,
 /// so two servers cannot hand out the same; it deletes claims that the claimant gave up or that it could
-/// not store. The claim's owner is named in the object so that an interrupted claim can be found.
+/// not store. The claim's owner is named in the object so that an interrupted claim is found and repaired.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// Kind of the claim.
     pub resource: GroupResource,
     /// The object to create; its name is what is claimed.
     pub object: Object,
+}
+
+/// Whom a claim names as the one that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The engine did not make it: somebody's own object of the kind, which is left alone.
+    Foreign,
+    /// The engine made it, and it names nobody any more.
+    Nobody,
+    /// This object.
+    Of(ObjectKey),
+}
+
+/// What is wrong between a claim and its holder. See `apiserver::repair`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClaimFault {
+    /// An object holds what nobody has claimed: it is claimed now.
+    Missing,
+    /// An object holds what is claimed in the name of something that does not hold it: it is claimed anew.
+    Misnamed,
+    /// An object holds what another one holds rightly; only its user can help.
+    Taken,
+    /// The claim names an object that is not there: it is given back.
+    Leaked,
+    /// The claim names an object that does not hold it: it is given back.
+    Unheld,
+    /// The claim names nothing that could hold it: it is given back.
+    Nameless,
 }
 
 /// Behaviour of a kind beyond its schema. Every hook defaults to nothing. Hooks are pure: the same input
@@ -60,6 +88,30 @@ pub trait Strategy: Send + Sync {
     fn claims(&self, object: &Object) -> Vec<Claim> {
         let _ = object;
         Vec::new()
+    }
+
+    /// Of a kind whose objects are claims: the kind of those who hold them.
+    fn held_by(&self) -> Option<GroupResource> {
+        None
+    }
+
+    /// Of a kind whose objects are claims: whom this one names as its holder.
+    fn holder(&self, claim: &Object) -> Holder {
+        let _ = claim;
+        Holder::Foreign
+    }
+
+    /// Of a kind whose objects are claims: the object that tells users what was wrong with one and has been put right,
+    /// such as an Event; `None` tells nobody. `holder` is who holds it, or should; absent where that is not there.
+    fn report(
+        &self,
+        claim: &Object,
+        holder: Option<&Object>,
+        fault: ClaimFault,
+        now: Timestamp,
+    ) -> Option<Object> {
+        let (_, _, _, _) = (claim, holder, fault, now);
+        None
     }
 
     /// Seconds of grace for a deletion, given what the client asked for; `None` deletes at once. Pods have

@@ -10,6 +10,7 @@ use apiserver::{
     crd::CustomResources,
     expiry,
     http::Server,
+    repair,
     rest::{Caller, FieldValidation, Parts, Rest},
 };
 use meta::{Clock, Entry, GroupResource, Object, Random, Reason};
@@ -78,6 +79,7 @@ impl Api {
         bootstrap(&rest, &options).await?;
         tasks.spawn(CustomResources::install_stored(&rest).run(dead.clone()));
         tasks.spawn(expiry::run(rest.clone(), dead.clone()));
+        tasks.spawn(repair::run(rest.clone(), dead.clone()));
         tasks.spawn(show_usage(rest.clone(), board));
         let server = Arc::new(Server::new(rest.clone(), authenticator, authorizer, VERSION));
         Ok(Self { server, rest, dead, _tasks: tasks })

@@ -14,6 +14,7 @@ mod page;
 mod patch;
 mod pipeline;
 mod read;
+mod repair;
 mod scale;
 mod select;
 #[cfg(test)]

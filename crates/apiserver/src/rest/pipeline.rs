@@ -284,16 +284,20 @@ impl Rest {
         }
     }
 
-    /// Gives claims back. A failure leaves a claim whose owner does not hold it; it is logged, and found
-    /// again by the owner named in it.
-    pub(super) async fn release(&self, claims: &[Claim]) {
+    /// Gives claims back, unless they are another's by now: who is slow to give back may find that it was done for
+    /// it. A failure leaves a claim whose owner does not hold it; it is logged, and `crate::repair` finds it by the
+    /// owner named in it.
+    pub(crate) async fn release(&self, claims: &[Claim]) {
         for claim in claims {
-            let commit = Commit {
-                kind: claim.resource.clone(),
-                key: claim.object.key(),
-                expect: Expect::Any,
-                put: None,
+            let (kind, key) = (claim.resource.clone(), claim.object.key());
+            let Some(found) = self.cache.kind(&kind).get(&key) else { continue };
+            let holder = |object: &Object| {
+                self.registry.stored(&kind).map(|resource| resource.strategy.holder(object))
             };
+            if found.object().is_ok_and(|object| holder(&object) != holder(&claim.object)) {
+                continue;
+            }
+            let commit = Commit { kind, key, expect: Expect::At(found.revision), put: None };
             if let Err(error) = self.commit(commit).await {
                 tracing::warn!(claim = claim.object.name(), %error, "release a claim");
             }

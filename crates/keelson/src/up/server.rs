@@ -18,6 +18,7 @@ use apiserver::{
     expiry,
     http::{Health, Server, Serving, tls_config},
     pki::{Kubeconfig, Login, Pair, Pki},
+    repair,
     rest::{Parts, Rest},
     tokens::{Signer, TokenRequest, Tokens},
     trace::Tracing,
@@ -74,6 +75,7 @@ pub(crate) struct ApiServer {
     aggregating: JoinHandle<()>,
     compactor: JoinHandle<()>,
     expiry: JoinHandle<()>,
+    repair: JoinHandle<()>,
     reloading: JoinHandle<()>,
     auditing: Option<JoinHandle<()>>,
     exporting: Option<JoinHandle<()>>,
@@ -164,6 +166,7 @@ impl ApiServer {
         let aggregation = Aggregation::new(&rest, front_proxy);
         let aggregating = tokio::spawn(aggregation.clone().run(trusted, stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
+        let repair = tokio::spawn(repair::run(rest.clone(), stop.clone()));
         let reloading = tokio::spawn(reload::run(reloaded, stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let counters = Arc::<Mutex<Counters>>::default();
@@ -203,6 +206,7 @@ impl ApiServer {
             aggregating,
             compactor,
             expiry,
+            repair,
             reloading,
             auditing: auditing.flatten(),
             exporting,
@@ -336,6 +340,7 @@ impl ApiServer {
             aggregating,
             compactor,
             expiry,
+            repair,
             reloading,
             auditing,
             exporting,
@@ -345,7 +350,7 @@ impl ApiServer {
         for serving in serving {
             serving.stop().await;
         }
-        drop((crds.await, aggregating.await, compactor.await, expiry.await, reloading.await));
+        drop((crds.await, aggregating.await, compactor.await, expiry.await, repair.await, reloading.await));
         drop((server, rest));
         if let Some(exporting) = exporting {
             // It sends what is left, for five seconds at most.

@@ -5,7 +5,7 @@ use resource::Resource;
 use crate::{
     columns::{INGRESS, INGRESS_CLASS, IP_ADDRESS, NETWORK_POLICY, SERVICE_CIDR},
     entry::Group,
-    strategy::{Address, Ingress, IngressClass, NODE_PORTS, NetworkPolicy, Rules, ServiceCidr},
+    strategy::{Address, Ingress, IngressClass, NODE_PORTS, NetworkPolicy, NodePort, ServiceCidr},
 };
 
 /// The kinds of the group.
@@ -38,5 +38,5 @@ pub(super) fn kinds(group: &Group<'_>) -> Vec<Resource> {
 /// The hidden kind of node port claims: stored, so that a port is claimed by creating an object, and
 /// without verbs, so that nobody sees it. It has no schema: only the server makes its objects.
 pub(super) fn claims(group: &Group<'_>) -> Vec<Resource> {
-    vec![group.cluster("NodePort", NODE_PORTS.1).strategy(Rules::new()).hidden().done()]
+    vec![group.cluster("NodePort", NODE_PORTS.1).strategy(NodePort).hidden().done()]
 }

@@ -5,8 +5,8 @@
 //! An address is an IPAddress, which users may look at. A node port is an object of a kind that has no
 //! verbs: it is stored and never served.
 
-use meta::{GroupResource, Object, Value};
-use resource::{Claim, Context, Strategy};
+use meta::{GroupResource, Object, ObjectKey, Timestamp, Value, format_second};
+use resource::{Claim, ClaimFault, Context, Holder, Strategy};
 use serde_json::json;
 
 use crate::validate::{At, Errors, ip};
@@ -24,12 +24,19 @@ pub(super) fn node_ports() -> GroupResource {
     GroupResource::new(NODE_PORTS.0, NODE_PORTS.1)
 }
 
+/// The label of those IPAddresses that the server made for Services, and its value.
+const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+const ALLOCATOR: &str = "ipallocator.k8s.io";
+
+fn family(address: &str) -> &'static str {
+    if address.contains(':') { "IPv6" } else { "IPv4" }
+}
+
 /// The claim of a Service to an address.
 pub(super) fn address(service: &Object, address: &str) -> Claim {
-    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
     let labels = json!({
-        "ipaddress.kubernetes.io/ip-family": family,
-        "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+        "ipaddress.kubernetes.io/ip-family": family(address),
+        MANAGED_BY: ALLOCATOR,
     });
     let value = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
@@ -47,12 +54,89 @@ pub(super) fn node_port(service: &Object, port: i64) -> Claim {
     Claim { resource: node_ports(), object: object(value) }
 }
 
+/// The object that a claim of ours names, where that is a Service.
+fn named(claim: &Object) -> Holder {
+    let field = |name: &str| claim.str(&["spec", "parentRef", name]).unwrap_or_default();
+    if field("group").is_empty() && field("resource") == "services" {
+        Holder::Of(ObjectKey::new(field("namespace"), field("name")))
+    } else {
+        Holder::Nobody
+    }
+}
+
+/// What an event says, in upstream's words.
+struct Told {
+    component: &'static str,
+    reason: &'static str,
+    action: &'static str,
+    message: String,
+}
+
+/// The event that tells of an object.
+fn event(about: &Object, told: Told, now: Timestamp) -> Object {
+    let Told { component, reason, action, message } = told;
+    let namespace = if about.namespace().is_empty() { "default" } else { about.namespace() };
+    let time = format_second(now);
+    object(json!({
+        "apiVersion": "v1", "kind": "Event",
+        "metadata": {"generateName": format!("{}.", about.name()), "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": about.api_version(), "kind": about.kind(), "namespace": about.namespace(),
+            "name": about.name(), "uid": about.str(&["metadata", "uid"]).unwrap_or_default(),
+        },
+        "type": "Warning", "reason": reason, "action": action, "message": message,
+        "source": {"component": component}, "reportingComponent": component, "reportingInstance": component,
+        "firstTimestamp": time, "lastTimestamp": time, "count": 1,
+    }))
+}
+
 fn parent(service: &Object) -> Value {
     json!({"resource": "services", "namespace": service.namespace(), "name": service.name()})
 }
 
 fn object(value: Value) -> Object {
     Object::from_value(value).unwrap_or_default()
+}
+
+/// Behaviour of the hidden kind of node port claims.
+pub(crate) struct NodePort;
+
+impl Strategy for NodePort {
+    fn held_by(&self) -> Option<GroupResource> {
+        Some(GroupResource::new("", "services"))
+    }
+
+    fn holder(&self, claim: &Object) -> Holder {
+        named(claim)
+    }
+
+    /// As upstream's `portallocator/controller/repair.go`, which tells nobody of a port that leaked.
+    fn report(
+        &self,
+        claim: &Object,
+        holder: Option<&Object>,
+        fault: ClaimFault,
+        now: Timestamp,
+    ) -> Option<Object> {
+        let port = claim.name();
+        let (reason, message) = match fault {
+            ClaimFault::Missing | ClaimFault::Misnamed => {
+                ("PortNotAllocated", format!("Port {port} is not allocated; repairing"))
+            }
+            ClaimFault::Taken => (
+                "PortAlreadyAllocated",
+                format!("Port {port} was assigned to multiple services; please recreate service"),
+            ),
+            ClaimFault::Leaked | ClaimFault::Unheld | ClaimFault::Nameless => return None,
+        };
+        let told = Told {
+            component: "portallocator-repair-controller",
+            reason,
+            action: "NodePortAllocation",
+            message,
+        };
+        Some(event(holder?, told, now))
+    }
 }
 
 /// Behaviour of `networking.k8s.io/v1` IPAddress.
@@ -70,6 +154,64 @@ impl Strategy for Address {
         if let Some(old) = old {
             parent.immutable(errors, &At::root(old, "spec").get("parentRef"));
         }
+    }
+
+    fn held_by(&self) -> Option<GroupResource> {
+        Some(GroupResource::new("", "services"))
+    }
+
+    fn holder(&self, claim: &Object) -> Holder {
+        if claim.label(MANAGED_BY) == Some(ALLOCATOR) { named(claim) } else { Holder::Foreign }
+    }
+
+    /// As upstream's `ipallocator/controller/repairip.go`.
+    fn report(
+        &self,
+        claim: &Object,
+        holder: Option<&Object>,
+        fault: ClaimFault,
+        now: Timestamp,
+    ) -> Option<Object> {
+        let (address, family) = (claim.name(), family(claim.name()));
+        let parent = |field: &str| claim.str(&["spec", "parentRef", field]).unwrap_or_default();
+        let service = format!("{}/{}", parent("namespace"), parent("name"));
+        let (reason, message) = match fault {
+            ClaimFault::Missing => (
+                "ClusterIPNotAllocated",
+                format!("Cluster IP [{family}]: {address} is not allocated; repairing"),
+            ),
+            ClaimFault::Misnamed => (
+                "ClusterIPNotAllocated",
+                format!(
+                    "the ClusterIP [{family}]: {address} for Service {service} has a wrong reference; repairing"
+                ),
+            ),
+            ClaimFault::Taken => (
+                "ClusterIPAlreadyAllocated",
+                format!(
+                    "Cluster IP [{family}]:{address} was assigned to multiple services; please recreate service"
+                ),
+            ),
+            ClaimFault::Leaked => (
+                "IPAddressNotAllocated",
+                format!("IPAddress: {address} for Service {service} appears to have leaked: cleaning up"),
+            ),
+            ClaimFault::Unheld => (
+                "IPAddressWrongReference",
+                format!("IPAddress: {address} for Service {service} has a wrong reference; cleaning up"),
+            ),
+            ClaimFault::Nameless => (
+                "IPAddressNotAllocated",
+                format!(
+                    "IPAddress {address} appears to have been modified, not referencing a Service: cleaning up"
+                ),
+            ),
+        };
+        let about_service = matches!(fault, ClaimFault::Missing | ClaimFault::Misnamed | ClaimFault::Taken);
+        let (about, action) =
+            if about_service { (holder?, "ClusterIPAllocation") } else { (claim, "IPAddressAllocation") };
+        let told = Told { component: "ipallocator-repair-controller", reason, action, message };
+        Some(event(about, told, now))
     }
 
     fn has_generation(&self) -> bool {

@@ -46,7 +46,7 @@ pub(crate) use api_service::ApiService;
 pub(crate) use autoscaling::Autoscaler;
 pub(crate) use binding::Binding;
 pub(crate) use certificates::SigningRequest;
-pub(crate) use claims::{Address, NODE_PORTS};
+pub(crate) use claims::{Address, NODE_PORTS, NodePort};
 pub(crate) use config::{ConfigMap, Secret};
 pub(crate) use cron::CronJob;
 pub(crate) use definition::Definition;
