@@ -4,6 +4,7 @@
 //! pure, the driver acts. [`all`] lists them; [`run`] runs them. Controllers know each other only
 //! through the objects they write. Adding one is a file and a line in [`all`].
 
+pub mod accounts;
 mod autoscaler;
 mod certificates;
 mod claims;
@@ -43,6 +44,7 @@ pub use reconcile::CancellationToken;
 use reconcile::{Context, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
 
 pub use crate::{
+    accounts::Accounts,
     autoscaler::HorizontalAutoscalers,
     certificates::{CertificateApprover, CertificateCleaner, CertificateSigner, Signer},
     clusterrole_aggregation::ClusterRoleAggregation,
@@ -81,6 +83,9 @@ pub struct Options {
     pub leader_elect: Option<String>,
     /// Who signs certificate requests; `None` leaves approved ones unsigned.
     pub signer: Option<Arc<dyn Signer>>,
+    /// Who makes the clients with which each controller acts as a service account of its own; `None` lets all act as
+    /// whoever runs them. Caches are read by the latter in any case.
+    pub accounts: Option<Arc<dyn Accounts>>,
     /// Filled with the controllers' counters; clone it before [`run`] takes the options.
     pub metrics: Metrics,
 }
@@ -95,6 +100,7 @@ impl Options {
             local_path_root: "/var/lib/keelson/volumes".to_owned(),
             leader_elect: None,
             signer: None,
+            accounts: None,
             metrics: Metrics::default(),
         }
     }
@@ -162,7 +168,12 @@ pub fn all(options: &Options) -> Vec<Controller> {
     ];
     let sign = |signer: &Arc<dyn Signer>| Controller::new(CertificateSigner { signer: Arc::clone(signer) });
     all.extend(options.signer.as_ref().map(sign));
-    all
+    let Some(accounts) = &options.accounts else { return all };
+    let acting = |controller: Controller| match accounts::account(controller.name()) {
+        Some(account) => controller.acting_as(accounts.client(account)),
+        None => controller,
+    };
+    all.into_iter().map(acting).collect()
 }
 
 /// Runs [`all`] until `stop` is cancelled; with an election, while this process leads. Caches are opened

@@ -224,6 +224,10 @@ pub(crate) struct ControllerManagerOptions {
         requires = "cluster_signing_cert_file"
     )]
     pub(crate) cluster_signing_key_file: Option<PathBuf>,
+    /// Let each controller act as a service account of its own in kube-system, with upstream's role for it, instead
+    /// of all as the user of --kubeconfig
+    #[arg(long, env = "KEELSON_USE_SERVICE_ACCOUNT_CREDENTIALS")]
+    pub(crate) use_service_account_credentials: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! `keelson`: the command line and the wiring of all parts. The only place that makes a real clock, real
 //! chance and sockets.
 
+mod accounts;
 mod backup;
 mod buildbarn;
 mod cli;

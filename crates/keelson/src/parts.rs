@@ -14,6 +14,7 @@ use reconcile::{LeaseLock, LeaseOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    accounts::Accounts,
     cli::{ControllerManagerOptions, NodeOptions, PartOptions, RuntimeChoice, SchedulerOptions},
     clock::{Dice, System},
     error::Failure,
@@ -65,19 +66,31 @@ pub(crate) async fn scheduler(options: SchedulerOptions) -> Result<(), Failure> 
 }
 
 pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Result<(), Failure> {
-    let ControllerManagerOptions { part, volumes_dir, cluster_signing_cert_file, cluster_signing_key_file } =
-        options;
+    let ControllerManagerOptions {
+        part,
+        volumes_dir,
+        cluster_signing_cert_file,
+        cluster_signing_key_file,
+        use_service_account_credentials,
+    } = options;
     let root_ca_pem = authority(&part.kubeconfig)?;
     let signer = match (cluster_signing_cert_file, cluster_signing_key_file) {
         (Some(certificate), Some(key)) => Some(signer(&certificate, &key)?),
         _ => None,
     };
+    let kubeconfig = part.kubeconfig.clone();
     run(&part, |part| async move {
+        let accounts: Option<Arc<dyn controllers::Accounts>> = if use_service_account_credentials {
+            Some(Arc::new(Accounts::at(&kubeconfig, part.client.clone(), part.clock.clone()).await?))
+        } else {
+            None
+        };
         part.lead("kube-controller-manager", |token| {
             let options = controllers::Options {
                 root_ca_pem: root_ca_pem.clone(),
                 local_path_root: volumes_dir.display().to_string(),
                 signer: signer.clone(),
+                accounts: accounts.clone(),
                 ..controllers::Options::new(part.clock.clone(), part.random.clone())
             };
             let client = part.client.clone();
@@ -181,6 +194,12 @@ pub(crate) fn identity(random: &dyn Random) -> String {
 
 /// A client for the cluster of a kubeconfig.
 pub(crate) async fn client(path: &Path) -> Result<Client, Failure> {
+    let config = config(path).await?;
+    Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))
+}
+
+/// How the cluster of a kubeconfig is reached, by its user.
+pub(crate) async fn config(path: &Path) -> Result<Config, Failure> {
     let failed = |error: kube::config::KubeconfigError| {
         Failure::of(format!("read {}", path.display()), error)
             .advise("name a kubeconfig; an API server writes admin.kubeconfig into its data directory")
@@ -190,7 +209,7 @@ pub(crate) async fn client(path: &Path) -> Result<Client, Failure> {
         Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(failed)?;
     config.read_timeout = Some(SILENCE_MAX);
     config.reset_reader_on_write = true;
-    Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))
+    Ok(config)
 }
 
 /// Waits for the API server, which may be started after this; false when told to stop meanwhile.

@@ -32,6 +32,7 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Controller {
     control: Control,
     start: Box<dyn FnOnce(Context, CancellationToken) -> Running + Send>,
+    client: Option<kube::Client>,
 }
 
 impl Controller {
@@ -45,7 +46,7 @@ impl Controller {
             metrics: Arc::clone(&metrics),
         };
         let control = Control { name: R::NAME, queue: Some(queue), metrics };
-        Self { control, start: Box::new(move |cx, stop| Box::pin(driver.run(cx, stop))) }
+        Self { control, start: Box::new(move |cx, stop| Box::pin(driver.run(cx, stop))), client: None }
     }
 
     /// A loop that the driver's shape does not fit. It must end soon after the token is cancelled.
@@ -57,7 +58,14 @@ impl Controller {
         F: Future<Output = ()> + Send + 'static,
     {
         let control = Control { name, queue: None, metrics: Arc::default() };
-        Self { control, start: Box::new(move |cx, stop| Box::pin(start(cx, stop))) }
+        Self { control, start: Box::new(move |cx, stop| Box::pin(start(cx, stop))), client: None }
+    }
+
+    /// The same with a client of its own, which it writes with and asks what only a live answer will do for. Caches
+    /// are those of the process.
+    pub fn acting_as(mut self, client: kube::Client) -> Self {
+        self.client = Some(client);
+        self
     }
 
     /// [`Reconciler::NAME`].
@@ -83,7 +91,11 @@ pub async fn run(controllers: Vec<Controller>, cx: Context, stop: CancellationTo
     let mut tasks = JoinSet::new();
     for controller in controllers {
         tracing::debug!(controller = controller.name(), "starting");
-        tasks.spawn((controller.start)(cx.clone(), stop.clone()));
+        let mut cx = cx.clone();
+        if let Some(client) = controller.client {
+            cx.client = client;
+        }
+        tasks.spawn((controller.start)(cx, stop.clone()));
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

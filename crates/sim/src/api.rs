@@ -130,6 +130,7 @@ async fn bootstrap(rest: &Rest, options: &kinds::Options) -> Result<(), Error> {
         ..Caller::default()
     };
     let mut objects = kinds::bootstrap(options);
+    objects.extend(controllers::accounts::roles(&objects));
     objects.push(storage_class());
     // Namespaces first: others live in them.
     objects.sort_by_key(|object| object.kind() != "Namespace");

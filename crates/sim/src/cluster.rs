@@ -24,6 +24,8 @@ const START_S: i64 = 1_767_225_600;
 const ROOT_CA: &str = "-----BEGIN CERTIFICATE-----\nsimulated\n-----END CERTIFICATE-----\n";
 /// How long the API server may take to carry out its first request after a start.
 const READY_MAX: Duration = Duration::from_secs(60);
+/// Passes every authorization.
+const MASTERS: &str = "system:masters";
 
 /// What cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -138,12 +140,14 @@ impl Cluster {
 
     fn part(&self, role: Role, random: Arc<dyn Random>) -> Part {
         let (name, user, groups) = match &role {
+            // With their own rights and no more, as each controller has.
             Role::Controllers => {
                 ("controllers".to_owned(), "system:kube-controller-manager".to_owned(), vec![])
             }
-            Role::Scheduler => ("scheduler".to_owned(), "system:kube-scheduler".to_owned(), vec![]),
+            Role::Scheduler => ("scheduler".to_owned(), "system:kube-scheduler".to_owned(), vec![MASTERS]),
             Role::Node(node) => {
-                (node.0.name.clone(), format!("system:node:{}", node.0.name), vec!["system:nodes"])
+                let groups = vec!["system:nodes", MASTERS];
+                (node.0.name.clone(), format!("system:node:{}", node.0.name), groups)
             }
         };
         let link = self.link(&user, &groups, random.clone());
@@ -153,23 +157,19 @@ impl Cluster {
     }
 
     fn link(&self, user: &str, groups: &[&str], random: Arc<dyn Random>) -> Link {
-        let groups = groups.iter().chain(&["system:masters", "system:authenticated"]);
-        let groups = groups.map(ToString::to_string).collect();
+        let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
         let user = User { name: user.to_owned(), groups, ..User::default() };
         Link { gate: self.gate.clone(), user, faults: Arc::new(Faults::new(random)) }
     }
 
     /// A client of an administrator, on a link that never fails while the API server runs.
     pub fn client(&self) -> kube::Client {
-        self.link("admin", &[], self.random.clone()).client()
+        self.link("admin", &[MASTERS], self.random.clone()).client()
     }
 
     /// A client that acts as `user` in `groups`: what a ServiceAccount or a person may do.
     pub fn client_of(&self, user: &str, groups: &[&str]) -> kube::Client {
-        let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
-        let user = User { name: user.to_owned(), groups, ..User::default() };
-        let faults = Arc::new(Faults::new(self.random.clone()));
-        Link { gate: self.gate.clone(), user, faults }.client()
+        self.link(user, groups, self.random.clone()).client()
     }
 
     /// The time in the cluster.
@@ -285,12 +285,13 @@ impl Part {
             return;
         }
         let stop = CancellationToken::new();
-        let (client, stopping) = (self.link.client(), stop.clone());
+        let (link, client, stopping) = (self.link.clone(), self.link.client(), stop.clone());
         let (clock, random): (Arc<dyn Clock>, _) = (self.clock.clone(), self.random.clone());
         let task = match &self.role {
             Role::Controllers => tokio::spawn(async move {
                 let mut options = controllers::Options::new(clock, random);
                 options.root_ca_pem = ROOT_CA.to_owned();
+                options.accounts = Some(Arc::new(link));
                 controllers::run(client, options, stopping).await;
             }),
             Role::Scheduler => tokio::spawn(async move {

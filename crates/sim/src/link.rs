@@ -5,6 +5,7 @@
 //! it breaks; an event may come twice.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -20,12 +21,15 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
 use meta::{Random, Reason, Status};
 use resource::User;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 /// How long a request waits on a network that drops it.
 const LOST_AFTER: Duration = Duration::from_secs(30);
+/// Refusals that are remembered: enough to see what is missing.
+const REFUSED_MAX: usize = 50;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = UnsyncBoxBody<Bytes, BoxError>;
@@ -57,11 +61,38 @@ pub struct Faults {
     random: Arc<dyn Random>,
     rates: Mutex<Rates>,
     partitioned: watch::Sender<bool>,
+    refused: Mutex<BTreeSet<String>>,
 }
 
 impl Faults {
     pub(crate) fn new(random: Arc<dyn Random>) -> Self {
-        Self { random, rates: Mutex::default(), partitioned: watch::Sender::new(false) }
+        let (rates, partitioned) = (Mutex::default(), watch::Sender::new(false));
+        Self { random, rates, partitioned, refused: Mutex::default() }
+    }
+
+    /// What the component asked for and had no right to, as it was told.
+    pub fn refused(&self) -> Vec<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Passes an answer on; what it refuses for want of a right is remembered.
+    async fn read(&self, response: Response<apiserver::http::Body>) -> Result<Response<Answer>, BoxError> {
+        if response.status() != StatusCode::FORBIDDEN {
+            return Ok(response.map(BodyExt::boxed_unsync));
+        }
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let message = serde_json::from_slice::<Value>(&body).ok();
+        let message = message.as_ref().and_then(|status| status.get("message")?.as_str()).unwrap_or_default();
+        // Others are refusals of admission, such as a quota's.
+        if message.contains("forbidden: User ") {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if refused.len() < REFUSED_MAX {
+                refused.insert(message.to_owned());
+            }
+        }
+        let body = Full::new(body).map_err(|never: Infallible| -> BoxError { match never {} });
+        Ok(Response::from_parts(parts, body.boxed_unsync()))
     }
 
     /// Changes how often things go wrong.
@@ -148,11 +179,19 @@ impl Link {
         if writes && faults.rolls(|rates| rates.lost_answer) {
             return Err(Broken("reset").into());
         }
-        Ok(if watches {
-            response.map(|body| watched(body, faults, dead))
-        } else {
-            response.map(BodyExt::boxed_unsync)
-        })
+        if watches && response.status().is_success() {
+            return Ok(response.map(|body| watched(body, faults, dead)));
+        }
+        faults.read(response).await
+    }
+}
+
+impl controllers::Accounts for Link {
+    fn client(&self, account: &str) -> kube::Client {
+        let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"];
+        let name = format!("system:serviceaccount:{}:{account}", controllers::accounts::NAMESPACE);
+        let user = User { name, groups: groups.map(str::to_owned).to_vec(), ..User::default() };
+        Self { user, ..self.clone() }.client()
     }
 }
 

@@ -93,6 +93,10 @@ pub async fn run(plan: Plan) -> Result<Report, Error> {
     if let Err(error) = cluster.settle(QUIET, REST_MAX).await {
         violations.push(error.to_string());
     }
+    for part in &cluster.parts {
+        violations
+            .extend(part.faults.refused().iter().map(|what| format!("{} had no right: {what}", part.name)));
+    }
     let (mut objects, mut evidence) = (0, Vec::new());
     if let Some(truth) = cluster.truth() {
         violations.extend(at_rest(&truth, cluster.clock().now()));

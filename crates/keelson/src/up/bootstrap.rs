@@ -152,9 +152,10 @@ pub(crate) fn local_volumes() -> Vec<Object> {
     ]
 }
 
-/// What parts in processes of their own may do beside upstream's policy. The controller manager is one user,
-/// which has the roles that upstream gives to the service accounts of its controllers. A node takes the finalizer
-/// off the local volumes that it has removed.
+/// What parts in processes of their own may do beside upstream's policy. The controller manager is one user, which
+/// has the roles that upstream gives to the service accounts of its controllers, for as long as nobody takes them
+/// away because each controller acts as its account. A node takes the finalizer off the local volumes that it has
+/// removed.
 pub(crate) fn parts() -> Vec<Object> {
     let controllers = "system:keelson:controller-manager";
     let policy = kinds::bootstrap(&kinds::Options::default());
@@ -175,17 +176,18 @@ pub(crate) fn parts() -> Vec<Object> {
             "subjects": [{"apiGroup": group, "kind": kind, "name": subject}],
         }))
     };
-    vec![
-        object(json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata(controllers),
-            "rules": rules,
-        })),
+    let role = object(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata(controllers),
+        "rules": rules,
+    }));
+    let others = [
         binding(controllers, controllers, "User", "system:kube-controller-manager"),
         binding("system:keelson:local-volumes-of-nodes", LOCAL_VOLUMES, "Group", "system:nodes"),
         // As kubeadm has it: not every bootstrap token is for nodes.
         binding("system:keelson:new-nodes", "system:node-bootstrapper", "Group", NEW_NODES),
         binding("system:keelson:certificates-of-new-nodes", NODE_CLIENT, "Group", NEW_NODES),
-    ]
+    ];
+    controllers::accounts::roles(&policy).into_iter().chain([role]).chain(others).collect()
 }
 
 /// Where the API server and the DNS server are reached from pods.

@@ -8,6 +8,7 @@
     reason = "a test that fails says so by panicking"
 )]
 
+mod accounts;
 mod balancer;
 mod cut;
 mod kill;

@@ -79,7 +79,7 @@ impl Cluster {
         path
     }
 
-    fn part(&self, command: &[&str], kubeconfig: &str) -> Part {
+    pub(crate) fn part(&self, command: &[&str], kubeconfig: &str) -> Part {
         let path = self.path("server-0").join(kubeconfig);
         let arguments: Vec<&str> =
             command.iter().copied().chain(["--kubeconfig", path.to_str().unwrap()]).collect();
