@@ -1,6 +1,6 @@
 //! Objects that every cluster begins with.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use apiserver::{
     pki::Pki,
@@ -10,8 +10,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use meta::{Object, Reason, Status, Value};
 use resource::{Resource, User};
 use serde_json::json;
+use tokio::time::Instant;
 
-use crate::error::Failure;
+use crate::{error::Failure, term};
 
 /// The address of the Service `default/kubernetes`, as upstream the first of the service range.
 pub(crate) const KUBERNETES_IP: &str = "10.43.0.1";
@@ -24,6 +25,12 @@ const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// The same of priority levels and flow schemas.
 const AUTOUPDATE_SPEC: &str = "apf.kubernetes.io/autoupdate-spec";
 
+/// How long another server may take over what both begin with: longer than the repair of claims needs, should it die.
+const OTHERS_MAX: Duration = Duration::from_secs(180);
+/// For so long such a wait is not worth a word.
+const QUIET: Duration = Duration::from_secs(3);
+/// Between two looks at what another server makes.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Writes side by side, so that they share commits.
 const PARALLEL: usize = 64;
 
@@ -55,28 +62,51 @@ pub(crate) async fn objects(rest: &Rest, objects: Vec<Object>) -> Result<(), Fai
     Ok(())
 }
 
+/// Another server that starts on the same store may be making the same: an address that it has claimed is taken
+/// before the Service is there. What is refused for that is tried again.
 async fn ensure(rest: &Rest, object: Object) -> Result<(), Failure> {
-    let failed =
-        |status: Status| Failure::of(format!("bootstrap {} {}", object.kind(), object.key()), status);
-    let resource = resource_of(rest, &object)?;
+    let (begun, mut said) = (Instant::now(), false);
+    loop {
+        match try_ensure(rest, &object).await? {
+            Ok(()) => return Ok(()),
+            Err(status) if [409, 422].contains(&status.code) && begun.elapsed() < OTHERS_MAX => {
+                if begun.elapsed() > QUIET && !std::mem::replace(&mut said, true) {
+                    let what =
+                        format!("waiting for another server to make {} {}", object.kind(), object.key());
+                    term::note(&Failure::of(what, status).to_string());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(status) => {
+                return Err(Failure::of(format!("bootstrap {} {}", object.kind(), object.key()), status));
+            }
+        }
+    }
+}
+
+async fn try_ensure(rest: &Rest, object: &Object) -> Result<Result<(), Status>, Failure> {
+    let resource = resource_of(rest, object)?;
     let kind = rest.cache().kind(&resource.stored_as);
     let Some(entry) = kind.get(&object.key()) else {
         let namespace = object.namespace().to_owned();
-        return match rest.create(&caller(), &resource, &namespace, object.clone(), Vec::new()).await {
+        return Ok(match rest.create(&caller(), &resource, &namespace, object.clone(), Vec::new()).await {
             Ok(_) => Ok(()),
             Err(status) if status.reason == Some(Reason::AlreadyExists) => Ok(()),
-            Err(status) => Err(failed(status)),
-        };
+            Err(status) => Err(status),
+        });
     };
-    let current = entry.object().map_err(|error| failed(Status::internal(error)))?;
+    let current = match entry.object() {
+        Ok(current) => current,
+        Err(error) => return Ok(Err(Status::internal(error))),
+    };
     let follows = [AUTOUPDATE, AUTOUPDATE_SPEC].iter().any(|note| current.annotation(note) == Some("true"));
     let same = object.0.iter().all(|(key, value)| key == "metadata" || current.0.get(key) == Some(value));
     if !follows || same {
-        return Ok(());
+        return Ok(Ok(()));
     }
     let target = Target { key: object.key(), subresource: String::new() };
     let updated = rest.update(&caller(), &resource, &target, object.clone(), Vec::new()).await;
-    updated.map(|_| ()).map_err(failed)
+    Ok(updated.map(|_| ()))
 }
 
 fn resource_of(rest: &Rest, object: &Object) -> Result<Arc<Resource>, Failure> {
@@ -277,4 +307,67 @@ pub(crate) async fn replace(rest: &Rest, wanted: Object) -> Result<(), Failure> 
 
 fn object(value: Value) -> Object {
     Object::from_value(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use apiserver::{Cache, Registry, rest::Parts};
+    use meta::{Fixed, GroupResource, ObjectKey, Seeded};
+
+    use super::*;
+
+    async fn rest() -> Rest {
+        let registry = Arc::new(Registry::new());
+        registry.install_all(kinds::all(&kinds::Options::default(), &kinds::Acts::default()));
+        let store = store::Memory::new();
+        let cache = Cache::load(&store, &registry).await.unwrap();
+        let (rest, _task) = Rest::start(Parts {
+            store: Arc::new(store),
+            cache: Arc::new(cache),
+            registry,
+            admission: Vec::new(),
+            clock: Arc::new(Fixed::new("2026-01-01T00:00:00Z".parse().unwrap())),
+            random: Arc::new(Seeded::new(1)),
+        });
+        rest
+    }
+
+    /// The address of the first Service, claimed by somebody.
+    fn claim() -> Object {
+        object(json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": KUBERNETES_IP},
+            "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "kubernetes"}},
+        }))
+    }
+
+    /// As two servers that make a new cluster at the same time.
+    #[tokio::test(start_paused = true)]
+    async fn what_another_server_has_half_made_is_waited_for() {
+        let rest = rest().await;
+        objects(&rest, kinds::bootstrap(&kinds::Options::default())).await.unwrap();
+        let claim = claim();
+        ensure(&rest, claim.clone()).await.unwrap();
+        let making = tokio::spawn({
+            let rest = rest.clone();
+            async move { services(&rest, None).await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!making.is_finished());
+        let resource = resource_of(&rest, &claim).unwrap();
+        rest.delete(&caller(), &resource, &ObjectKey::new("", KUBERNETES_IP), &Default::default())
+            .await
+            .unwrap();
+        making.await.unwrap().unwrap();
+        let made = rest.cache().kind(&GroupResource::new("", "services")).snapshot();
+        assert_eq!(made.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_makes_is_given_up() {
+        let rest = rest().await;
+        objects(&rest, kinds::bootstrap(&kinds::Options::default())).await.unwrap();
+        ensure(&rest, claim()).await.unwrap();
+        let failed = services(&rest, None).await.unwrap_err().to_string();
+        assert!(failed.starts_with("bootstrap Service default/kubernetes: "), "{failed}");
+    }
 }

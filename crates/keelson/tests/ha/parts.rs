@@ -87,6 +87,34 @@ impl Cluster {
     }
 }
 
+/// As a compose file starts them.
+#[test]
+fn two_servers_make_a_new_cluster_at_the_same_time() {
+    let directory = tempfile::Builder::new().prefix("kha").tempdir_in("/tmp").unwrap();
+    let store = postgres().url(&postgres().database());
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let servers: Vec<Part> = std::thread::scope(|scope| {
+        let start = |data: String| {
+            let (pki, store) = (at("pki"), store.clone());
+            scope.spawn(move || {
+                let listen = ["apiserver", "--listen", "127.0.0.1:0"];
+                Part::start(
+                    &[&listen[..], &["--store", &store, "--pki-dir", &pki, "--data-dir", &data]].concat(),
+                )
+            })
+        };
+        let both = [at("a"), at("b")].map(start);
+        both.into_iter().map(|server| server.join().unwrap()).collect()
+    });
+    for (server, name) in servers.iter().zip(["a", "b"]) {
+        let kubeconfig = directory.path().join(name).join("admin.kubeconfig");
+        let address = format!("--server=https://{}", server.address());
+        let path = "jsonpath={.spec.clusterIP}";
+        let ip = kubectl(&kubeconfig, &[&address, "get", "service", "kubernetes", "-o", path]);
+        assert_eq!(ip, "10.43.0.1");
+    }
+}
+
 /// Kills the one of two that leads, and waits until the other does.
 fn depose(pair: &mut Vec<Part>, name: &str) {
     let leading = || format!("{name} leads");
