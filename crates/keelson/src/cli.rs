@@ -242,7 +242,7 @@ pub(crate) struct NodeOptions {
     #[arg(long, env = "KEELSON_NODE_NAME", value_parser = node_name)]
     pub(crate) name: String,
     /// The addresses of its pods, such as 10.42.7.0/24; no two nodes may share any
-    #[arg(long, env = "KEELSON_POD_CIDR")]
+    #[arg(long, env = "KEELSON_POD_CIDR", value_parser = pod_cidr)]
     pub(crate) pod_cidr: String,
     /// What runs containers; a node of its own process is simulated so far
     #[arg(long, env = "KEELSON_RUNTIME", value_enum, default_value = "simulated")]
@@ -295,6 +295,13 @@ fn node_name(text: &str) -> Result<String, String> {
     match meta::names::dns1123_subdomain(text).first() {
         Some(why) => Err(why.clone()),
         None => Ok(text.to_owned()),
+    }
+}
+
+fn pod_cidr(text: &str) -> Result<String, String> {
+    match crate::up::first_address(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("say a range of addresses such as 10.42.7.0/24".to_owned()),
     }
 }
 

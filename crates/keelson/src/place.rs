@@ -48,6 +48,10 @@ impl Place {
             return Err(Failure::usage(format!("a store cannot be at {scheme}://"))
                 .advise("say postgres://USER@HOST:PORT/DATABASE, or a data directory"));
         }
+        if text.starts_with("postgres") && text.contains('@') {
+            return Err(Failure::usage("the address of the store looks like PostgreSQL's and is none")
+                .advise("say postgres://USER@HOST:PORT/DATABASE, or a data directory"));
+        }
         let path = std::path::absolute(text).map_err(|error| Failure::of(format!("find {text}"), error))?;
         // The directory of a store itself is understood as well.
         let itself = path.join("manifest").exists();

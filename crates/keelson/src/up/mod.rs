@@ -31,7 +31,7 @@ use crate::{
 
 pub(crate) use actors::Signer;
 pub(crate) use choose::settings;
-pub(crate) use nodes::simulated as simulated_node;
+pub(crate) use nodes::{first_address, simulated as simulated_node};
 pub(crate) use scheduling::configuration as scheduler_configuration;
 pub(crate) use stand::apiserver;
 

@@ -93,7 +93,8 @@ pub(crate) fn simulated(
     Ok((agent, runtime))
 }
 
-fn first_address(cidr: &str) -> Option<String> {
+/// The first address of a range that something can have; `None` where the text is no range.
+pub(crate) fn first_address(cidr: &str) -> Option<String> {
     let (base, length) = cidr.split_once('/')?;
     let (base, length): (std::net::Ipv4Addr, u32) = (base.parse().ok()?, length.parse().ok()?);
     let first = u32::from(base).checked_add(1)?;

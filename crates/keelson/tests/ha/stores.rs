@@ -33,6 +33,7 @@ fn stores_that_cannot_be_used_are_refused() {
         "must have the form postgres://USER@HOST:PORT/DATABASE",
     );
     server("postgres://a:hunter2@localhost", &[], 2, "must have the form postgres://USER@HOST:PORT/DATABASE");
+    server("postgres:a:hunter2@localhost/k", &[], 2, "looks like PostgreSQL's and is none");
     server(&url, &["--events", "http://localhost"], 2, "must begin with redis://");
     server(data, &["--events", "redis://localhost"], 2, "--events needs a store in PostgreSQL");
     server(&url.replace("hunter2", "hunter3"), &[], 1, "check user, password and database");
