@@ -51,6 +51,11 @@ impl Server {
         Ok(made.entry.revision)
     }
 
+    /// How many objects it knows.
+    pub(crate) fn objects(&self) -> usize {
+        self.rest.cache().kind(&self.maps.stored_as).snapshot().len()
+    }
+
     /// The newest count and its revision; not older than what was acknowledged anywhere before.
     pub(crate) async fn read(&self, name: &str) -> Result<(u64, Revision), meta::Status> {
         let entry = self.rest.get(&self.maps, &ObjectKey::new("default", name), None).await?;

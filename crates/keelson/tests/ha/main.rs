@@ -12,6 +12,7 @@ mod accounts;
 mod balancer;
 mod cut;
 mod kill;
+mod measure;
 mod part;
 mod parts;
 #[path = "../../../apiserver/tests/common/race.rs"]
@@ -52,20 +53,6 @@ fn two_servers_race_on_one_object_in_postgresql_ten_thousand_times() {
 fn two_servers_race_on_one_object_while_redis_carries_the_events() {
     let url = postgres().url(&postgres().database());
     run(async { race::race_on_one_object(two(&url, Some(redis())).await, 3, 1_000).await });
-}
-
-/// A measurement, not a test: `docs/benchmarks.md` says how to run it.
-#[test]
-#[ignore = "a measurement"]
-fn lag_to_a_watcher_of_another_server() {
-    let url = postgres().url(&postgres().database());
-    for (name, redis) in [("notify", None), ("redis", Some(redis()))] {
-        let url = url.clone();
-        let lags =
-            run(async move { race::lag(two(&url, redis).await, 1_000, Duration::from_secs(10)).await });
-        let at = |share: f64| lags[((lags.len() - 1) as f64 * share) as usize];
-        println!("{name}: {} writes, lag p50 {:?}, p99 {:?}", lags.len(), at(0.5), at(0.99));
-    }
 }
 
 #[test]
