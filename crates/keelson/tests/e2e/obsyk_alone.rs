@@ -61,6 +61,16 @@ impl Operator {
         self.process.id()
     }
 
+    /// Panics with its last words when it has ended, as a leader does that cannot renew its lease for ten seconds.
+    pub(crate) fn must_run(&self) {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')) {
+            let said = self.said();
+            let last: Vec<&str> = said.lines().rev().take(5).collect();
+            panic!("the operator ended: {last:#?}");
+        }
+    }
+
     /// Its log so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()

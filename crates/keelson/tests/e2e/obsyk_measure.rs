@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Requests to the API server at once.
-const IN_FLIGHT: usize = 64;
+const IN_FLIGHT: usize = 32;
 /// Changes of an hour at ten a second, which are those of a cluster of 10,000 pods; of a smaller one, fewer.
 const HOUR: usize = 36_000;
 /// Changes of each pod in that hour, of ten pods.
@@ -52,10 +52,16 @@ const IDLE: Duration = Duration::from_secs(10);
 /// What takes longer never ends.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
+/// How many pods, unless somebody wants to see only whether it works.
+fn asked(pods: usize) -> usize {
+    std::env::var("OBSYK_PODS").map_or(pods, |text| text.parse().unwrap())
+}
+
 /// Asks often, so that what is timed is not the asking.
-fn until(what: &str, mut ask: impl FnMut() -> bool) {
+fn until(what: &str, operator: &Operator, mut ask: impl FnMut() -> bool) {
     let began = Instant::now();
     while !ask() {
+        operator.must_run();
         assert!(began.elapsed() < PATIENCE, "{what}: not yet");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -144,6 +150,7 @@ struct Cost {
 }
 
 fn cost(operator: &Operator) -> Cost {
+    operator.must_run();
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", operator.pid())).unwrap();
     let status = read("status");
     let mib = |name: &str| {
@@ -272,14 +279,14 @@ impl Rig {
 
     /// Waits until the platform has been told of `version` of so many pods. It searches them all for that, which takes a
     /// while.
-    fn told(&self, pods: usize) {
+    fn told(&self, operator: &Operator, pods: usize) {
         let last = format!(
             "/api/clusters/{}/objects?kind=Pod&limit=1&q=%22v%22:%22{}%22",
             self.text("uid"),
             self.version
         );
         let pods = u64::try_from(pods).unwrap();
-        until("the platform was told", || {
+        until("the platform was told", operator, || {
             self.number("queue_objects") == 0
                 && self.platform.get(&last).is_ok_and(|found| found["found"].as_u64() == Some(pods))
         });
@@ -338,7 +345,7 @@ impl Phase {
 }
 
 fn measure(pods: usize) {
-    let pods = std::env::var("OBSYK_PODS").map_or(pods, |text| text.parse().unwrap());
+    let pods = asked(pods);
     let began = Instant::now();
     let mut rig = Rig::new(pods);
     println!(
@@ -370,7 +377,9 @@ fn measure(pods: usize) {
 fn first_sync(rig: &Rig, operator: &Operator) {
     let phase = Phase { began: Instant::now(), bytes: 0, processor_seconds: 0.0 };
     let objects = u64::try_from(rig.pods * 3).unwrap();
-    until("everything is sent", || rig.number("objects") >= objects && rig.number("queue_objects") == 0);
+    until("everything is sent", operator, || {
+        rig.number("objects") >= objects && rig.number("queue_objects") == 0
+    });
     let Cost { peak_mib, processor_seconds, .. } = cost(operator);
     println!(
         "  first sync: {:.1} s, {:.1} MB over the network, {processor_seconds:.1} s of processor, peak {peak_mib:.1} MiB",
@@ -397,7 +406,7 @@ fn as_they_are_made(rig: &mut Rig, operator: &Operator) -> f64 {
     let phase = Phase::begin(rig, operator);
     rig.churn(count);
     let made = phase.seconds();
-    rig.told(count);
+    rig.told(operator, count);
     println!(
         "  {count} changes as they are made, {:.0}/s: all there {:.2} s after the last, {:.2} MB, {:.0} ms of processor for 1,000",
         count as f64 / made,
@@ -419,7 +428,9 @@ fn those_that_wait(rig: &mut Rig, operator: &Operator, original: &Original, coun
     phase.began = Instant::now();
     rig.network.held.store(false, Relaxed);
     let all = told + u64::try_from(count).unwrap();
-    until("what waited is sent", || rig.number("changes") >= all && rig.number("queue_objects") == 0);
+    until("what waited is sent", operator, || {
+        rig.number("changes") >= all && rig.number("queue_objects") == 0
+    });
     let took = phase.seconds();
     println!(
         "  {count} changes that wait, {millis} ms round trip: {:.0}/s, {:.2} MB, {:.0} ms of processor for 1,000, {processor_making:.0} \
@@ -428,7 +439,7 @@ fn those_that_wait(rig: &mut Rig, operator: &Operator, original: &Original, coun
         phase.megabytes(rig),
         phase.processor(operator, count)
     );
-    rig.told(count);
+    rig.told(operator, count);
     let rate = rig.tokio.block_on(original.rate());
     let lost = |rate: f64| (count as f64 - CHANNEL - rate * made).max(0.0);
     println!(
@@ -456,7 +467,7 @@ fn away_and_back(rig: &mut Rig, operator: &Operator) {
     rig.platform.restart(&["--url", &url]);
     let phase = Phase::begin(rig, operator);
     let last = if hour.is_multiple_of(rig.pods) { rig.pods } else { hour % rig.pods };
-    rig.told(last);
+    rig.told(operator, last);
     println!(
         "  back: everything there after {:.1} s, {:.1} MB, peak {:.1} MiB",
         phase.seconds(),
@@ -469,7 +480,9 @@ fn started_again(rig: &Rig) -> Operator {
     let (epoch, bytes) = (rig.number("epoch"), rig.network.bytes.load(Relaxed));
     let phase = Phase { began: Instant::now(), bytes, processor_seconds: 0.0 };
     let operator = rig.operator();
-    until("the session is open and checked", || rig.number("epoch") > epoch && rig.number("acked_seq") > 0);
+    until("the session is open and checked", &operator, || {
+        rig.number("epoch") > epoch && rig.number("acked_seq") > 0
+    });
     let Cost { peak_mib, processor_seconds, .. } = cost(&operator);
     println!(
         "  started again, nothing changed: {:.2} s, {:.3} MB over the network, {processor_seconds:.2} s of processor, peak \
@@ -487,7 +500,7 @@ fn in_the_original_contract(rig: &Rig, operator: &Operator) {
     let phase = Phase::begin(rig, operator);
     let original = "{\"spec\":{\"transport\":{\"mode\":\"original\"}}}";
     rig.cluster.kubectl(&["patch", "obsykagent", "home", "--type=merge", "-p", original]);
-    until("the snapshot is taken", || rig.text("mode") == "original");
+    until("the snapshot is taken", operator, || rig.text("mode") == "original");
     println!(
         "  again in the original contract, nothing changed: {:.1} s, {:.1} MB over the network, {:.1} s of processor, peak {:.1} MiB",
         phase.seconds(),
@@ -502,6 +515,8 @@ fn in_the_original_contract(rig: &Rig, operator: &Operator) {
 #[test]
 #[ignore = "ten thousand simulated pods take minutes; see the module"]
 fn obsyk_equals_a_cluster_of_10000_simulated_pods() {
+    let pods = u32::try_from(asked(10_000)).unwrap();
+    let (batch, web) = (pods / 100, pods - pods / 100);
     let mut platform = Platform::start(&[]);
     let cluster = Cluster::up(Runtime::Simulated, &["--nodes", "200"]);
     cluster.apply(&platform.register("home"));
@@ -526,17 +541,17 @@ fn obsyk_equals_a_cluster_of_10000_simulated_pods() {
         };
         println!("  {when}: {objects} objects are equal after {:.0} s", began.elapsed().as_secs_f64());
     };
-    cluster.apply(&deployment("web", 9900));
-    ready("web", 9900);
+    cluster.apply(&deployment("web", web));
+    ready("web", web);
     equals(&platform, "at the start");
     platform.kill();
-    cluster.apply(&deployment("batch", 100));
-    cluster.kubectl(&["scale", "deployment/web", "--replicas=9000"]);
+    cluster.apply(&deployment("batch", batch));
+    cluster.kubectl(&["scale", "deployment/web", &format!("--replicas={}", web - 9 * batch)]);
     cluster.kubectl(&["set", "image", "deployment/batch", "main=nginx:1.28"]);
     cluster.kubectl(&["label", "pods", "-l", "app=web", "churned=yes", "--overwrite"]);
-    cluster.kubectl(&["scale", "deployment/web", "--replicas=9900"]);
-    ready("web", 9900);
-    ready("batch", 100);
+    cluster.kubectl(&["scale", "deployment/web", &format!("--replicas={web}")]);
+    ready("web", web);
+    ready("batch", batch);
     platform.restart(&[]);
     equals(&platform, "after the platform came back");
     has_condition(&cluster, "home", "Available", "True AgentRunning");

@@ -177,3 +177,23 @@ fn certificate(cause: &(dyn std::error::Error + 'static)) -> Option<Certificate>
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_found_wherever_it_is() {
+        let check = |why: rustls::Error, wanted: Option<Certificate>| {
+            let inner = std::io::Error::other(std::io::Error::other(why));
+            assert_eq!(broken(&inner).certificate, wanted, "{inner}");
+        };
+        let invalid = rustls::Error::InvalidCertificate;
+        check(invalid(CertificateError::Expired), Some(Certificate::Time));
+        check(invalid(CertificateError::NotValidYet), Some(Certificate::Time));
+        check(invalid(CertificateError::NotValidForName), Some(Certificate::Name));
+        check(invalid(CertificateError::UnknownIssuer), Some(Certificate::Stranger));
+        check(invalid(CertificateError::BadSignature), Some(Certificate::Stranger));
+        check(rustls::Error::NoApplicationProtocol, None);
+    }
+}
