@@ -230,6 +230,9 @@ func (t *table) field(pkg *source, d *decl, field *ast.Field, tag reflect.Struct
 	} else {
 		at = outer + at
 	}
+	if _, bare := field.Type.(*ast.ArrayType); strings.HasPrefix(form, "[]") && !bare && strings.Contains(tag.Get("protobuf"), ",opt,") {
+		at += ".1" // a list with a name of its own can be a message around its items (`Verbs`)
+	}
 	line := fmt.Sprintf("%s%s %s %s", name, required, at, form)
 	if kind := marks.first("listType"); kind != "" {
 		line += " " + kind

@@ -66,7 +66,8 @@ async fn main() -> Result<(), Error> {
         let object = serde_json::json!({"metadata": {"name": namespace}});
         let resource = rest.registry().resolve("", "v1", "namespaces").ok_or("no namespaces")?;
         let object = Object::from_value(object).unwrap_or_default();
-        rest.create(&Caller::default(), &resource, "", object, Vec::new()).await?;
+        rest.create(&Caller::default(), &resource, "", object, apiserver::rest::Duplicates::default())
+            .await?;
     }
     let stop = tokio_util::sync::CancellationToken::new();
     let crds = tokio::spawn(crd::CustomResources::install_stored(&rest).run(stop.clone()));

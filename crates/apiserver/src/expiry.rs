@@ -142,7 +142,9 @@ mod tests {
                 value["involvedObject"] = json!({"kind": "Pod", "namespace": "default", "name": "p"});
             }
             let object = Object::from_value(value).unwrap();
-            rest.create(&caller, resource, "default", object, Vec::new()).await.unwrap();
+            rest.create(&caller, resource, "default", object, crate::rest::Duplicates::default())
+                .await
+                .unwrap();
         }
         let names = || -> Vec<String> {
             let all = [&events, &maps].map(|of| rest.cache().kind(&of.stored_as).snapshot());
@@ -156,7 +158,11 @@ mod tests {
         };
         pass(1_800).await;
         let target = Target { key: ObjectKey::new("default", "again"), subresource: String::new() };
-        let patch = Patch { kind: PatchKind::Merge, body: json!({"count": 2}), duplicates: Vec::new() };
+        let patch = Patch {
+            kind: PatchKind::Merge,
+            body: json!({"count": 2}),
+            duplicates: crate::rest::Duplicates::default(),
+        };
         rest.patch(&caller, &events, &target, patch).await.unwrap();
         pass(1_800).await;
         assert_eq!(names(), ["again", "once", "kept"]);

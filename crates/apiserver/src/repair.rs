@@ -17,7 +17,7 @@ use meta::{Entry, Object, ObjectKey, Revision, Status, Timestamp};
 use resource::{Claim, ClaimFault, Holder, Resource, User};
 use tokio_util::sync::CancellationToken;
 
-use crate::rest::{Caller, Rest};
+use crate::rest::{Caller, Duplicates, Rest};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(60);
@@ -222,7 +222,7 @@ async fn tell(rest: &Rest, kind: &Resource, claim: &Object, holder: Option<&Obje
     };
     let caller = Caller { user, field_manager: "keelson".to_owned(), ..Caller::default() };
     let namespace = report.namespace().to_owned();
-    if let Err(status) = rest.create(&caller, &resource, &namespace, report, Vec::new()).await {
+    if let Err(status) = rest.create(&caller, &resource, &namespace, report, Duplicates::default()).await {
         tracing::debug!(%status, claim = claim.name(), "tell of a repaired claim");
     }
 }

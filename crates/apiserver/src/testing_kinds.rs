@@ -47,6 +47,7 @@ fn toy(group: &str, kind: &str, scope: Scope) -> Resource {
         subresources: Vec::new(),
         selectable: Vec::new(),
         strategy: Arc::new(Plain),
+        complete_since: 0,
         custom: false,
         deprecated: None,
     }

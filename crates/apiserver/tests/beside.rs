@@ -197,13 +197,25 @@ async fn a_custom_kind_is_served_by_both() {
             {"type": "object", "properties": {"colour": {"type": "string"}}}},
             "selectableFields": [{"jsonPath": ".colour"}]}]}});
     let definition = Object::from_value(definition).unwrap();
-    one.rest.create(&race::caller(), &definitions, "", definition, Vec::new()).await.unwrap();
+    one.rest
+        .create(&race::caller(), &definitions, "", definition, apiserver::rest::Duplicates::default())
+        .await
+        .unwrap();
     let served = |server: &Server| server.rest.registry().resolve("example.com", "v1", "toys");
     for server in [&one, &two] {
         server.rest.registry().changes().wait_for(|_| served(server).is_some()).await.unwrap();
     }
     let toy = Object::from_value(json!({"metadata": {"name": "car"}, "colour": "red"})).unwrap();
-    one.rest.create(&race::caller(), &served(&one).unwrap(), "default", toy, Vec::new()).await.unwrap();
+    one.rest
+        .create(
+            &race::caller(),
+            &served(&one).unwrap(),
+            "default",
+            toy,
+            apiserver::rest::Duplicates::default(),
+        )
+        .await
+        .unwrap();
     let fields = Some(FieldSelector::parse("colour=red").unwrap());
     let options = ListOptions { fields, ..ListOptions::default() };
     let listed = two.rest.list(&served(&two).unwrap(), None, &options).await.unwrap();

@@ -53,6 +53,10 @@ impl Canonical {
             (Shape::List { items, .. }, Value::Array(list)) => {
                 list.iter_mut().fold(false, |dropped, value| self.walk(*items, value) | dropped)
             }
+            (Shape::Any, value) => match self.alternative(of) {
+                Some(schema) => self.walk_any(schema, value),
+                None => false,
+            },
             (Shape::String(format), value) => {
                 if let Some(text) = canonical(*format, value) {
                     *value = text.into();
@@ -60,6 +64,23 @@ impl Canonical {
                 false
             }
             _ => false,
+        }
+    }
+
+    /// The struct that a union is an alternative of (`JSONSchemaPropsOrBool` and the like), if it is one.
+    fn alternative(&self, union: TypeId) -> Option<TypeId> {
+        let set = self.schema.set();
+        let (name, _) = set.node(union).name.as_deref()?.rsplit_once("Or")?;
+        set.find(name)
+    }
+
+    /// The objects of a union: the value itself, or the items of a list.
+    fn walk_any(&self, of: TypeId, value: &mut Value) -> bool {
+        match value {
+            Value::Array(list) => {
+                list.iter_mut().fold(false, |dropped, value| self.walk(of, value) | dropped)
+            }
+            value => self.walk(of, value),
         }
     }
 }
@@ -233,6 +254,22 @@ mod tests {
         let limits = json!({"cpu": "500m", "memory": "1Gi", "hugepages-2Mi": "0"});
         assert_eq!(spec["containers"][0]["resources"]["limits"], limits);
         assert!(spec["containers"][0].get("stdin").is_none());
+    }
+
+    /// As a client that speaks protobuf sends a definition: with the zeros of all that is held by value.
+    #[test]
+    fn zeros_below_a_union_are_unset_too() {
+        let table = crate::all(&crate::Options::default(), &crate::Acts::default());
+        let crds = table.iter().find(|kind| &*kind.plural == "customresourcedefinitions").unwrap();
+        let (zeros, string) =
+            (json!({"$schema": "", "id": "", "title": "", "type": "string"}), json!({"type": "string"}));
+        let schema = |inner: &Value| json!({"type": "object", "additionalProperties": inner, "items": [inner], "dependencies": {"a": ["b"]}});
+        let crd = |inner: &Value| json!({"metadata": {"name": "x"}, "spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": schema(inner)}}]}});
+        let mut sent = object(crd(&zeros));
+        let mut plain = object(crd(&string));
+        crds.strategy.default(&mut sent);
+        crds.strategy.default(&mut plain);
+        assert_eq!(sent, plain);
     }
 
     #[test]

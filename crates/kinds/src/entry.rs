@@ -52,6 +52,7 @@ impl Group<'_> {
             subresources: Vec::new(),
             selectable: Vec::new(),
             strategy: Arc::new(Plain),
+            complete_since: 0,
             custom: false,
             deprecated: None,
         })
@@ -122,6 +123,16 @@ impl Entry {
             let value = Arc::new(move |object: &Object| text_at(object, path, unset));
             self.0.selectable.push(Selectable { name: Cow::Borrowed(path), value, indexed: false });
         }
+        self
+    }
+
+    /// One more selectable field, which is no field of the object as it is.
+    pub(crate) fn selectable_by(mut self, name: &'static str, value: fn(&Object) -> String) -> Self {
+        self.0.selectable.push(Selectable {
+            name: Cow::Borrowed(name),
+            value: Arc::new(value),
+            indexed: false,
+        });
         self
     }
 

@@ -85,6 +85,8 @@ pub struct Resource {
     pub selectable: Vec<Selectable>,
     /// What no schema can say.
     pub strategy: Arc<dyn Strategy>,
+    /// Objects last written before this revision may lack what the schema gives by default now; 0 where none can.
+    pub complete_since: u64,
     /// Whether it came from a CRD: JSON patch types, no strategic merge, pruning of unknown fields.
     pub custom: bool,
     /// `Warning` header text when it is used; `None` when not deprecated.

@@ -258,4 +258,14 @@ impl Schema {
     pub fn node(&self) -> &Node {
         self.set.node(self.root)
     }
+
+    /// Whether any field of any type of the set has a default.
+    pub fn has_defaults(&self) -> bool {
+        self.set.nodes.iter().any(|node| match &node.shape {
+            Shape::Struct { properties, .. } => {
+                properties.values().any(|property| property.default.is_some())
+            }
+            _ => false,
+        })
+    }
 }

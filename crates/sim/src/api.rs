@@ -11,7 +11,7 @@ use apiserver::{
     expiry,
     http::Server,
     repair,
-    rest::{Caller, FieldValidation, Parts, Rest},
+    rest::{Caller, Duplicates, FieldValidation, Parts, Rest},
 };
 use meta::{Clock, Entry, GroupResource, Object, Random, Reason};
 use node::usage::{Board, SAMPLE_EVERY};
@@ -145,7 +145,7 @@ async fn bootstrap(rest: &Rest, options: &kinds::Options) -> Result<(), Error> {
             continue;
         }
         let namespace = object.namespace().to_owned();
-        match rest.create(&caller, &resource, &namespace, object.clone(), Vec::new()).await {
+        match rest.create(&caller, &resource, &namespace, object.clone(), Duplicates::default()).await {
             Ok(_) => {}
             Err(status) if status.reason == Some(Reason::AlreadyExists) => {}
             Err(status) => return Err(failed(status.to_string())),

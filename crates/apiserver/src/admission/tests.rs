@@ -78,8 +78,10 @@ impl Server {
     ) -> Result<Made, Status> {
         let caller = RestCaller { field_manager: "test".to_owned(), notes: Arc::default(), ..caller };
         let object = Object::from_value(value).unwrap();
-        let written =
-            self.rest.create(&caller, &self.kind(group, plural), namespace, object, Vec::new()).await?;
+        let written = self
+            .rest
+            .create(&caller, &self.kind(group, plural), namespace, object, crate::rest::Duplicates::default())
+            .await?;
         let notes = caller.notes;
         Ok(Made {
             object: written.entry.object().unwrap(),

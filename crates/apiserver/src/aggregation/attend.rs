@@ -11,7 +11,7 @@ use super::{
     document::{self, Fragment, Seen},
     remote::{Answer, Link, Remote},
 };
-use crate::rest::{Caller, ListOptions, Rest, Target, Watch};
+use crate::rest::{Caller, Duplicates, ListOptions, Rest, Target, Watch};
 
 /// How often a server is asked that answered, as upstream's resync.
 const EVERY: Duration = Duration::from_secs(30);
@@ -142,7 +142,7 @@ pub(super) async fn report(
         return Ok(());
     }
     let target = Target { key, subresource: "status".to_owned() };
-    match rest.update(&Caller::server(), services, &target, object, Vec::new()).await {
+    match rest.update(&Caller::server(), services, &target, object, Duplicates::default()).await {
         Err(status) if status.reason != Some(meta::Reason::NotFound) => Err(status),
         // Nobody is left to be told.
         Ok(_) | Err(_) => Ok(()),

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cache::Happened,
-    rest::{Caller, DeleteOptions, ListOptions},
+    rest::{Caller, DeleteOptions, Duplicates, ListOptions},
 };
 
 /// Says that this server made an APIService and keeps it.
@@ -176,7 +176,7 @@ impl Following {
         });
         let service = Object::from_value(service).unwrap_or_default();
         let rest = &self.layer.0.rest;
-        rest.create(&Caller::server(), &self.services, "", service, Vec::new()).await.map(|_| ())
+        rest.create(&Caller::server(), &self.services, "", service, Duplicates::default()).await.map(|_| ())
     }
 
     /// Another server on the same store may have been faster.

@@ -29,7 +29,7 @@ use crate::{
     auth::FrontProxy,
     http::tls_config,
     pki::{Authority, FRONT_PROXY, Identity, Leaf, Pki},
-    rest::{Caller, DeleteOptions, ListOptions},
+    rest::{Caller, DeleteOptions, Duplicates, ListOptions},
     testing_kinds::built_in_kinds,
     testing_server::{Running, request, start_with, value},
 };
@@ -229,7 +229,7 @@ impl World {
         object.set(&["apiVersion"], resource.api_version());
         object.set(&["kind"], resource.kind.to_string());
         let namespace = object.namespace().to_owned();
-        rest.create(&Caller::server(), &resource, &namespace, object, Vec::new()).await.unwrap();
+        rest.create(&Caller::server(), &resource, &namespace, object, Duplicates::default()).await.unwrap();
     }
 
     async fn service(&self) {

@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::{
     auth::FrontProxy,
-    rest::{Caller, Rest, Target},
+    rest::{Caller, Duplicates, Rest, Target},
 };
 
 const NAMESPACE: &str = "kube-system";
@@ -64,7 +64,7 @@ impl Trusted {
                 "metadata": {"name": NAME, "namespace": NAMESPACE}, "data": data});
             let object = Object::from_value(object).map_err(Status::internal)?;
             return rest
-                .create(&Caller::server(), &resource, NAMESPACE, object, Vec::new())
+                .create(&Caller::server(), &resource, NAMESPACE, object, Duplicates::default())
                 .await
                 .map(|_| ());
         };
@@ -73,7 +73,7 @@ impl Trusted {
         }
         object.set(&["data"], data);
         let target = Target { key, subresource: String::new() };
-        rest.update(&Caller::server(), &resource, &target, object, Vec::new()).await.map(|_| ())
+        rest.update(&Caller::server(), &resource, &target, object, Duplicates::default()).await.map(|_| ())
     }
 
     /// The data: what is there already and what this server has to add.

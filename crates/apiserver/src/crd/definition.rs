@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use meta::{Condition, ConditionStatus, GroupResource, GroupVersion, Object, Value};
+use meta::{Condition, ConditionStatus, GroupResource, GroupVersion, Object, Revision, Value};
 use resource::{Convert, Resource, Scale, Scope, Selectable, Subresource, Verb};
 use schema::openapi::from_crd;
 
@@ -70,12 +70,14 @@ impl Definition {
     }
 
     /// One table entry per served version, under the accepted names, and the condition
-    /// `NonStructuralSchema` when a version cannot be served for its schema.
+    /// `NonStructuralSchema` when a version cannot be served for its schema. What was written before `since`
+    /// may have been written under another schema.
     pub(super) fn resources(
         &self,
         accepted: &Value,
         terminating: bool,
         conversion: Arc<dyn Convert>,
+        since: Revision,
     ) -> (Vec<Resource>, Option<Condition>) {
         // One version has nothing to convert, and its bytes are shown as they are stored.
         let several = self.versions.len() > 1;
@@ -83,7 +85,7 @@ impl Definition {
         let mut violations = Vec::new();
         for (at, version) in self.versions.iter().enumerate().filter(|(_, version)| flag(version, "served")) {
             let path = format!("spec.versions[{at}].schema.openAPIV3Schema");
-            match self.resource(version, &path, accepted, terminating) {
+            match self.resource(version, &path, accepted, terminating, since) {
                 Ok(mut resource) => {
                     resource.convert = several.then(|| conversion.clone());
                     resources.push(resource);
@@ -104,6 +106,7 @@ impl Definition {
         path: &str,
         accepted: &Value,
         terminating: bool,
+        since: Revision,
     ) -> Result<Resource, Vec<meta::FieldError>> {
         let empty = serde_json::json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
         let schema = version.pointer("/schema/openAPIV3Schema").filter(|_| !self.preserve_unknown);
@@ -129,6 +132,7 @@ impl Definition {
             subresources: subresources(version),
             selectable: selectable(version),
             strategy: Arc::new(Custom::new(schema.clone())?),
+            complete_since: if schema.has_defaults() { since.0 } else { 0 },
             schema,
             custom: true,
             deprecated: self.deprecated(version),

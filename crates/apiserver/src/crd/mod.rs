@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cache::Happened,
-    rest::{Caller, DeleteOptions, ListOptions, Patch, PatchKind, Rest, Target},
+    rest::{Caller, DeleteOptions, Duplicates, ListOptions, Patch, PatchKind, Rest, Target},
     webhook::Webhooks,
 };
 
@@ -60,8 +60,12 @@ impl CustomResources {
                 let definition = Definition::read(&object);
                 let name = &entry.header.key.name;
                 let (accepted, _) = names::accept(&definition, &custom.taken(name), custom.rest.registry());
-                let (resources, _) =
-                    definition.resources(&accepted, object.is_deleting(), custom.conversion(&object));
+                let (resources, _) = definition.resources(
+                    &accepted,
+                    object.is_deleting(),
+                    custom.conversion(&object),
+                    entry.revision,
+                );
                 custom.install(name, &object, &definition, resources);
             }
         }
@@ -200,8 +204,12 @@ impl Custom {
             if !before && !held && !self.installed.contains_key(name) {
                 self.discard_earlier(&definition.stored_as(), revision).await?;
             }
-            let (resources, violation) =
-                definition.resources(&accepted, terminating, self.conversion(&object));
+            let (resources, violation) = definition.resources(
+                &accepted,
+                terminating,
+                self.conversion(&object),
+                self.rest.cache().head(),
+            );
             self.install(name, &object, &definition, resources);
             conditions.extend(violation);
             conditions.push(
@@ -303,7 +311,8 @@ impl Custom {
             return Ok(new);
         }
         let target = Target { key: object.key(), subresource: "status".to_owned() };
-        let written = self.rest.update(&Caller::server(), &self.resource, &target, new, Vec::new()).await?;
+        let written =
+            self.rest.update(&Caller::server(), &self.resource, &target, new, Duplicates::default()).await?;
         written.entry.object().map_err(Status::internal)
     }
 
@@ -393,7 +402,7 @@ async fn release(rest: &Rest, definitions: &Arc<Resource>, object: &Object) -> R
         "uid": object.uid(), "resourceVersion": object.str(&["metadata", "resourceVersion"]),
         "finalizers": finalizers,
     } });
-    let patch = Patch { kind: PatchKind::Merge, body, duplicates: Vec::new() };
+    let patch = Patch { kind: PatchKind::Merge, body, duplicates: Duplicates::default() };
     rest.patch(&Caller::server(), definitions, &target, patch).await.map(|_| ())
 }
 

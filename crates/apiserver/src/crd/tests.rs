@@ -1,5 +1,8 @@
 use super::*;
-use crate::{Cache, Registry, rest::Parts};
+use crate::{
+    Cache, Registry,
+    rest::{Duplicates, Parts},
+};
 use std::time::Duration;
 
 struct Server {
@@ -52,7 +55,7 @@ impl Server {
     async fn define(&self, value: Value) -> Result<(), Status> {
         let object = Object::from_value(value).unwrap();
         let resource = definitions(&self.rest).unwrap();
-        self.rest.create(&Caller::server(), &resource, "", object, Vec::new()).await.map(|_| ())
+        self.rest.create(&Caller::server(), &resource, "", object, Duplicates::default()).await.map(|_| ())
     }
 
     /// The definition once it fits, or once it is gone.
@@ -91,12 +94,15 @@ impl Server {
         let widget = json!({"metadata": {"name": name}, "spec": {}});
         let object = Object::from_value(widget).unwrap();
         let resource = self.widgets();
-        self.rest.create(&Caller::server(), &resource, namespace, object, Vec::new()).await.unwrap();
+        self.rest
+            .create(&Caller::server(), &resource, namespace, object, Duplicates::default())
+            .await
+            .unwrap();
     }
 
     async fn patch(&self, name: &str, body: Value) {
         let target = Target { key: meta::ObjectKey::new("", name), subresource: String::new() };
-        let patch = Patch { kind: PatchKind::Merge, body, duplicates: Vec::new() };
+        let patch = Patch { kind: PatchKind::Merge, body, duplicates: Duplicates::default() };
         let resource = definitions(&self.rest).unwrap();
         self.rest.patch(&Caller::server(), &resource, &target, patch).await.unwrap();
     }
@@ -130,8 +136,11 @@ async fn serves_what_is_defined_until_it_goes() {
     let widget =
         json!({"apiVersion": "toys.example/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {}});
     let object = Object::from_value(widget).unwrap();
-    let written =
-        server.rest.create(&Caller::server(), &resource, "default", object, Vec::new()).await.unwrap();
+    let written = server
+        .rest
+        .create(&Caller::server(), &resource, "default", object, Duplicates::default())
+        .await
+        .unwrap();
     assert_eq!(written.entry.object().unwrap().int(&["spec", "size"]), Some(3));
 
     server.undefine("widgets.toys.example").await;
@@ -161,7 +170,7 @@ async fn a_definition_that_goes_at_once_takes_its_instances_with_it() {
     server.running.await.unwrap();
     let resource = definitions(&server.rest).unwrap();
     let object = Object::from_value(widgets()).unwrap();
-    server.rest.create(&Caller::server(), &resource, "", object, Vec::new()).await.unwrap();
+    server.rest.create(&Caller::server(), &resource, "", object, Duplicates::default()).await.unwrap();
     let key = meta::ObjectKey::new("", name);
     let deleted =
         server.rest.delete(&Caller::server(), &resource, &key, &DeleteOptions::default()).await.unwrap();
@@ -247,6 +256,50 @@ async fn what_is_stored_is_served_before_the_first_request() {
     server.stop().await;
 }
 
+/// What an object shows of a default that came after it: read alone, in a list, and as a watch begins.
+async fn shown(server: &Server, name: &str) -> [Option<i64>; 3] {
+    let (resource, options) = (server.widgets(), ListOptions::default());
+    let weight = |entry: &meta::Entry| entry.object().unwrap().int(&["spec", "weight"]);
+    let alone = server.rest.get(&resource, &meta::ObjectKey::new("default", name), None).await.unwrap();
+    let page = server.rest.list(&resource, None, &options).await.unwrap();
+    let listed = page.entries.iter().find(|entry| &*entry.header.key.name == name).unwrap();
+    let mut watch = server.rest.watch(&resource, None, &options).await.unwrap();
+    let watched = loop {
+        let event = watch.next().await.unwrap().unwrap();
+        if &*event.entry.header.key.name == name {
+            break serde_json::from_slice::<Value>(&event.line).unwrap()["object"]["spec"]["weight"].as_i64();
+        }
+    };
+    [weight(&alone), weight(listed), watched]
+}
+
+#[tokio::test]
+async fn a_default_that_comes_later_is_shown_of_what_was_there() {
+    let store = store::Memory::new();
+    let server = over(store.clone()).await;
+    server.define(widgets()).await.unwrap();
+    server.established("widgets.toys.example").await;
+    server.make("default", "old").await;
+    assert_eq!(shown(&server, "old").await, [None; 3]);
+    let mut version = widgets()["spec"]["versions"][0].clone();
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["weight"] =
+        json!({"type": "integer", "default": 7});
+    let mut changes = server.rest.registry().changes();
+    server.patch("widgets.toys.example", json!({"spec": {"versions": [version]}})).await;
+    tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+    server.make("default", "new").await;
+    for name in ["old", "new"] {
+        assert_eq!(shown(&server, name).await, [Some(7); 3], "{name}");
+    }
+    // The next one served by another server, which knows the definition and the object from the store.
+    server.stop().await;
+    let server = over(store).await;
+    for name in ["old", "new"] {
+        assert_eq!(shown(&server, name).await, [Some(7); 3], "{name}");
+    }
+    server.stop().await;
+}
+
 async fn rest_of(watch: &mut crate::rest::Watch) -> Vec<String> {
     let all = async {
         let mut seen = Vec::new();
@@ -296,7 +349,7 @@ async fn a_new_definition_shows_nothing_of_an_earlier_one() {
     let name = "widgets.toys.example";
     let instance = json!({"metadata": {"finalizers": ["example.com/held"]}});
     let target = Target { key: meta::ObjectKey::new("default", "old"), subresource: String::new() };
-    let patch = Patch { kind: PatchKind::Merge, body: instance, duplicates: Vec::new() };
+    let patch = Patch { kind: PatchKind::Merge, body: instance, duplicates: Duplicates::default() };
     server.rest.patch(&Caller::server(), &server.widgets(), &target, patch).await.unwrap();
     let definitions = definitions(&server.rest).unwrap();
     let key = meta::ObjectKey::new("", name);

@@ -125,7 +125,8 @@ impl Shared {
             record.finish(answer.as_ref().map(|response| response.status().as_u16()), stream)
         });
         let mut response = answer.unwrap_or_else(|status| {
-            let wanted = negotiate::accept(&parts.headers, None, Binary::Whole).unwrap_or(Wanted::PLAIN);
+            let wanted =
+                negotiate::accept(&parts.headers, None, Binary::Whole, true).unwrap_or(Wanted::PLAIN);
             encode::status_as(wanted, self.rest.registry(), &status)
         });
         let (took, code) = (began.elapsed(), response.status().as_u16());

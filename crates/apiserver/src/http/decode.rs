@@ -13,7 +13,7 @@ use super::{
     negotiate::{self, Media},
     protobuf,
 };
-use crate::Registry;
+use crate::{Registry, rest::Duplicates};
 
 /// Most duplicates reported; nobody reads more.
 const DUPLICATES_MAX: usize = 100;
@@ -23,7 +23,7 @@ const DUPLICATES_MAX: usize = 100;
 pub(crate) struct Decoded {
     pub(crate) value: Value,
     /// `duplicate field "spec.replicas"` for each key that was given twice.
-    pub(crate) duplicates: Vec<String>,
+    pub(crate) duplicates: Duplicates,
 }
 
 /// Decodes a body; 400 when it is not valid.
@@ -33,7 +33,14 @@ pub(crate) fn decode(bytes: &[u8], media: Media) -> Result<Decoded, Status> {
         Media::Json => {
             let mut json = serde_json::Deserializer::from_slice(bytes);
             let value = Seed(&mut found).deserialize(&mut json).and_then(|v| json.end().map(|()| v));
-            value.map_err(|error| Status::bad_request(format!("error decoding json: {error}")))?
+            let value =
+                value.map_err(|error| Status::bad_request(format!("error decoding json: {error}")))?;
+            if !found.duplicates.found.is_empty() {
+                // Where each key is, is worth knowing only now.
+                found = Found { placing: true, ..Found::default() };
+                drop(Seed(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(bytes)));
+            }
+            value
         }
         Media::Protobuf => {
             let why =
@@ -61,10 +68,12 @@ pub(crate) fn object(
     media: Media,
     resource: &Resource,
     registry: &Registry,
-) -> Result<(Object, Vec<String>), Status> {
+) -> Result<(Object, Duplicates), Status> {
     let Decoded { value, duplicates } = match media {
         Media::Json | Media::Yaml => decode(bytes, media)?,
-        Media::Protobuf => Decoded { value: message(bytes, resource, registry)?, duplicates: Vec::new() },
+        Media::Protobuf => {
+            Decoded { value: message(bytes, resource, registry)?, duplicates: Duplicates::default() }
+        }
     };
     let object = Object::from_value(value)
         .map_err(|_| Status::bad_request("the body of the request is not an object"))?;
@@ -97,7 +106,10 @@ fn message(bytes: &[u8], resource: &Resource, registry: &Registry) -> Result<Val
 #[derive(Default)]
 struct Found {
     path: Vec<Step>,
-    duplicates: Vec<String>,
+    duplicates: Duplicates,
+    /// Whether the places of keys are noted, which costs a text for each.
+    placing: bool,
+    keys: usize,
 }
 
 enum Step {
@@ -106,10 +118,15 @@ enum Step {
 }
 
 impl Found {
-    fn duplicate(&mut self) {
-        if self.duplicates.len() >= DUPLICATES_MAX {
-            return;
+    fn key(&mut self) {
+        self.keys += 1;
+        if self.placing {
+            let (path, place) = (self.text(), self.keys);
+            self.duplicates.first.entry(path).or_insert(place);
         }
+    }
+
+    fn text(&self) -> String {
         let mut path = String::new();
         for step in &self.path {
             match step {
@@ -118,9 +135,18 @@ impl Found {
                 Step::Item(at) => path.push_str(&format!("[{at}]")),
             }
         }
-        let text = format!("duplicate field \"{path}\"");
-        if !self.duplicates.contains(&text) {
-            self.duplicates.push(text);
+        path
+    }
+
+    /// Notes that the key at `place` repeats another.
+    fn duplicate(&mut self, place: usize) {
+        let found = &self.duplicates.found;
+        if found.len() >= DUPLICATES_MAX {
+            return;
+        }
+        let text = format!("duplicate field \"{}\"", self.text());
+        if !found.iter().any(|(_, known)| *known == text) {
+            self.duplicates.found.push((place, text));
         }
     }
 }
@@ -196,11 +222,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             self.0.path.push(Step::Key(key));
+            self.0.key();
+            let place = self.0.keys;
             let value = entries.next_value_seed(Seed(self.0))?;
             let Some(Step::Key(key)) = self.0.path.pop() else { continue };
             if map.contains_key(&key) {
                 self.0.path.push(Step::Key(key.clone()));
-                self.0.duplicate();
+                self.0.duplicate(place);
                 self.0.path.pop();
             }
             map.insert(key, value);
@@ -217,7 +245,8 @@ mod tests {
     fn check(media: Media, text: &str, value: Value, duplicates: &[&str]) {
         let decoded = decode(text.as_bytes(), media).unwrap();
         assert_eq!(decoded.value, value, "{text}");
-        assert_eq!(decoded.duplicates, duplicates, "{text}");
+        let found: Vec<_> = decoded.duplicates.found.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(found, duplicates, "{text}");
     }
 
     #[test]
@@ -241,6 +270,19 @@ mod tests {
         assert_eq!(object(b"[]", Media::Json, &widget, &registry).unwrap_err().code, 400);
         let deep = "[".repeat(100_000);
         assert_eq!(decode(deep.as_bytes(), Media::Json).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_in_the_order_of_the_text() {
+        let text = br#"{"spec": {"new": 1, "replicas": 2, "replicas": 3, "late": {"a": 1}}}"#;
+        let unknown = ["late", "new"].map(|field| format!("unknown field \"spec.{field}\"")).to_vec();
+        let named = decode(text, Media::Json).unwrap().duplicates.among(unknown);
+        let expected = [
+            r#"unknown field "spec.new""#,
+            r#"duplicate field "spec.replicas""#,
+            r#"unknown field "spec.late""#,
+        ];
+        assert_eq!(named, expected);
     }
 
     #[test]

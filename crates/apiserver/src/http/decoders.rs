@@ -55,7 +55,7 @@ pub(crate) fn accept(_: &World, bytes: &[u8]) {
     headers.insert(header::ACCEPT, value.clone());
     headers.insert(header::CONTENT_TYPE, value);
     for binary in [Binary::Nothing, Binary::Metadata, Binary::Whole] {
-        drop(negotiate::accept(&headers, Some("true"), binary));
+        drop(negotiate::accept(&headers, Some("true"), binary, true));
     }
     drop(negotiate::content(&headers));
 }

@@ -69,8 +69,14 @@ impl Wanted {
     }
 }
 
-/// Chooses from the `Accept` header; 406 when nothing in it is served. `pretty` is the query parameter.
-pub(crate) fn accept(headers: &HeaderMap, pretty: Option<&str>, binary: Binary) -> Result<Wanted, Status> {
+/// Chooses from the `Accept` header; 406 when nothing in it is served. `pretty` is the query parameter, and
+/// `tables` says whether there are any.
+pub(crate) fn accept(
+    headers: &HeaderMap,
+    pretty: Option<&str>,
+    binary: Binary,
+    tables: bool,
+) -> Result<Wanted, Status> {
     let indented = || match pretty {
         Some(value) => !matches!(value, "0" | "false"),
         None => person(headers),
@@ -84,6 +90,7 @@ pub(crate) fn accept(headers: &HeaderMap, pretty: Option<&str>, binary: Binary) 
         let Some((quality, media, form)) = read(range) else { continue };
         let served = match (media, form) {
             (Media::Protobuf, Form::Table) => false,
+            (_, Form::Table) if !tables => false,
             (Media::Protobuf, Form::Partial) => binary != Binary::Nothing,
             (Media::Protobuf, Form::Whole) => binary == Binary::Whole,
             (Media::Json | Media::Yaml, _) => true,
@@ -186,7 +193,7 @@ mod tests {
         if let Some(accepted) = accepted {
             headers.insert(header::ACCEPT, HeaderValue::from_str(accepted).unwrap());
         }
-        let got = accept(&headers, pretty, Binary::Metadata)
+        let got = accept(&headers, pretty, Binary::Metadata, true)
             .map(|w| (w.media, w.form, w.pretty))
             .map_err(|s| s.code);
         assert_eq!(got, expected, "{accepted:?}");
@@ -241,8 +248,18 @@ mod tests {
             (Binary::Metadata, Media::Json),
             (Binary::Nothing, Media::Json),
         ] {
-            assert_eq!(accept(&headers, None, binary).unwrap().media, expected, "{binary:?}");
+            assert_eq!(accept(&headers, None, binary, true).unwrap().media, expected, "{binary:?}");
         }
+    }
+
+    #[test]
+    fn what_has_no_table_is_sent_otherwise_or_refused() {
+        let mut headers = HeaderMap::new();
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        headers.insert(header::ACCEPT, HeaderValue::from_static(table));
+        assert_eq!(accept(&headers, None, Binary::Whole, false).unwrap_err().code, 406);
+        headers.insert(header::ACCEPT, HeaderValue::from_str(&format!("{table},application/json")).unwrap());
+        assert_eq!(accept(&headers, None, Binary::Whole, false).unwrap(), Wanted::PLAIN);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) async fn answer(
             "the server does not allow this method on the requested resource",
         ));
     }
-    let wanted = || negotiate::accept(&parts.headers, query.get("pretty"), Binary::Nothing);
+    let wanted = || negotiate::accept(&parts.headers, query.get("pretty"), Binary::Nothing, true);
     match path.trim_end_matches('/') {
         "" => Ok(encode::value(
             200,
@@ -63,7 +63,7 @@ pub(crate) async fn answer(
             self::openapi(server, parts, openapi, query)
         }
         api if api == "/api" || api == "/apis" || api.starts_with("/api/") || api.starts_with("/apis/") => {
-            let wanted = || negotiate::accept(&parts.headers, query.get("pretty"), Binary::Whole);
+            let wanted = || negotiate::accept(&parts.headers, query.get("pretty"), Binary::Whole, true);
             discovery(server, parts, api, wanted)
         }
         _ => Err(Status::no_such_path()),

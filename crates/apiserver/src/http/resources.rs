@@ -55,16 +55,16 @@ impl Call<'_> {
     }
 
     pub(crate) fn wanted(&self) -> Result<Wanted, Status> {
-        self.wanted_as(negotiate::Binary::Whole)
+        self.wanted_as(negotiate::Binary::Whole, true)
     }
 
-    /// The form of answers that are objects of the kind.
+    /// The form of answers that are objects of the kind. What cannot be read, such as a review, has no table.
     pub(crate) fn wanted_of(&self, resource: &Resource) -> Result<Wanted, Status> {
-        self.wanted_as(negotiate::Binary::of(resource))
+        self.wanted_as(negotiate::Binary::of(resource), resource.verbs.contains(&resource::Verb::Get))
     }
 
-    fn wanted_as(&self, binary: negotiate::Binary) -> Result<Wanted, Status> {
-        negotiate::accept(self.headers, self.query.get("pretty"), binary)
+    fn wanted_as(&self, binary: negotiate::Binary, tables: bool) -> Result<Wanted, Status> {
+        negotiate::accept(self.headers, self.query.get("pretty"), binary, tables)
     }
 
     /// One object, or its Scale, as the client wants it.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use meta::Value;
 use resource::{Resource, Subresource, Verb};
-use schema::{TypeSet, openapi};
+use schema::{Shape, TypeSet, openapi};
 use serde_json::{Map, json};
 
 use super::Dialect;
@@ -21,7 +21,12 @@ pub(super) fn of(resources: &[Arc<Resource>], dialect: Dialect, texts: Texts<'_>
         let mut wanted = vec![LIST_META.to_owned()];
         let name = name_of(resource);
         if !found.contains_key(&name) {
-            let mut root = write(set, resource.schema.root(), dialect, texts);
+            let mut root = if dialect == Dialect::V2 && resource.custom && is_open(resource) {
+                // kubectl would take the fields of a Swagger 2 schema for all there are (upstream `buildKubeNative`).
+                json!({"type": "object"})
+            } else {
+                write(set, resource.schema.root(), dialect, texts)
+            };
             add_kinds(&mut root, &[(&resource.group, &resource.version, &resource.kind)]);
             references(&root, &mut wanted);
             found.insert(name.clone(), root);
@@ -48,6 +53,11 @@ pub(super) fn of(resources: &[Arc<Resource>], dialect: Dialect, texts: Texts<'_>
     }
     found.entry(LIST_META.to_owned()).or_insert_with(list_meta);
     found.into_iter().collect()
+}
+
+/// Whether any field may stand in its objects.
+fn is_open(resource: &Resource) -> bool {
+    matches!(resource.schema.node().shape, Shape::Struct { preserve_unknown: true, .. })
 }
 
 fn write(set: &TypeSet, of: schema::TypeId, dialect: Dialect, texts: Texts<'_>) -> Value {

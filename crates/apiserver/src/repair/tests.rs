@@ -135,7 +135,7 @@ impl Site {
     async fn create(&self, group: &str, kind: &str, namespace: &str, value: Value) {
         let resource = self.rest.registry().by_kind(group, "v1", kind).unwrap();
         let caller = Caller { field_manager: "test".to_owned(), ..Caller::default() };
-        self.rest.create(&caller, &resource, namespace, object(value), Vec::new()).await.unwrap();
+        self.rest.create(&caller, &resource, namespace, object(value), Duplicates::default()).await.unwrap();
     }
 
     async fn delete(&self, group: &str, kind: &str, key: ObjectKey) {

@@ -6,7 +6,7 @@ use meta::{Object, Status, Value};
 use resource::{Acted, Operation, Resource, Subresource};
 
 use super::{
-    Caller, DeleteOptions, Propagation, Rest, TRIES_MAX, Target, attributes, create::Origin,
+    Caller, DeleteOptions, Duplicates, Propagation, Rest, TRIES_MAX, Target, attributes, create::Origin,
     metadata::settle_name, update::Change,
 };
 
@@ -160,7 +160,7 @@ impl Rest {
             .by_kind(&version.group, &version.version, object.kind())
             .ok_or_else(|| Status::internal(format!("kind {} is not served", object.kind())))?;
         let target = Target { key: object.key(), subresource: "status".to_owned() };
-        match self.update(caller, &resource, &target, object, Vec::new()).await {
+        match self.update(caller, &resource, &target, object, Duplicates::default()).await {
             Ok(_) => Ok(true),
             Err(Status { code: 409, .. }) => Ok(false),
             Err(status) => Err(status),

@@ -6,7 +6,7 @@ use meta::{Object, ObjectKey, Status};
 use resource::{Operation, Resource, Verb};
 use store::Expect;
 
-use super::{Caller, Rest, TRIES_MAX, Target, Written, attributes, metadata, pipeline};
+use super::{Caller, Duplicates, Rest, TRIES_MAX, Target, Written, attributes, metadata, pipeline};
 use crate::committer::{Commit, Committed};
 
 /// How a new object comes to its managed fields.
@@ -30,7 +30,7 @@ impl Rest {
         resource: &Arc<Resource>,
         namespace: &str,
         object: Object,
-        duplicates: Vec<String>,
+        duplicates: Duplicates,
     ) -> Result<Written, Status> {
         self.decide((object, duplicates), |(object, duplicates)| {
             self.try_create(caller, resource, namespace, object, duplicates)
@@ -44,7 +44,7 @@ impl Rest {
         resource: &Arc<Resource>,
         namespace: &str,
         mut object: Object,
-        duplicates: Vec<String>,
+        duplicates: Duplicates,
     ) -> Result<Written, Status> {
         if !resource.verbs.contains(&Verb::Create) {
             return Err(Status::method_not_allowed(&resource.group_resource(), "create"));

@@ -38,7 +38,8 @@ use crate::{
 };
 
 pub use options::{
-    At, Caller, DeleteOptions, FieldValidation, ListOptions, Patch, PatchKind, Propagation, Target,
+    At, Caller, DeleteOptions, Duplicates, FieldValidation, ListOptions, Patch, PatchKind, Propagation,
+    Target,
 };
 #[cfg(any(test, feature = "decoders"))]
 pub(crate) use page::decode_token;
@@ -175,16 +176,18 @@ impl Rest {
             return entries.into_iter().map(|entry| self.serve_local(resource, entry)).collect();
         };
         let wanted = resource.api_version();
-        let mut strangers = Vec::new();
+        let (mut strangers, mut shown) = (Vec::new(), Vec::new());
         for (at, entry) in entries.iter().enumerate() {
             let object = entry.object().map_err(Status::internal)?;
             if object.api_version() != wanted {
                 strangers.push((at, object));
+            } else if entry.revision.0 < resource.complete_since {
+                shown.push((at, object));
             }
         }
         let (places, objects): (Vec<usize>, Vec<Object>) = strangers.into_iter().unzip();
         let converted = converter.convert(objects, &wanted).await?;
-        for (at, mut object) in places.into_iter().zip(converted) {
+        for (at, mut object) in places.into_iter().zip(converted).chain(shown) {
             complete(resource, &mut object);
             if let Some(entry) = entries.get_mut(at) {
                 object.remove(&["metadata", "resourceVersion"]);
@@ -197,7 +200,7 @@ impl Rest {
     }
 
     fn serve_local(&self, resource: &Resource, entry: Arc<Entry>) -> Result<Arc<Entry>, Status> {
-        if is_stored_version(resource) {
+        if is_shown_as_stored(resource, entry.revision) {
             return Ok(entry);
         }
         let mut object = entry.object().map_err(Status::internal)?;
@@ -269,12 +272,17 @@ fn is_stored_version(resource: &Resource) -> bool {
     *resource.group == *resource.stored_version.group && *resource.version == *resource.stored_version.version
 }
 
+/// Whether the bytes of an object written at `revision` are what `resource` shows.
+fn is_shown_as_stored(resource: &Resource, revision: Revision) -> bool {
+    is_stored_version(resource) && revision.0 >= resource.complete_since
+}
+
 /// What converts the objects of a kind that are stored in several versions.
 fn converter(resource: &Resource) -> Option<&dyn ConvertAll> {
     resource.convert.as_deref().and_then(Convert::all)
 }
 
-/// Drops what the version of an object that was converted does not know, and adds its defaults.
+/// Drops what the version of a custom object does not know, and adds its defaults.
 fn complete(resource: &Resource, object: &mut Object) {
     let mut tree = std::mem::take(object).into_value();
     drop(schema::prune::unknown(&resource.schema, &mut tree, schema::prune::Mode::Ignore));
@@ -287,6 +295,9 @@ pub(crate) async fn to_served(resource: &Resource, object: &mut Object) -> Resul
     let Some(converter) = converter(resource) else { return local_to_served(resource, object) };
     let wanted = resource.api_version();
     if object.api_version() == wanted {
+        if resource.complete_since > 0 {
+            complete(resource, object);
+        }
         return Ok(());
     }
     *object = only(converter.convert(vec![std::mem::take(object)], &wanted).await?)?;
@@ -310,6 +321,9 @@ fn only(objects: Vec<Object>) -> Result<Object, Status> {
 
 fn local_to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
     if is_stored_version(resource) {
+        if resource.complete_since > 0 {
+            complete(resource, object);
+        }
         return Ok(());
     }
     if let Some(convert) = &resource.convert {

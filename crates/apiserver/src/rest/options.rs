@@ -1,6 +1,6 @@
 //! What a request may ask beside its object. Parsed once, by the HTTP layer, into types that are valid.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use meta::{ObjectKey, Revision, Value};
 use resource::{Notes, User};
@@ -127,6 +127,30 @@ pub enum PatchKind {
     },
 }
 
+/// Keys that a body gave more than once, which upstream's strict decoder names in the order of the text
+/// together with the fields it does not know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Duplicates {
+    /// `duplicate field "spec.replicas"`, with the place of the key that repeats another.
+    pub(crate) found: Vec<(usize, String)>,
+    /// The place of the first key of each path, as far as the order of the text is known; empty without duplicates.
+    pub(crate) first: HashMap<String, usize>,
+}
+
+impl Duplicates {
+    /// One list with `unknown`, the sentences on fields that are not known.
+    pub(crate) fn among(self, unknown: Vec<String>) -> Vec<String> {
+        let Self { mut found, first } = self;
+        let place = |sentence: &str| {
+            let path = sentence.split('"').nth(1)?;
+            first.get(path).copied()
+        };
+        found.extend(unknown.into_iter().map(|text| (place(&text).unwrap_or(usize::MAX), text)));
+        found.sort_by_key(|(place, _)| *place);
+        found.into_iter().map(|(_, text)| text).collect()
+    }
+}
+
 /// A patch.
 #[derive(Clone, Debug)]
 pub struct Patch {
@@ -135,7 +159,7 @@ pub struct Patch {
     /// The body.
     pub body: Value,
     /// Duplicate keys that the decoder found in it.
-    pub duplicates: Vec<String>,
+    pub duplicates: Duplicates,
 }
 
 /// Names one object and, possibly, something below it.

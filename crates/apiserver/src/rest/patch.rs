@@ -7,7 +7,7 @@ use resource::{Resource, Subresource, Verb};
 use schema::patch::PatchError;
 
 use super::{
-    Caller, FieldValidation, Patch, PatchKind, Rest, Target, Written,
+    Caller, Duplicates, FieldValidation, Patch, PatchKind, Rest, Target, Written,
     create::Origin,
     metadata::{settle_name, settle_namespace},
     pipeline,
@@ -67,7 +67,7 @@ impl Rest {
                 let mut object = Object::from_value(tree)
                     .map_err(|_| Status::bad_request("the patch does not leave an object"))?;
                 let mut warnings = Vec::new();
-                pipeline::decode(resource, caller, &mut object, Vec::new(), &mut warnings)?;
+                pipeline::decode(resource, caller, &mut object, Duplicates::default(), &mut warnings)?;
                 settle_name(&target.key, &mut object)?;
                 settle_namespace(resource, &target.key, &mut object)?;
                 // The stored revision came with the object; only one that the patch brought counts.
@@ -139,7 +139,7 @@ impl Rest {
         resource: &Resource,
         target: &Target,
         applied: &mut Object,
-        duplicates: Vec<String>,
+        duplicates: Duplicates,
         warnings: &mut Vec<String>,
     ) -> Result<(), Status> {
         for field in ["apiVersion", "kind"] {
@@ -152,7 +152,7 @@ impl Rest {
             resource,
             &Caller { field_validation: FieldValidation::Ignore, ..caller.clone() },
             &mut probe,
-            Vec::new(),
+            Duplicates::default(),
             warnings,
         )?;
         let mut tree = std::mem::take(applied).into_value();

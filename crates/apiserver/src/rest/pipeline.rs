@@ -8,7 +8,9 @@ use schema::managed;
 use store::Expect;
 use tokio::time::Instant;
 
-use super::{Caller, FieldValidation, Rest, complete, converter, is_stored_version, metadata, to_stored};
+use super::{
+    Caller, Duplicates, FieldValidation, Rest, complete, converter, is_stored_version, metadata, to_stored,
+};
 use crate::{
     cache::fields,
     committer::{Commit, Committed, Put},
@@ -21,11 +23,11 @@ const UNKNOWN: u16 = 504;
 /// Something wrong with the way a body is written, not with what it says.
 pub(super) fn strict(
     caller: &Caller,
-    mut unknown: Vec<String>,
-    duplicates: Vec<String>,
+    unknown: Vec<String>,
+    duplicates: Duplicates,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    unknown.splice(0..0, duplicates);
+    let unknown = duplicates.among(unknown);
     match caller.field_validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => warnings.extend(unknown),
@@ -42,7 +44,7 @@ pub(super) fn decode(
     resource: &Resource,
     caller: &Caller,
     object: &mut Object,
-    duplicates: Vec<String>,
+    duplicates: Duplicates,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
     let (api_version, kind) = (resource.api_version(), &*resource.kind);

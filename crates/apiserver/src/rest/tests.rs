@@ -81,6 +81,7 @@ fn toy(plural: &str, kind: &str, scope: Scope) -> Resource {
             indexed: true,
         }],
         strategy: Arc::new(Toy),
+        complete_since: 0,
         custom: false,
         deprecated: None,
     }
@@ -144,7 +145,7 @@ impl Server {
 
     async fn create(&self, value: Value) -> Result<Written, Status> {
         let object = Object::from_value(value).unwrap();
-        self.rest.create(&caller(), &self.toys, "default", object, Vec::new()).await
+        self.rest.create(&caller(), &self.toys, "default", object, Duplicates::default()).await
     }
 
     async fn make(&self, name: &str) -> Arc<Entry> {
@@ -154,12 +155,12 @@ impl Server {
     async fn update(&self, value: Value) -> Result<Written, Status> {
         let object = Object::from_value(value).unwrap();
         let target = Target { key: key(object.name()), subresource: String::new() };
-        self.rest.update(&caller(), &self.toys, &target, object, Vec::new()).await
+        self.rest.update(&caller(), &self.toys, &target, object, Duplicates::default()).await
     }
 
     async fn merge(&self, name: &str, subresource: &str, body: Value) -> Result<Written, Status> {
         let target = Target { key: key(name), subresource: subresource.to_owned() };
-        let patch = Patch { kind: PatchKind::Merge, body, duplicates: Vec::new() };
+        let patch = Patch { kind: PatchKind::Merge, body, duplicates: Duplicates::default() };
         self.rest.patch(&caller(), &self.toys, &target, patch).await
     }
 
@@ -250,9 +251,14 @@ async fn unknown_fields_warn_or_fail_as_asked() {
     let server = Server::start().await;
     let body = || Object::from_value(json!({"metadata": {"name": "a"}, "sepc": {}})).unwrap();
     let strict = Caller { field_validation: FieldValidation::Strict, ..caller() };
-    let refused = server.rest.create(&strict, &server.toys, "default", body(), Vec::new()).await.unwrap_err();
+    let refused = server
+        .rest
+        .create(&strict, &server.toys, "default", body(), Duplicates::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.message, "strict decoding error: unknown field \"sepc\"");
-    let made = server.rest.create(&caller(), &server.toys, "default", body(), Vec::new()).await.unwrap();
+    let made =
+        server.rest.create(&caller(), &server.toys, "default", body(), Duplicates::default()).await.unwrap();
     assert_eq!(made.warnings, ["unknown field \"sepc\""]);
     assert_eq!(made.entry.object().unwrap().get(&["sepc"]), None);
 }
@@ -531,7 +537,8 @@ async fn dry_run_decides_and_stores_nothing() {
     let server = Server::start().await;
     let dry = Caller { dry_run: true, ..caller() };
     let object = Object::from_value(json!({"metadata": {"name": "a"}})).unwrap();
-    let made = server.rest.create(&dry, &server.toys, "default", object, Vec::new()).await.unwrap();
+    let made =
+        server.rest.create(&dry, &server.toys, "default", object, Duplicates::default()).await.unwrap();
     assert_eq!(made.entry.header.key.name, "a");
     assert_eq!(server.names(&ListOptions::default()).await, Vec::<String>::new());
     server.make("a").await;
@@ -596,10 +603,11 @@ async fn built_in_kinds_begin_with_an_empty_status_and_say_each_error_once() {
         let resource = registry.resolve("apps", "v1", kind).unwrap();
         let object = json!({"metadata": {"name": "d"}, "spec": spec, "status": {"replicas": 7}});
         let object = Object::from_value(object).unwrap();
-        let made = rest.create(&caller(), &resource, "default", object, Vec::new()).await.unwrap();
+        let made = rest.create(&caller(), &resource, "default", object, Duplicates::default()).await.unwrap();
         assert_eq!(made.entry.object().unwrap().get(&["status"]), Some(&expected), "{kind}");
         let empty = Object::from_value(json!({"metadata": {"name": "e"}, "spec": {}})).unwrap();
-        let refused = rest.create(&caller(), &resource, "default", empty, Vec::new()).await.unwrap_err();
+        let refused =
+            rest.create(&caller(), &resource, "default", empty, Duplicates::default()).await.unwrap_err();
         let causes = refused.details.unwrap().causes;
         assert!(causes.iter().any(|cause| cause.field == "spec.selector"), "{kind} {causes:?}");
         for (at, cause) in causes.iter().enumerate() {

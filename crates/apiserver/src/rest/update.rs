@@ -7,7 +7,7 @@ use resource::{Operation, Resource, Subresource, Verb};
 use store::Expect;
 
 use super::{
-    Caller, Rest, TRIES_MAX, Target, Written, attributes,
+    Caller, Duplicates, Rest, TRIES_MAX, Target, Written, attributes,
     create::Origin,
     metadata::{bump_generation, keep_system_fields, settle_name, settle_namespace},
     pipeline,
@@ -41,7 +41,7 @@ impl Rest {
         resource: &Arc<Resource>,
         target: &Target,
         object: Object,
-        duplicates: Vec<String>,
+        duplicates: Duplicates,
     ) -> Result<Written, Status> {
         self.decide((object, duplicates), |(object, duplicates)| {
             self.try_update(caller, resource, target, object, duplicates)
@@ -55,7 +55,7 @@ impl Rest {
         resource: &Arc<Resource>,
         target: &Target,
         mut object: Object,
-        duplicates: Vec<String>,
+        duplicates: Duplicates,
     ) -> Result<Written, Status> {
         if !resource.verbs.contains(&Verb::Update) {
             return Err(Status::method_not_allowed(&resource.group_resource(), "update"));

@@ -237,14 +237,12 @@ impl Watch {
 
     /// A whole commit in the bytes that all watchers of the kind, or of the namespace, share.
     fn shared_chunk(&mut self) -> Option<Bytes> {
-        let shown_as_stored =
-            super::is_stored_version(&self.resource) && super::converter(&self.resource).is_none();
-        if self.selection.has_selectors() || !shown_as_stored {
+        if self.selection.has_selectors() || super::converter(&self.resource).is_some() {
             return None;
         }
         let Some(Pending::Batch(batch)) = self.ready.front() else { return None };
         let (first, last) = (batch.events.first()?.revision(), batch.events.last()?.revision());
-        if first <= self.seen {
+        if first <= self.seen || !super::is_shown_as_stored(&self.resource, first) {
             return None;
         }
         self.seen = last;
@@ -355,7 +353,7 @@ impl Watch {
         entry: Arc<Entry>,
         shared: Option<&Arc<Event>>,
     ) -> Result<WatchEvent, Status> {
-        match shared.filter(|_| super::is_stored_version(&self.resource)) {
+        match shared.filter(|event| super::is_shown_as_stored(&self.resource, event.revision())) {
             Some(event) => Ok(WatchEvent { happened, entry, line: event.line() }),
             None => {
                 let entry = self.rest.serve_local(&self.resource, entry)?;

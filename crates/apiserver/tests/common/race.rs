@@ -47,7 +47,10 @@ impl Server {
 
     pub(crate) async fn create(&self, name: &str, count: u64) -> Result<Revision, meta::Status> {
         let object = Object::from_value(counter(name, count, None)).unwrap();
-        let made = self.rest.create(&caller(), &self.maps, "default", object, Vec::new()).await?;
+        let made = self
+            .rest
+            .create(&caller(), &self.maps, "default", object, apiserver::rest::Duplicates::default())
+            .await?;
         Ok(made.entry.revision)
     }
 
@@ -66,7 +69,10 @@ impl Server {
     pub(crate) async fn set(&self, name: &str, count: u64, seen: Revision) -> Result<Revision, meta::Status> {
         let object = Object::from_value(counter(name, count, Some(seen))).unwrap();
         let target = Target { key: ObjectKey::new("default", name), subresource: String::new() };
-        let done = self.rest.update(&caller(), &self.maps, &target, object, Vec::new()).await?;
+        let done = self
+            .rest
+            .update(&caller(), &self.maps, &target, object, apiserver::rest::Duplicates::default())
+            .await?;
         Ok(done.entry.revision)
     }
 
@@ -213,8 +219,16 @@ pub(crate) async fn addresses_do_not_collide(stores: Vec<Arc<dyn Store>>, each: 
                 let service = json!({"metadata": {"name": format!("s{at}-{number}")},
                     "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
                 let object = Object::from_value(service).unwrap();
-                let made =
-                    server.rest.create(&caller(), &server.services, "default", object, Vec::new()).await;
+                let made = server
+                    .rest
+                    .create(
+                        &caller(),
+                        &server.services,
+                        "default",
+                        object,
+                        apiserver::rest::Duplicates::default(),
+                    )
+                    .await;
                 let object = made.unwrap().entry.object().unwrap();
                 let port = object.list(&["spec", "ports"])[0]["nodePort"].as_u64().unwrap();
                 (object.str(&["spec", "clusterIP"]).unwrap().to_owned(), port)

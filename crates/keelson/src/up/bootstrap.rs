@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use apiserver::{
     pki::Pki,
-    rest::{Caller, FieldValidation, Rest, Target},
+    rest::{Caller, Duplicates, FieldValidation, Rest, Target},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use meta::{Object, Reason, Status, Value};
@@ -89,11 +89,13 @@ async fn try_ensure(rest: &Rest, object: &Object) -> Result<Result<(), Status>, 
     let kind = rest.cache().kind(&resource.stored_as);
     let Some(entry) = kind.get(&object.key()) else {
         let namespace = object.namespace().to_owned();
-        return Ok(match rest.create(&caller(), &resource, &namespace, object.clone(), Vec::new()).await {
-            Ok(_) => Ok(()),
-            Err(status) if status.reason == Some(Reason::AlreadyExists) => Ok(()),
-            Err(status) => Err(status),
-        });
+        return Ok(
+            match rest.create(&caller(), &resource, &namespace, object.clone(), Duplicates::default()).await {
+                Ok(_) => Ok(()),
+                Err(status) if status.reason == Some(Reason::AlreadyExists) => Ok(()),
+                Err(status) => Err(status),
+            },
+        );
     };
     let current = match entry.object() {
         Ok(current) => current,
@@ -105,7 +107,7 @@ async fn try_ensure(rest: &Rest, object: &Object) -> Result<Result<(), Status>, 
         return Ok(Ok(()));
     }
     let target = Target { key: object.key(), subresource: String::new() };
-    let updated = rest.update(&caller(), &resource, &target, object.clone(), Vec::new()).await;
+    let updated = rest.update(&caller(), &resource, &target, object.clone(), Duplicates::default()).await;
     Ok(updated.map(|_| ()))
 }
 
@@ -302,7 +304,10 @@ pub(crate) async fn replace(rest: &Rest, wanted: Object) -> Result<(), Failure> 
         return ensure(rest, wanted).await;
     }
     let target = Target { key: wanted.key(), subresource: String::new() };
-    rest.update(&caller(), &resource, &target, wanted.clone(), Vec::new()).await.map(|_| ()).map_err(failed)
+    rest.update(&caller(), &resource, &target, wanted.clone(), Duplicates::default())
+        .await
+        .map(|_| ())
+        .map_err(failed)
 }
 
 fn object(value: Value) -> Object {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use resource::{Resource, Subresource};
 
-use super::events::{EVENT_FIELDS, EVENT_TTL};
+use super::events::{EVENT_FIELDS, EVENT_TTL, event_source};
 use crate::{
     Acts, Options,
     columns::{
@@ -63,6 +63,7 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
             .columns(EVENT)
             .strategy(Rules::new().creates_on_update().expires_after(EVENT_TTL))
             .selectable(EVENT_FIELDS)
+            .selectable_by("source", event_source)
             .done(),
         group
             .namespaced("LimitRange", "limitranges")

@@ -10,7 +10,7 @@ use crate::{columns::EVENT, entry::Group, strategy::Rules};
 /// How long an Event is kept (upstream `--event-ttl`).
 pub(super) const EVENT_TTL: Duration = Duration::from_secs(3_600);
 
-/// Selectable fields of a core Event; those of this group's are in the same order.
+/// Selectable fields of a core Event before `source`; those of this group's are in the same order.
 pub(super) const EVENT_FIELDS: &[(&str, &str)] = &[
     ("involvedObject.kind", ""),
     ("involvedObject.namespace", ""),
@@ -23,6 +23,12 @@ pub(super) const EVENT_FIELDS: &[(&str, &str)] = &[
     ("reportingComponent", ""),
     ("type", ""),
 ];
+
+/// Who a core Event is from: its source, or what the newer group has instead.
+pub(super) fn event_source(event: &Object) -> String {
+    let source = event.str(&["source", "component"]).filter(|component| !component.is_empty());
+    source.or_else(|| event.str(&["reportingComponent"])).unwrap_or_default().to_owned()
+}
 
 const REGARDING_FIELDS: &[(&str, &str)] = &[
     ("regarding.kind", ""),
@@ -94,6 +100,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_event_is_from_its_source_or_its_reporter() {
+        for (event, expected) in [
+            (json!({"source": {"component": "kubelet"}, "reportingComponent": "other"}), "kubelet"),
+            (json!({"source": {"component": ""}, "reportingComponent": "other"}), "other"),
+            (json!({"reportingComponent": "other"}), "other"),
+            (json!({"source": {}}), ""),
+        ] {
+            let mut whole = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}});
+            whole.as_object_mut().unwrap().extend(event.as_object().unwrap().clone());
+            assert_eq!(event_source(&Object::from_value(whole).unwrap()), expected, "{event}");
+        }
+    }
 
     #[test]
     fn conversion_round_trips() {

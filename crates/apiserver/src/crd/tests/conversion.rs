@@ -61,7 +61,10 @@ impl Server {
     async fn make_at(&self, version: &str, name: &str, spec: Value) -> Result<Object, Status> {
         let object = Object::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
         let resource = self.version(version);
-        let written = self.rest.create(&Caller::server(), &resource, "default", object, Vec::new()).await?;
+        let written = self
+            .rest
+            .create(&Caller::server(), &resource, "default", object, crate::rest::Duplicates::default())
+            .await?;
         Ok(written.entry.object().unwrap())
     }
 
@@ -115,8 +118,11 @@ async fn webhooks_convert_what_is_read_written_and_watched() {
     );
     // An update in another version keeps what it does not name.
     let target = Target { key: meta::ObjectKey::new("default", "b"), subresource: String::new() };
-    let patch =
-        Patch { kind: PatchKind::Merge, body: json!({"spec": {"length": 9}}), duplicates: Vec::new() };
+    let patch = Patch {
+        kind: PatchKind::Merge,
+        body: json!({"spec": {"length": 9}}),
+        duplicates: crate::rest::Duplicates::default(),
+    };
     server.rest.patch(&Caller::server(), &server.version("v2"), &target, patch).await.unwrap();
     assert_eq!(shown(&server.get_at("v1", "b").await.unwrap()), json!(["toys.example/v1", "b", {"size": 9}]));
     server.stop().await;

@@ -87,6 +87,18 @@ fn written(definition: &str, value: &Value) -> Vec<u8> {
     out
 }
 
+/// `verbs` is a list with a name of its own in Go, and so a message around its items.
+#[test]
+fn a_named_list_is_a_message() {
+    let definition = "io.k8s.apimachinery.pkg.apis.meta.v1.APIResource";
+    let resource = json!({"name": "pods", "verbs": ["get", "list"]});
+    let verbs = bytes(4, &[bytes(1, b"get"), bytes(1, b"list")].concat());
+    let message = written(definition, &resource);
+    assert_eq!(message, [bytes(1, b"pods"), verbs].concat());
+    let back = read(definition, &message).unwrap();
+    assert_eq!((&back["name"], &back["verbs"]), (&resource["name"], &resource["verbs"]));
+}
+
 #[test]
 fn writes_what_typed_clients_read() {
     let secret = json!({"metadata": {"name": "n"}, "data": {"k": "AQID"}, "type": "Opaque", "other": [{}]});

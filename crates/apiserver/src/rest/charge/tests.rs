@@ -36,7 +36,10 @@ impl Server {
 
     async fn create(&self, caller: &Caller, plural: &str, value: Value) -> Result<(), Status> {
         let object = Object::from_value(value).unwrap();
-        self.rest.create(caller, &self.kind(plural), "ns", object, Vec::new()).await.map(|_| ())
+        self.rest
+            .create(caller, &self.kind(plural), "ns", object, crate::rest::Duplicates::default())
+            .await
+            .map(|_| ())
     }
 
     async fn quota(&self, name: &str, hard: Value) {
