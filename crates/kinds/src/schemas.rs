@@ -256,7 +256,8 @@ fn list_type(attribute: &str) -> ListType {
     match attribute.split_once('=') {
         Some(("map", keys)) => ListType::Map(keys.split(',').map(Arc::from).collect()),
         _ if attribute == "set" => ListType::Set,
-        _ => ListType::Atomic,
+        _ if attribute == "atomic" => ListType::Atomic,
+        _ => ListType::Unspecified,
     }
 }
 

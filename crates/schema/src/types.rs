@@ -123,8 +123,10 @@ pub struct Property {
 /// `x-kubernetes-list-type`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ListType {
-    /// One value.
+    /// Not said, which means one value.
     #[default]
+    Unspecified,
+    /// One value.
     Atomic,
     /// Items are scalars and unique.
     Set,

@@ -155,10 +155,8 @@ impl Rest {
             Duplicates::default(),
             warnings,
         )?;
-        let mut tree = std::mem::take(applied).into_value();
-        let unknown = schema::prune::unknown(&resource.schema, &mut tree, schema::prune::Mode::Report);
-        pipeline::strict(caller, unknown, duplicates, warnings)?;
-        *applied = Object::from_value(tree).unwrap_or_default();
+        // A field that no schema declares is refused by the merge, whatever field validation was asked for.
+        pipeline::strict(caller, Vec::new(), duplicates, warnings)?;
         settle_name(&target.key, applied)?;
         settle_namespace(resource, &target.key, applied)
     }

@@ -17,3 +17,4 @@ mod every_kind;
 mod kube_rs;
 mod kubectl;
 mod samples;
+mod upstream;

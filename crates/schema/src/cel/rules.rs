@@ -196,7 +196,7 @@ impl Run<'_> {
                         ListType::Map(keys) => old.and_then(Value::as_array).and_then(|old| {
                             old.iter().find(|old| keys.iter().all(|key| old.get(&**key) == item.get(&**key)))
                         }),
-                        ListType::Atomic | ListType::Set => None,
+                        ListType::Unspecified | ListType::Atomic | ListType::Set => None,
                     };
                     self.value(*items, item, old, &Path::Index(path, at), false);
                 }

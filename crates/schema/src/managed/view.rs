@@ -48,7 +48,7 @@ impl<'s> View<'s> {
                 View::Map { known: Some(properties), rest: preserve_unknown.then_some(DEDUCED) }
             }
             Shape::Map { values, .. } => View::Map { known: None, rest: Some(*values) },
-            Shape::List { list_type: ListType::Atomic, .. } => View::Leaf,
+            Shape::List { list_type: ListType::Unspecified | ListType::Atomic, .. } => View::Leaf,
             Shape::List { items, list_type: ListType::Set } => {
                 View::List { items: *items, by: Identity::Value }
             }

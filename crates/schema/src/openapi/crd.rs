@@ -279,7 +279,7 @@ impl Reader {
             items(json, "required").filter_map(Value::as_str).map(Arc::from).collect();
         let shape = if let Some(of) = json.get("items") {
             let items = self.nested(of, &format!("{path}.items"));
-            Shape::List { items, list_type: ListType::Atomic }
+            Shape::List { items, list_type: ListType::Unspecified }
         } else if !properties.is_empty() || !required.is_empty() {
             Shape::Struct {
                 properties,
@@ -319,7 +319,8 @@ fn list_type(json: &Value) -> ListType {
         "map" => ListType::Map(
             items(json, "x-kubernetes-list-map-keys").filter_map(Value::as_str).map(Arc::from).collect(),
         ),
-        _ => ListType::Atomic,
+        "atomic" => ListType::Atomic,
+        _ => ListType::Unspecified,
     }
 }
 

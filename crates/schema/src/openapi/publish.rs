@@ -308,6 +308,7 @@ fn put_name(key: &str, name: Option<&str>, put: &mut impl FnMut(&str, Value)) {
 
 fn list_extensions(list_type: &ListType, mut put: impl FnMut(&str, Value)) {
     match list_type {
+        ListType::Unspecified => {}
         ListType::Atomic => put("x-kubernetes-list-type", json!("atomic")),
         ListType::Set => put("x-kubernetes-list-type", json!("set")),
         ListType::Map(keys) => {

@@ -82,7 +82,7 @@ impl Check<'_> {
                 for (at, item) in list.iter().enumerate() {
                     let old = match list_type {
                         ListType::Map(keys) => counterpart(keys, item, old),
-                        ListType::Atomic | ListType::Set => None,
+                        ListType::Unspecified | ListType::Atomic | ListType::Set => None,
                     };
                     self.value(*items, item, old, &Path::Index(path, at));
                 }
@@ -99,7 +99,7 @@ impl Check<'_> {
         let mut twice: BTreeSet<String> = BTreeSet::new();
         for (at, item) in list.iter().enumerate() {
             let identity = match list_type {
-                ListType::Atomic => return,
+                ListType::Unspecified | ListType::Atomic => return,
                 ListType::Set => item.clone(),
                 ListType::Map(keys) => match item {
                     Value::Object(map) => keys
