@@ -47,7 +47,7 @@ fn toy(group: &str, kind: &str, scope: Scope) -> Resource {
         subresources: Vec::new(),
         selectable: Vec::new(),
         strategy: Arc::new(Plain),
-        complete_since: 0,
+        complete_since: meta::Revision(0),
         custom: false,
         deprecated: None,
     }

@@ -52,7 +52,7 @@ impl Group<'_> {
             subresources: Vec::new(),
             selectable: Vec::new(),
             strategy: Arc::new(Plain),
-            complete_since: 0,
+            complete_since: meta::Revision(0),
             custom: false,
             deprecated: None,
         })

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use futures::future::BoxFuture;
-use meta::{GroupResource, GroupVersion, Object, Status, Value};
+use meta::{GroupResource, GroupVersion, Object, Revision, Status, Value};
 use schema::Schema;
 
 use crate::{Context, Strategy};
@@ -85,8 +85,9 @@ pub struct Resource {
     pub selectable: Vec<Selectable>,
     /// What no schema can say.
     pub strategy: Arc<dyn Strategy>,
-    /// Objects last written before this revision may lack what the schema gives by default now; 0 where none can.
-    pub complete_since: u64,
+    /// Objects last written before this revision may lack what the schema gives by default now; revision 0 where
+    /// none can.
+    pub complete_since: Revision,
     /// Whether it came from a CRD: JSON patch types, no strategic merge, pruning of unknown fields.
     pub custom: bool,
     /// `Warning` header text when it is used; `None` when not deprecated.

@@ -89,7 +89,7 @@ fn kind(group: &str, kind: &str, scope: Scope, act: Arc<dyn Act>) -> Resource {
         subresources: vec![("".into(), Subresource::Act(act))],
         selectable: Vec::new(),
         strategy: Arc::new(Plain),
-        complete_since: 0,
+        complete_since: meta::Revision(0),
         custom: false,
         deprecated: None,
     }

@@ -132,7 +132,7 @@ impl Definition {
             subresources: subresources(version),
             selectable: selectable(version),
             strategy: Arc::new(Custom::new(schema.clone())?),
-            complete_since: if schema.has_defaults() { since.0 } else { 0 },
+            complete_since: if schema.has_defaults() { since } else { Revision(0) },
             schema,
             custom: true,
             deprecated: self.deprecated(version),

@@ -208,7 +208,8 @@ impl Custom {
                 &accepted,
                 terminating,
                 self.conversion(&object),
-                self.rest.cache().head(),
+                // What is there now may have been written under an earlier schema.
+                Revision(self.rest.cache().head().0 + 1),
             );
             self.install(name, &object, &definition, resources);
             conditions.extend(violation);

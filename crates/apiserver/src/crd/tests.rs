@@ -286,9 +286,11 @@ async fn a_default_that_comes_later_is_shown_of_what_was_there() {
         json!({"type": "integer", "default": 7});
     let mut changes = server.rest.registry().changes();
     server.patch("widgets.toys.example", json!({"spec": {"versions": [version]}})).await;
+    // Under the new schema or, where it is not yet served, still under the old one.
+    server.make("default", "between").await;
     tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
     server.make("default", "new").await;
-    for name in ["old", "new"] {
+    for name in ["old", "between", "new"] {
         assert_eq!(shown(&server, name).await, [Some(7); 3], "{name}");
     }
     // The next one served by another server, which knows the definition and the object from the store.

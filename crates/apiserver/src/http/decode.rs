@@ -17,6 +17,9 @@ use crate::{Registry, rest::Duplicates};
 
 /// Most duplicates reported; nobody reads more.
 const DUPLICATES_MAX: usize = 100;
+/// Bytes of paths whose places are noted, as a deep body has paths of more bytes than its own: what is found beyond
+/// them is named last.
+const PLACED_BYTES_MAX: usize = 1 << 20;
 
 /// A decoded body.
 #[derive(Debug, Default, PartialEq)]
@@ -37,7 +40,7 @@ pub(crate) fn decode(bytes: &[u8], media: Media) -> Result<Decoded, Status> {
                 value.map_err(|error| Status::bad_request(format!("error decoding json: {error}")))?;
             if !found.duplicates.found.is_empty() {
                 // Where each key is, is worth knowing only now.
-                found = Found { placing: true, ..Found::default() };
+                found = Found { placeable: PLACED_BYTES_MAX, ..Found::default() };
                 drop(Seed(&mut found).deserialize(&mut serde_json::Deserializer::from_slice(bytes)));
             }
             value
@@ -107,8 +110,8 @@ fn message(bytes: &[u8], resource: &Resource, registry: &Registry) -> Result<Val
 struct Found {
     path: Vec<Step>,
     duplicates: Duplicates,
-    /// Whether the places of keys are noted, which costs a text for each.
-    placing: bool,
+    /// How many bytes of paths may still be noted with their places.
+    placeable: usize,
     keys: usize,
 }
 
@@ -120,8 +123,9 @@ enum Step {
 impl Found {
     fn key(&mut self) {
         self.keys += 1;
-        if self.placing {
+        if self.placeable > 0 {
             let (path, place) = (self.text(), self.keys);
+            self.placeable = self.placeable.saturating_sub(path.len());
             self.duplicates.first.entry(path).or_insert(place);
         }
     }
@@ -283,6 +287,16 @@ mod tests {
             r#"unknown field "spec.late""#,
         ];
         assert_eq!(named, expected);
+    }
+
+    #[test]
+    fn places_are_noted_up_to_a_bound() {
+        let fields: Vec<String> = (0..1_000).map(|n| format!("\"{n}\":0")).collect();
+        let text = format!("{{\"{}\":{{\"0\":1,{}}}}}", "k".repeat(1 << 16), fields.join(","));
+        let duplicates = decode(text.as_bytes(), Media::Json).unwrap().duplicates;
+        assert_eq!(duplicates.found.len(), 1);
+        let noted: usize = duplicates.first.keys().map(String::len).sum();
+        assert!(noted < PLACED_BYTES_MAX + (1 << 17), "{noted}");
     }
 
     #[test]

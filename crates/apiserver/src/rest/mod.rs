@@ -181,7 +181,7 @@ impl Rest {
             let object = entry.object().map_err(Status::internal)?;
             if object.api_version() != wanted {
                 strangers.push((at, object));
-            } else if entry.revision.0 < resource.complete_since {
+            } else if entry.revision < resource.complete_since {
                 shown.push((at, object));
             }
         }
@@ -274,7 +274,7 @@ fn is_stored_version(resource: &Resource) -> bool {
 
 /// Whether the bytes of an object written at `revision` are what `resource` shows.
 fn is_shown_as_stored(resource: &Resource, revision: Revision) -> bool {
-    is_stored_version(resource) && revision.0 >= resource.complete_since
+    is_stored_version(resource) && revision >= resource.complete_since
 }
 
 /// What converts the objects of a kind that are stored in several versions.
@@ -295,7 +295,7 @@ pub(crate) async fn to_served(resource: &Resource, object: &mut Object) -> Resul
     let Some(converter) = converter(resource) else { return local_to_served(resource, object) };
     let wanted = resource.api_version();
     if object.api_version() == wanted {
-        if resource.complete_since > 0 {
+        if resource.complete_since > Revision(0) {
             complete(resource, object);
         }
         return Ok(());
@@ -321,7 +321,7 @@ fn only(objects: Vec<Object>) -> Result<Object, Status> {
 
 fn local_to_served(resource: &Resource, object: &mut Object) -> Result<(), Status> {
     if is_stored_version(resource) {
-        if resource.complete_since > 0 {
+        if resource.complete_since > Revision(0) {
             complete(resource, object);
         }
         return Ok(());

@@ -133,7 +133,7 @@ pub enum PatchKind {
 pub struct Duplicates {
     /// `duplicate field "spec.replicas"`, with the place of the key that repeats another.
     pub(crate) found: Vec<(usize, String)>,
-    /// The place of the first key of each path, as far as the order of the text is known; empty without duplicates.
+    /// The place of the first key of each path, as far as it was noted; empty without duplicates.
     pub(crate) first: HashMap<String, usize>,
 }
 

@@ -81,7 +81,7 @@ fn toy(plural: &str, kind: &str, scope: Scope) -> Resource {
             indexed: true,
         }],
         strategy: Arc::new(Toy),
-        complete_since: 0,
+        complete_since: meta::Revision(0),
         custom: false,
         deprecated: None,
     }
