@@ -3,10 +3,11 @@
 #
 #   images/build.sh [--output DIR] [IMAGE...]
 #
-# IMAGE is a directory beside this file: pause, busybox, postgres, redis or buildbarn-stand-in; all by default. Each
-# becomes DIR/IMAGE.tar, an OCI layout that `keelson image load` and `docker load` read. DIR is $KEELSON_IMAGE_DIR, else
-# target/images. Their names carry the version that Debian has: docker.io/library/postgres:15, redis:7, busybox:1.35;
-# what is our own is keelson.dev/pause:1 and keelson.dev/buildbarn-stand-in:1.
+# IMAGE is a directory beside this file: pause, busybox, postgres, redis or buildbarn-stand-in; all by default. The path of
+# any other directory that has an image.sh will do, too. Each becomes DIR/IMAGE.tar, an OCI layout that `keelson image load`
+# and `docker load` read. DIR is $KEELSON_IMAGE_DIR, else target/images. Their names carry the version that Debian has:
+# docker.io/library/postgres:15, redis:7, busybox:1.35; what is our own is keelson.dev/pause:1 and
+# keelson.dev/buildbarn-stand-in:1.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,8 +20,16 @@ fi
 all=$(cd "$here" && ls -d */ | tr -d /)
 # shellcheck disable=SC2086 # a list of names
 [ $# -gt 0 ] || set -- $all
+# directory_of IMAGE: where its image.sh is.
+directory_of() {
+    case $1 in
+    */*) echo "$1" ;;
+    *) echo "$here/$1" ;;
+    esac
+}
+
 for image in "$@"; do
-    [ -r "$here/$image/image.sh" ] || die "no image is called $image; there are" $all
+    [ -r "$(directory_of "$image")/image.sh" ] || die "no image is called $image; there are" $all
 done
 [ "$(id -u)" = 0 ] || die "run this as root: files in images belong to several users"
 for tool in apt-get apt-cache dpkg-deb tar sha256sum; do
@@ -41,10 +50,12 @@ for image in "$@"; do
     # a subshell, and no `|| exit` after it: that would turn off `set -e` inside
     (
         packages= sources= names=
+        directory=$(cd "$(directory_of "$image")" && pwd)
+        image=$(basename "$directory")
         work=$output/.work-$image
-        # defines `packages` (roots of the closure), `names` and the function `build`
-        . "$here/$image/image.sh"
-        inputs=$(find "$here/$image" $sources -type f | LC_ALL=C sort | xargs cat | sha256sum | cut -d ' ' -f 1)
+        # defines `packages` (roots of the closure), `names` and the function `build`; may add files to `sources`
+        . "$directory/image.sh"
+        inputs=$(find "$directory" $sources -type f | LC_ALL=C sort | xargs cat | sha256sum | cut -d ' ' -f 1)
         # shellcheck disable=SC2086 # a list of names
         if [ -n "$packages" ]; then
             if ! has_lists; then
