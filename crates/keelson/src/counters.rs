@@ -1,15 +1,14 @@
-//! What operators count, as `/metrics` tells it: of their controllers, and of what they have beside these.
+//! What controllers count, as `/metrics` tells it, and what operators have beside these.
 
-use reconcile::{Controller, MetricsSnapshot};
+use meta::metrics::Exposition;
+use reconcile::{Control, Controller, MetricsSnapshot};
 
 use crate::operators::{MetricsText, Started};
 
-type Counted = Box<dyn Fn() -> MetricsSnapshot + Send + Sync>;
-
-/// Operators that were started.
+/// Controllers and operators that were started.
 #[derive(Default)]
 pub(crate) struct Counters {
-    controllers: Vec<Counted>,
+    controllers: Vec<Control>,
     operators: Vec<MetricsText>,
 }
 
@@ -26,19 +25,25 @@ const SERIES: &[(&str, &str, Number)] = &[
 ];
 
 impl Counters {
-    /// Counts one more; gives its controllers, to be run.
+    /// Counts these controllers, too.
+    pub(crate) fn add(&mut self, controllers: &[Controller]) {
+        self.controllers.extend(controllers.iter().map(Controller::control));
+    }
+
+    /// Counts one more operator; gives its controllers, to be run.
     pub(crate) fn count(&mut self, started: Started) -> Vec<Controller> {
         let Started { controllers, metrics } = started;
-        let counted = controllers.iter().map(|controller| Box::new(controller.metrics()) as Counted);
-        self.controllers.extend(counted);
+        self.add(&controllers);
         self.operators.extend(metrics);
         controllers
     }
 
     /// All of it, in the Prometheus text form.
     pub(crate) fn text(&self) -> String {
-        let snapshots: Vec<MetricsSnapshot> = self.controllers.iter().map(|counted| counted()).collect();
-        let mut text = String::new();
+        let snapshots: Vec<MetricsSnapshot> = self.controllers.iter().map(Control::metrics).collect();
+        let mut queues = Exposition::default();
+        reconcile::expose(&self.controllers, &mut queues);
+        let mut text = queues.into_text();
         for (name, kind, number) in SERIES {
             text.push_str(&format!("# TYPE keelson_controller_{name} {kind}\n"));
             for snapshot in &snapshots {

@@ -22,6 +22,8 @@ pub struct Bounds {
 /// What a histogram is fed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
+    /// Nanoseconds, shown as seconds.
+    Nanos,
     /// Microseconds, shown as seconds.
     Micros,
     /// Shown as they are: bytes, seats.
@@ -32,6 +34,7 @@ impl Unit {
     #[allow(clippy::cast_precision_loss, reason = "sums beyond 2^53 lose digits that nobody looks at")]
     fn shown(self, value: u64) -> f64 {
         match self {
+            Self::Nanos => value as f64 / 1e9,
             Self::Micros => value as f64 / 1e6,
             Self::Whole => value as f64,
         }
@@ -59,10 +62,11 @@ impl Histogram {
         self.observe_times(value, 1, value);
     }
 
-    /// Counts a time; the histogram must be one of microseconds.
+    /// Counts a time; the histogram must be one of times.
     pub fn took(&self, time: Duration) {
-        debug_assert_eq!(self.bounds.unit, Unit::Micros);
-        self.observe(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        debug_assert_ne!(self.bounds.unit, Unit::Whole);
+        let time = if self.bounds.unit == Unit::Nanos { time.as_nanos() } else { time.as_micros() };
+        self.observe(u64::try_from(time).unwrap_or(u64::MAX));
     }
 
     /// Counts `times` values of the bucket of `value`, which come to `sum` together.

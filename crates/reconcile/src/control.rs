@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use meta::ObjectKey;
+use meta::{ObjectKey, metrics::Exposition};
 
 use crate::{
     ControllerMetrics, MetricsSnapshot,
-    queue::{Queue, QueueList},
+    queue::{self, Queue, QueueList},
 };
 
 /// The handle of one controller; take it before [`crate::run`] takes the controller. Clones are one.
@@ -21,6 +21,13 @@ pub struct Control {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("controller {0} is not driven by a queue")]
 pub struct NoQueue(pub &'static str);
+
+/// Writes `workqueue_*` of those that are driven by a queue, under the names of upstream's controller manager.
+pub fn expose(controllers: &[Control], out: &mut Exposition) {
+    let queues: Vec<(&str, &Queue)> =
+        controllers.iter().filter_map(|of| Some((of.name, of.queue.as_deref()?))).collect();
+    queue::expose(&queues, out);
+}
 
 impl Control {
     /// The controller's name.

@@ -23,6 +23,9 @@ use crate::{
     watches::Enqueue,
 };
 
+/// Failures in a row after which what is not there yet is told of: some forty seconds, which is longer than anybody's
+/// look at discovery takes to come.
+const PATIENCE: u32 = 12;
 /// How long work in progress may take to end after shutdown was asked for.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -243,10 +246,13 @@ impl<R: Reconciler> Driver<R> {
             return None;
         }
         entry.failures = entry.failures.saturating_add(1);
+        self.queue.retried();
         let wait = Backoff::KEY.after(entry.failures, &*cx.random);
         if error.is_conflict() {
             self.metrics.conflicts.fetch_add(1, Relaxed);
             tracing::debug!(controller = R::NAME, %key, error = text, ?wait, "somebody wrote first, trying again");
+        } else if matches!(error, Error::NotYet(_)) && entry.failures < PATIENCE {
+            tracing::debug!(controller = R::NAME, %key, error = text, ?wait, "not there yet, trying again");
         } else {
             self.metrics.errors.fetch_add(1, Relaxed);
             tracing::warn!(controller = R::NAME, %key, error = text, failures = entry.failures, ?wait, "failed, trying again");

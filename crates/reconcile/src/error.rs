@@ -61,6 +61,10 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Something that is on its way as a rule is not there yet. Tried again as after any failure, and told of only when
+    /// it is missing for long.
+    #[error("{0}")]
+    NotYet(String),
     /// The object cannot be reconciled until it changes; not retried.
     #[error("{0}")]
     Rejected(String),
@@ -107,6 +111,7 @@ impl Error {
             Self::Encode { .. }
             | Self::Request { .. }
             | Self::Effect { .. }
+            | Self::NotYet(_)
             | Self::Rejected(_)
             | Self::Panicked(_) => None,
         }

@@ -44,7 +44,7 @@ pub use backoff::Backoff;
 pub use child::{Announce, Child, Write};
 pub use condition::{Condition, set_condition};
 pub use context::Context;
-pub use control::{Control, NoQueue};
+pub use control::{Control, NoQueue, expose};
 pub use driver::{Controller, run};
 pub use effect::{Effect, EffectFuture};
 pub use error::{Error, Result, answer, text};

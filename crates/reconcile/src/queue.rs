@@ -4,14 +4,18 @@
 //! work ends. Bounded by the number of distinct keys, that is, by the number of objects.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use futures::StreamExt;
-use meta::ObjectKey;
+use meta::{
+    ObjectKey,
+    metrics::{Bounds, Exposition, Histogram, Kind, Unit, labels, number},
+};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::time::{DelayQueue, delay_queue};
 
 /// What a queue holds at one moment.
@@ -31,23 +35,105 @@ pub struct QueueList {
 pub(crate) struct Queue {
     state: Mutex<State>,
     changed: Notify,
+    counts: Counts,
 }
 
 #[derive(Default)]
 struct State {
     waiting: VecDeque<ObjectKey>,
-    /// Waiting, or to be handed out again after the work on it ends.
-    wanted: HashSet<ObjectKey>,
-    active: HashSet<ObjectKey>,
+    /// Waiting, or to be handed out again after the work on it ends; since when.
+    wanted: HashMap<ObjectKey, Instant>,
+    /// Since when.
+    active: HashMap<ObjectKey, Instant>,
     /// Nothing is handed out.
     paused: bool,
+}
+
+/// What client-go's queues count.
+struct Counts {
+    adds: AtomicU64,
+    retries: AtomicU64,
+    waited: Histogram,
+    worked: Histogram,
+}
+
+/// client-go's: from 10 ns to 10 s, each ten times the one before.
+const BOUNDS: Bounds = Bounds {
+    upper: &[
+        10,
+        100,
+        1_000,
+        10_000,
+        100_000,
+        1_000_000,
+        10_000_000,
+        100_000_000,
+        1_000_000_000,
+        10_000_000_000,
+    ],
+    unit: Unit::Nanos,
+};
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            adds: AtomicU64::default(),
+            retries: AtomicU64::default(),
+            waited: Histogram::new(BOUNDS),
+            worked: Histogram::new(BOUNDS),
+        }
+    }
+}
+
+/// Writes `workqueue_*` of these queues under their names, as upstream's controller manager does.
+pub(crate) fn expose(queues: &[(&str, &Queue)], out: &mut Exposition) {
+    let mut each = |name: &str, kind, help, value: &dyn Fn(&Queue) -> String| {
+        let mut family = out.family(name, kind, help);
+        for (name, queue) in queues {
+            family.value(&labels(&[("name", name)]), value(queue));
+        }
+    };
+    let count = |of: &AtomicU64| of.load(Relaxed).to_string();
+    let seconds = |time: Duration| number(time.as_secs_f64());
+    each("workqueue_adds_total", Kind::Counter, "Keys that were added.", &|queue| count(&queue.counts.adds));
+    each("workqueue_depth", Kind::Gauge, "Keys that wait.", &|queue| queue.len().to_string());
+    each("workqueue_retries_total", Kind::Counter, "Keys that were added again after a failure.", &|queue| {
+        count(&queue.counts.retries)
+    });
+    each(
+        "workqueue_unfinished_work_seconds",
+        Kind::Gauge,
+        "How long the work that is going on has taken, of several at a time the sum.",
+        &|queue| seconds(queue.worked().sum()),
+    );
+    each(
+        "workqueue_longest_running_processor_seconds",
+        Kind::Gauge,
+        "How long the longest of the work that is going on has taken.",
+        &|queue| seconds(queue.worked().max().unwrap_or_default()),
+    );
+    let mut histogram = |name: &str, help, of: &dyn Fn(&Counts) -> &Histogram| {
+        let mut family = out.family(name, Kind::Histogram, help);
+        for (name, queue) in queues {
+            family.histogram(&labels(&[("name", name)]), of(&queue.counts));
+        }
+    };
+    histogram("workqueue_queue_duration_seconds", "How long keys wait.", &|counts| &counts.waited);
+    histogram("workqueue_work_duration_seconds", "How long the work on keys takes.", &|counts| {
+        &counts.worked
+    });
 }
 
 impl Queue {
     /// Adds a key, unless it is already waiting.
     pub(crate) fn add(&self, key: ObjectKey) {
         let mut state = self.state.lock();
-        if state.wanted.insert(key.clone()) && !state.active.contains(&key) {
+        if state.wanted.contains_key(&key) {
+            return;
+        }
+        self.counts.adds.fetch_add(1, Relaxed);
+        state.wanted.insert(key.clone(), Instant::now());
+        if !state.active.contains_key(&key) {
             state.waiting.push_back(key);
             drop(state);
             self.changed.notify_one();
@@ -61,16 +147,33 @@ impl Queue {
             return None;
         }
         let key = state.waiting.pop_front()?;
-        state.wanted.remove(&key);
-        state.active.insert(key.clone());
+        let now = Instant::now();
+        if let Some(since) = state.wanted.remove(&key) {
+            self.counts.waited.took(now - since);
+        }
+        state.active.insert(key.clone(), now);
         Some(key)
+    }
+
+    /// Counts a key that is to be added again because work on it failed.
+    pub(crate) fn retried(&self) {
+        self.counts.retries.fetch_add(1, Relaxed);
+    }
+
+    /// How long the work that is going on has taken.
+    fn worked(&self) -> impl Iterator<Item = Duration> {
+        let now = Instant::now();
+        let all: Vec<Duration> = self.state.lock().active.values().map(|since| now - *since).collect();
+        all.into_iter()
     }
 
     /// Ends the work on a key.
     pub(crate) fn done(&self, key: &ObjectKey) {
         let mut state = self.state.lock();
-        state.active.remove(key);
-        if state.wanted.contains(key) {
+        if let Some(since) = state.active.remove(key) {
+            self.counts.worked.took(since.elapsed());
+        }
+        if state.wanted.contains_key(key) {
             state.waiting.push_back(key.clone());
             drop(state);
             self.changed.notify_one();
@@ -99,7 +202,7 @@ impl Queue {
     /// The first keys that wait and those in work, at most `limit` of each, and how many there are.
     pub(crate) fn list(&self, limit: usize) -> QueueList {
         let state = self.state.lock();
-        let mut active: Vec<ObjectKey> = state.active.iter().take(limit).cloned().collect();
+        let mut active: Vec<ObjectKey> = state.active.keys().take(limit).cloned().collect();
         active.sort();
         QueueList {
             waiting: state.waiting.iter().take(limit).cloned().collect(),
@@ -189,6 +292,43 @@ mod tests {
         assert!(queue.changed().now_or_never().is_some(), "that it may be taken is told again");
         assert_eq!(queue.take(), Some(key("a")));
         assert_eq!((queue.list(0).active_count, queue.list(9).active), (1, vec![key("a")]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counts_as_client_go_does() {
+        let queue = Queue::default();
+        queue.add(key("a"));
+        queue.add(key("a"));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        queue.take().unwrap();
+        queue.add(key("b"));
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let mut out = Exposition::default();
+        expose(&[("job", &queue)], &mut out);
+        for line in [
+            "workqueue_adds_total{name=\"job\"} 2",
+            "workqueue_depth{name=\"job\"} 1",
+            "workqueue_retries_total{name=\"job\"} 0",
+            "workqueue_unfinished_work_seconds{name=\"job\"} 0.005",
+            "workqueue_longest_running_processor_seconds{name=\"job\"} 0.005",
+            "workqueue_queue_duration_seconds_bucket{name=\"job\",le=\"1\"} 0",
+            "workqueue_queue_duration_seconds_bucket{name=\"job\",le=\"10\"} 1",
+            "workqueue_queue_duration_seconds_sum{name=\"job\"} 2",
+        ] {
+            assert!(out.text().lines().any(|has| has == line), "{line}\n{}", out.text());
+        }
+        queue.done(&key("a"));
+        queue.retried();
+        let mut out = Exposition::default();
+        expose(&[("job", &queue)], &mut out);
+        for line in [
+            "workqueue_retries_total{name=\"job\"} 1",
+            "workqueue_unfinished_work_seconds{name=\"job\"} 0",
+            "workqueue_work_duration_seconds_bucket{name=\"job\",le=\"0.001\"} 0",
+            "workqueue_work_duration_seconds_bucket{name=\"job\",le=\"0.01\"} 1",
+        ] {
+            assert!(out.text().lines().any(|has| has == line), "{line}\n{}", out.text());
+        }
     }
 
     #[tokio::test(start_paused = true)]

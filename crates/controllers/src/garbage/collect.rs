@@ -166,8 +166,11 @@ impl GarbageCollector {
             None => {}
         }
         let Some(resource) = self.graph.resource(owner) else {
-            let what = format!("owner {} {} of {} {}", owner.api_version, owner.kind, node.kind, node.key);
-            return Err(unresolved(&what));
+            // It may be served any moment (a CRD being installed), and is never taken for absent.
+            return Err(Error::NotYet(format!(
+                "owner {} {} of {} {}: no such resource is served",
+                owner.api_version, owner.kind, node.kind, node.key
+            )));
         };
         let namespace = if resource.namespaced { node.key.namespace.as_str() } else { "" };
         if resource.namespaced && namespace.is_empty() {
@@ -182,14 +185,6 @@ impl GarbageCollector {
         let waits = live.deletion_timestamp.is_some() && foreground;
         Ok(if waits { Life::Waiting } else { Life::Alive })
     }
-}
-
-/// Nobody serves the owner's kind: it may come back (a CRD being installed), so this is retried and
-/// never taken for absence.
-fn unresolved(what: &str) -> Error {
-    let error =
-        std::io::Error::new(std::io::ErrorKind::NotFound, format!("{what}: no such resource is served"));
-    Error::Effect { effect: "resolve owner", source: Box::new(error) }
 }
 
 async fn get(cx: &Context, kind: &Kind, key: &ObjectKey) -> Result<Option<ObjectMeta>> {

@@ -151,6 +151,7 @@ impl Actors {
             ..controllers::Options::new(clock.clone(), random.clone())
         };
         let mut all = controllers::all(&options);
+        server.counters.lock().add(&all);
         all.extend(operators);
         let context = reconcile::Context::new(client, clock.clone(), random.clone());
         let desk = controllers::Desk::new(all.iter().map(reconcile::Controller::control).collect());
