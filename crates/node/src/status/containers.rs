@@ -47,7 +47,7 @@ fn status(
     let facts = have.facts.get(name).map_or(&none, AsRef::as_ref);
     let image = member.container.image.clone().unwrap_or_default();
     let Some(container) = have.container(name) else {
-        return without_container(want, have, group, member, facts, old, image);
+        return without_container(want, have, member, facts, old, image);
     };
     let wire_id = |id: &str| format!("{}://{id}", node.runtime);
     let terminated = terminated(container, facts, &wire_id(&container.id));
@@ -71,7 +71,7 @@ fn status(
         ),
         (None, Some(ended), None) => (WireState { terminated: Some(ended), ..WireState::default() }, before),
         (None, None, waiting) => {
-            let waiting = waiting.unwrap_or_else(|| creating(want, have, group));
+            let waiting = waiting.unwrap_or_else(|| creating(want, have));
             (WireState { waiting: Some(waiting), ..WireState::default() }, before)
         }
     };
@@ -107,7 +107,6 @@ fn allocated<'a>(have: &'a Observed, member: Member<'a>) -> Option<&'a ResourceR
 fn without_container(
     want: &Pod,
     have: &Observed,
-    group: Group,
     member: Member<'_>,
     facts: &Facts,
     old: Option<&ContainerStatus>,
@@ -145,7 +144,7 @@ fn without_container(
     if ran {
         status.last_state = Some(WireState { terminated: Some(unknown()), ..WireState::default() });
     }
-    let waiting = failing(member, facts).unwrap_or_else(|| creating(want, have, group));
+    let waiting = failing(member, facts).unwrap_or_else(|| creating(want, have));
     status.state = Some(WireState { waiting: Some(waiting), ..WireState::default() });
     status
 }
@@ -160,9 +159,9 @@ fn reported<'a>(want: &'a Pod, group: Group, name: &str) -> Option<&'a Container
     list?.iter().find(|own| own.name == name)
 }
 
-fn creating(want: &Pod, have: &Observed, group: Group) -> ContainerStateWaiting {
-    let initializing = group == Group::Main && pod::init(want).next().is_some();
-    let reason = if initializing { "PodInitializing" } else { "ContainerCreating" };
+/// Why what was never begun waits; with init containers each of them and every other one says the same.
+fn creating(want: &Pod, have: &Observed) -> ContainerStateWaiting {
+    let reason = if pod::init(want).next().is_some() { "PodInitializing" } else { "ContainerCreating" };
     let message = match (&have.sandbox_failure, &have.volumes) {
         (Some(failure), _) | (None, crate::plan::Volumes::Failed(failure)) => Some(failure.message.clone()),
         _ => None,

@@ -144,6 +144,17 @@ fn phases() {
     }
 }
 
+/// As upstream's conformance test of init containers asks: none of them is `ContainerCreating`.
+#[test]
+fn init_containers_that_wait_for_their_turn_are_initializing() {
+    let inits = json!([{ "name": "i", "image": "x" }, { "name": "j", "image": "x" }]);
+    let want = pod(|value| value["spec"]["initContainers"] = inits);
+    let status = derive(&want, &have(vec![("i", 0, running())]), &facts(), at(5));
+    let second = status.init_container_statuses.unwrap().remove(1);
+    let waiting = second.state.and_then(|state| state.waiting).unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"));
+}
+
 #[test]
 fn failures_say_why() {
     let mut have = have(vec![]);

@@ -211,10 +211,13 @@ fn merge_list(
         }
         Some(key) => merge_items(set, items, key, list, patch)?,
     }
+    // Without an order the patch is one, of the items that it sets.
+    let sets = |item: &&Value| item.get(DIRECTIVE).is_none();
+    let set: Vec<Value> = patch.iter().filter(sets).cloned().collect();
     if let Some(order) = order {
         check_order(order, patch, key)?;
-        sort(list, &before, order, key);
     }
+    sort(list, &before, order.unwrap_or(&set), key);
     Ok(())
 }
 
@@ -296,8 +299,8 @@ fn check_order(order: &[Value], patch: &[Value], key: Option<&str>) -> Result<()
     Ok(())
 }
 
-/// Puts the ordered items into their order; each other item stays behind the ordered items that it stood
-/// behind before.
+/// Puts the ordered items into their order; each other item comes before the first ordered one, of those that are left,
+/// that it stood before (upstream `mergeSortedSlice`).
 fn sort(list: &mut Vec<Value>, before: &[Value], order: &[Value], key: Option<&str>) {
     let place = |item: &Value| order.iter().position(|at| identity(at, key) == identity(item, key));
     let stood = |item: &Value| before.iter().position(|at| identity(at, key) == identity(item, key));
@@ -306,8 +309,8 @@ fn sort(list: &mut Vec<Value>, before: &[Value], order: &[Value], key: Option<&s
     ordered.sort_by_key(|item| place(item));
     let mut ordered = ordered.into_iter().peekable();
     for other in others {
-        // Only an ordered item that stood before this one comes first; a new one comes after.
-        let comes_first = |next: &Value| matches!((stood(next), stood(&other)), (Some(a), Some(b)) if a < b);
+        // A new item comes first, too.
+        let comes_first = |next: &Value| !matches!((stood(&other), stood(next)), (Some(a), Some(b)) if a < b);
         while let Some(next) = ordered.next_if(comes_first) {
             list.push(next);
         }

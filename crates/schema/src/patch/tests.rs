@@ -68,7 +68,7 @@ fn lists_merge_by_key_or_are_replaced() {
     check(
         json!({"containers": [{"name": "a", "env": [{"name": "x", "value": "1"}], "args": ["1"]}]}),
         json!({"containers": [{"name": "a", "env": [{"name": "y", "value": "2"}], "args": ["2"]}]}),
-        json!({"containers": [{"name": "a", "env": [{"name": "x", "value": "1"}, {"name": "y", "value": "2"}], "args": ["2"]}]}),
+        json!({"containers": [{"name": "a", "env": [{"name": "y", "value": "2"}, {"name": "x", "value": "1"}], "args": ["2"]}]}),
     );
     let error = patched(current.clone(), json!({"containers": [{"image": "x"}]})).unwrap_err();
     assert_eq!(error.to_string(), "map: {\"image\":\"x\"} does not contain declared merge key: name");
@@ -94,7 +94,7 @@ fn retain_keys_drops_the_others() {
 fn set_element_order_sorts() {
     let names = |list: &[&str]| list.iter().map(|name| json!({"name": name})).collect::<Vec<_>>();
     for (current, patch, order, expected) in [
-        (vec!["a", "b", "c"], vec!["d"], vec!["d", "c", "a"], vec!["b", "d", "c", "a"]),
+        (vec!["a", "b", "c"], vec!["d"], vec!["d", "c", "a"], vec!["d", "b", "c", "a"]),
         (vec!["a", "b"], vec!["c"], vec!["a", "c", "b"], vec!["a", "c", "b"]),
         (vec!["a", "x", "b"], vec!["c"], vec!["a", "b", "c"], vec!["a", "x", "b", "c"]),
     ] {
@@ -103,6 +103,15 @@ fn set_element_order_sorts() {
             json!({"$setElementOrder/containers": names(&order), "containers": names(&patch)}),
             json!({"containers": names(&expected)}),
         );
+    }
+    // Without the directive the patch says the order: what is new comes first (a conformance test of StatefulSets).
+    for (current, patch, expected) in [
+        (vec!["webserver"], vec!["test-ss"], vec!["test-ss", "webserver"]),
+        (vec!["a", "b", "c"], vec!["c", "a"], vec!["b", "c", "a"]),
+        (vec!["a", "b"], vec!["b", "x"], vec!["a", "b", "x"]),
+    ] {
+        let patch = json!({"containers": names(&patch)});
+        check(json!({"containers": names(&current)}), patch, json!({"containers": names(&expected)}));
     }
     check(
         json!({"containers": names(&["a", "b"])}),
