@@ -93,7 +93,8 @@ impl Outbound {
         if uri.scheme_str() != Some("https") {
             return Err(bad());
         }
-        let answer = self.exchange(method, &uri, &host, body);
+        // On the heap: all who may ask, which is every request, would carry its state.
+        let answer = Box::pin(self.exchange(method, &uri, &host, body));
         tokio::time::timeout(self.time, answer)
             .await
             .map_err(|_| OutboundError::Slow { host: host.clone(), seconds: self.time.as_secs() })?

@@ -188,6 +188,8 @@ pub enum Acted {
         /// Objects of other kinds to update first, each only if unchanged since read (a
         /// PodDisruptionBudget's status): `apiVersion`, `kind` and metadata say which.
         also: Vec<Object>,
+        /// What the object's status says of it from then on, while it goes.
+        condition: Option<meta::Condition>,
     },
     /// Nothing is stored; this is the answer (201).
     Answer(Value),

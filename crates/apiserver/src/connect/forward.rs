@@ -311,7 +311,8 @@ fn request(
         // Who vouches for a user in headers is this server, not its client.
         let vouching = ["impersonate-", "x-remote-"].iter().any(|begin| name.as_str().starts_with(begin));
         let own = KEPT_BACK.contains(name) || vouching;
-        let connection = matches!(*name, header::CONNECTION | header::UPGRADE);
+        let connection = matches!(*name, header::CONNECTION | header::UPGRADE)
+            || name.as_str().starts_with("sec-websocket-");
         if !own && (!connection || upgrades) {
             request.headers_mut().append(name.clone(), value.clone());
         }

@@ -1,16 +1,18 @@
 //! Streams to nodes: log, exec, attach, port-forward and proxy.
 //!
 //! Guarantees: bytes pass both ways as they are, so that SPDY and WebSocket need no translation here; a
-//! stream ends with the server; nobody's credentials are passed on. Knows the kinds it must look at to find
+//! stream ends with the server; nobody's credentials are passed on. Pages that are reached through `proxy` have their
+//! links lead back through it. Knows the kinds it must look at to find
 //! an endpoint: Pod, Node, Service, EndpointSlice.
 
 mod endpoint;
 mod forward;
+mod links;
 mod pool;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use meta::{Object, ObjectKey, Reason, Status, Value};
 use resource::Resource;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -78,7 +80,7 @@ impl Kubelets {
         &self,
         call: &Call<'_>,
         resource: &Arc<Resource>,
-        query: Option<&str>,
+        uri: &Uri,
         input: Input,
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Result<Response<Body>, Status> {
@@ -94,15 +96,20 @@ impl Kubelets {
             }
             ("nodes", "proxy") => {
                 let node = object(call, resource, &call.named.name).await?;
-                (endpoint::kubelet(&node)?, tail(call, query))
+                (endpoint::kubelet(&node)?, tail(call, uri))
             }
-            ("pods", "proxy") => (endpoint::of_pod_port(call, resource).await?, tail(call, query)),
-            ("services", "proxy") => (endpoint::of_service(call, resource).await?, tail(call, query)),
+            ("pods", "proxy") => (endpoint::of_pod_port(call, resource).await?, tail(call, uri)),
+            ("services", "proxy") => (endpoint::of_service(call, resource).await?, tail(call, uri)),
             (plural, subresource) => {
                 let why = format!("{plural}/{subresource} is not supported by this server");
                 return Err(Status::new(501, Reason::MethodNotAllowed, why));
             }
         };
+        let is_proxy = call.subresource() == "proxy";
+        let upgrades = call.headers.contains_key(header::UPGRADE);
+        if is_proxy && !upgrades && is_bare(call, uri) {
+            return moved(uri);
+        }
         let needs_upgrade = matches!(call.subresource(), "exec" | "attach" | "portforward");
         if needs_upgrade && upgrade.is_none() {
             return Err(Status::bad_request(
@@ -122,14 +129,33 @@ impl Kubelets {
                 .map_err(|_| Status::bad_request(format!("{host:?} is not the name of a host")))
         };
         let tls = tls.map(|tls| Ok::<_, Status>((tls.clone(), name()?))).transpose()?;
+        let authority = authority(&host, port);
+        let place = (is_proxy && !upgrades).then(|| links::Place {
+            prefix: uri
+                .path()
+                .strip_suffix(call.named.tail)
+                .unwrap_or(uri.path())
+                .trim_end_matches('/')
+                .to_owned(),
+            server: authority.clone(),
+            asked: asked(call, uri),
+        });
+        let mut headers = std::borrow::Cow::Borrowed(call.headers);
+        let mut added = HeaderMap::new();
+        if is_proxy {
+            added.insert("x-forwarded-uri", HeaderValue::try_from(uri.path()).map_err(Status::internal)?);
+            if wants_page(&headers) {
+                headers.to_mut().remove(header::ACCEPT_ENCODING);
+            }
+        }
         let forward = Forward {
             tls,
-            authority: authority(&host, port),
+            authority,
             addresses: vec![(host, port)],
             method,
             path,
-            headers: call.headers,
-            added: HeaderMap::new(),
+            headers: &headers,
+            added,
             input,
             upgrade,
             running: Some(running),
@@ -137,8 +163,39 @@ impl Kubelets {
             limit: None,
             refusals: if over == Over::Kubelet { Refusals::Worded } else { Refusals::Passed },
         };
-        self.forwarder.forward(forward).await
+        let answer = self.forwarder.forward(forward).await?;
+        Ok(match place {
+            Some(place) => links::rewrite(answer, place),
+            None => answer,
+        })
     }
+}
+
+/// Whether a page is asked for at a proxy's own address, without the `/` that its links are relative to.
+fn is_bare(call: &Call<'_>, uri: &Uri) -> bool {
+    let reads = matches!(*call.method, Method::GET | Method::HEAD);
+    reads && call.named.tail.is_empty() && !uri.path().ends_with('/')
+}
+
+/// Sends the client to the same address with a `/` behind it, as upstream.
+fn moved(uri: &Uri) -> Result<Response<Body>, Status> {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let to = HeaderValue::try_from(format!("{}/{query}", uri.path())).map_err(Status::internal)?;
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    answer.headers_mut().insert(header::LOCATION, to);
+    Ok(answer)
+}
+
+/// Host and port that the client asked.
+fn asked(call: &Call<'_>, uri: &Uri) -> String {
+    let host = call.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    uri.authority().map(|authority| authority.as_str()).or(host).unwrap_or_default().to_owned()
+}
+
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    accepted.filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/html"))
 }
 
 /// The options of a stream as an object, which is what admission sees of it.
@@ -187,9 +244,9 @@ async fn object(call: &Call<'_>, resource: &Arc<Resource>, name: &str) -> Result
 }
 
 /// What is behind `/proxy`, with the query.
-fn tail(call: &Call<'_>, query: Option<&str>) -> String {
+fn tail(call: &Call<'_>, uri: &Uri) -> String {
     let path = if call.named.tail.is_empty() { "/" } else { call.named.tail };
-    query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
 }
 
 /// The kubelet's path for a stream of a pod (`pkg/kubelet/server`).

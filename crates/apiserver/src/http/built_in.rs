@@ -106,3 +106,42 @@ async fn sysctls_that_are_none_are_refused() {
     }
     asker.0.serving.stop().await;
 }
+
+/// A Job's failure policy may ignore pods that were evicted: the condition must be there before the pod ends.
+#[tokio::test]
+async fn an_evicted_pod_says_that_it_is() {
+    let asker = Asker::start().await;
+    let container = json!({"name": "c", "image": "i:1"});
+    let pod = json!({"metadata": {"name": "p", "finalizers": ["example.com/stay"]}, "spec": {"containers": [container]}});
+    let made = asker.ask("POST", "/api/v1/namespaces/ns/pods", pod, 201).await;
+    let (one, eviction) = ("/api/v1/namespaces/ns/pods/p", "/api/v1/namespaces/ns/pods/p/eviction");
+    let evict = |options: Value| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}, "deleteOptions": options});
+    asker.ask("POST", eviction, evict(json!({"dryRun": ["All"]})), 201).await;
+    assert_eq!(asker.ask("GET", one, Value::Null, 200).await, made, "a dry run leaves all as it is");
+    let other = json!({"preconditions": {"uid": "0"}});
+    asker.ask("POST", eviction, evict(other), 409).await;
+    assert_eq!(asker.ask("GET", one, Value::Null, 200).await, made, "it was another pod that was meant");
+    let version = &made["metadata"]["resourceVersion"];
+    asker.ask("POST", eviction, evict(json!({"preconditions": {"resourceVersion": version}})), 201).await;
+    let pod = asker.ask("GET", one, Value::Null, 200).await;
+    assert!(pod["metadata"]["deletionTimestamp"].is_string(), "{pod}");
+    let mut conditions = pod["status"]["conditions"].as_array().unwrap().iter();
+    let condition = conditions.find(|condition| condition["type"] == "DisruptionTarget").unwrap();
+    let said = ["status", "reason", "message"].map(|field| condition[field].as_str().unwrap());
+    assert_eq!(said, ["True", "EvictionByEvictionAPI", "Eviction API: evicting"]);
+    asker.0.serving.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_takes_conditions_without_a_time() {
+    let asker = Asker::start().await;
+    let service =
+        json!({"metadata": {"name": "s"}, "spec": {"type": "ExternalName", "externalName": "a.example"}});
+    let mut service = asker.ask("POST", "/api/v1/namespaces/ns/services", service, 201).await;
+    let condition =
+        json!({"type": "T", "status": "True", "reason": "R", "message": "", "lastTransitionTime": null});
+    service["status"] = json!({"conditions": [condition]});
+    let service = asker.ask("PUT", "/api/v1/namespaces/ns/services/s/status", service, 200).await;
+    assert_eq!(service["status"]["conditions"][0]["reason"], "R");
+    asker.0.serving.stop().await;
+}

@@ -20,6 +20,7 @@ use super::{
     query::Query,
     resources::{self, Call},
     route::{Named, Route, verb},
+    websocket,
 };
 use crate::{
     aggregation::{Aggregation, Passing, Remote, remote_of_path},
@@ -102,11 +103,14 @@ impl Shared {
             };
             Record::begin(audit, audit_id.to_str().unwrap_or_default(), &parts.uri, &parts.headers, address)
         });
-        let chain = self.chain(sender, &mut parts, input, &mut noticed, record.as_deref_mut(), &mut noted);
-        let chain = AssertUnwindSafe(chain).catch_unwind();
-        let answer = match &traced {
-            Some((traced, _)) => traced.run(chain).await,
-            None => chain.await,
+        let answer = {
+            let chain =
+                self.chain(sender, &mut parts, input, &mut noticed, record.as_deref_mut(), &mut noted);
+            let chain = std::pin::pin!(AssertUnwindSafe(chain).catch_unwind());
+            match &traced {
+                Some((traced, _)) => traced.run(chain).await,
+                None => chain.await,
+            }
         };
         let answer = match answer {
             Ok(answer) => answer,
@@ -168,6 +172,7 @@ impl Shared {
     ) -> Result<Response<Body>, Status> {
         let sender = match sender {
             Sender::Connection(peer, until) => {
+                websocket::take_token(&mut parts.headers)?;
                 self.authenticate(&peer, until, &parts.headers, parts.uri.path()).await?
             }
             Sender::InProcess(user) => user,
@@ -301,7 +306,7 @@ impl Shared {
         let layer = self.aggregation.as_ref().ok_or_else(Status::no_such_path)?;
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let running = noticed.metrics.requests.begin(class, &noticed.labels);
-        layer.pass(remote, Passing { user, parts, uri, input, upgrade, running, limit }).await
+        Box::pin(layer.pass(remote, Passing { user, parts, uri, input, upgrade, running, limit })).await
     }
 
     #[allow(clippy::too_many_arguments, reason = "the parts of one request; one call site")]
@@ -317,11 +322,17 @@ impl Shared {
         noticed: &mut Noticed,
         mut record: Option<&mut Record>,
     ) -> Result<Response<Body>, Status> {
-        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let mut upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let call =
             Call { server: self, user, method: &parts.method, headers: &parts.headers, named, query, verb };
         let resource = resources::resolve(&call)?;
-        match resources::is_long(&call, &resource) {
+        let long = resources::is_long(&call, &resource);
+        let made = match long {
+            Some(Class::Connect) => (call.subresource() == "log").then_some(websocket::Made::Log),
+            long => long.map(|_| websocket::Made::Events),
+        };
+        let socket = websocket::Socket::asked(call.headers, &mut upgrade, made)?;
+        let streamed = match long {
             Some(Class::Connect) => {
                 noticed.labels.verb = "CONNECT";
                 let kubelets = self.kubelets.as_ref().ok_or_else(|| {
@@ -331,9 +342,9 @@ impl Shared {
                         "this server has no credentials to call nodes with",
                     )
                 })?;
-                kubelets.connect(&call, &resource, uri.query(), input, upgrade).await
+                Box::pin(kubelets.connect(&call, &resource, uri, input, upgrade)).await?
             }
-            Some(_) => resources::watch(&call, &resource).await,
+            Some(_) => resources::watch(&call, &resource).await?,
             None => {
                 let class = if matches!(verb, "get" | "list") { Class::Reading } else { Class::Mutating };
                 let _running = noticed.metrics.requests.begin(class, &noticed.labels);
@@ -345,7 +356,7 @@ impl Shared {
                     resources::answer(&call, &resource, input).await
                 };
                 let answer = timeout(REQUEST_TIMEOUT, work).await.map_err(|_| noticed.too_slow())??;
-                Ok(match record.filter(|record| record.wants_response()) {
+                return Ok(match record.filter(|record| record.wants_response()) {
                     Some(record) => answer.map(|body| {
                         let (body, held) = body.hold();
                         if let Some(bytes) = held {
@@ -354,9 +365,10 @@ impl Shared {
                         body
                     }),
                     None => answer,
-                })
+                });
             }
-        }
+        };
+        Ok(websocket::answer(socket, streamed, &self.stop))
     }
 
     /// Waits for the request's turn. The answer says who decided, whatever it is.

@@ -25,7 +25,7 @@ const PLACED_BYTES_MAX: usize = 1 << 20;
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Decoded {
     pub(crate) value: Value,
-    /// `duplicate field "spec.replicas"` for each key that was given twice.
+    /// The keys that were given twice.
     pub(crate) duplicates: Duplicates,
 }
 
@@ -56,6 +56,7 @@ pub(crate) fn decode(bytes: &[u8], media: Media) -> Result<Decoded, Status> {
             let options = serde_saphyr::options! {
                 duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
             };
+            found.yaml = true;
             serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
                 Seed(&mut found).deserialize(yaml)
             })
@@ -113,6 +114,8 @@ struct Found {
     /// How many bytes of paths may still be noted with their places.
     placeable: usize,
     keys: usize,
+    /// Keys are named by their lines, not by their paths.
+    yaml: bool,
 }
 
 enum Step {
@@ -140,6 +143,22 @@ impl Found {
             }
         }
         path
+    }
+
+    /// The next key of a mapping and, in YAML, its line.
+    fn next_key<'de, A: MapAccess<'de>>(&self, entries: &mut A) -> Result<Option<(String, u64)>, A::Error> {
+        if self.yaml {
+            let key = entries.next_key::<serde_saphyr::Spanned<String>>()?;
+            return Ok(key.map(|key| (key.value, key.referenced.line())));
+        }
+        Ok(entries.next_key()?.map(|key| (key, 0)))
+    }
+
+    /// Notes that the key of this line repeats another, in the words of upstream's YAML decoder.
+    fn repeated(&mut self, line: u64, key: &str) {
+        if self.duplicates.lines.len() < DUPLICATES_MAX {
+            self.duplicates.lines.push(format!("line {line}: key {key:?} already set in map"));
+        }
     }
 
     /// Notes that the key at `place` repeats another.
@@ -224,13 +243,15 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
+        while let Some((key, line)) = self.0.next_key(&mut entries)? {
             self.0.path.push(Step::Key(key));
             self.0.key();
             let place = self.0.keys;
             let value = entries.next_value_seed(Seed(self.0))?;
             let Some(Step::Key(key)) = self.0.path.pop() else { continue };
-            if map.contains_key(&key) {
+            if map.contains_key(&key) && self.0.yaml {
+                self.0.repeated(line, &key);
+            } else if map.contains_key(&key) {
                 self.0.path.push(Step::Key(key.clone()));
                 self.0.duplicate(place);
                 self.0.path.pop();
@@ -307,12 +328,9 @@ mod tests {
             json!({"apiVersion": "v1", "port": 80, "ratio": 0.5, "name": "1", "list": ["a", {"b": null}], "on": true}),
             &[],
         );
-        check(
-            Media::Yaml,
-            "spec:\n  a: 1\n  a: 2\n",
-            json!({"spec": {"a": 2}}),
-            &[r#"duplicate field "spec.a""#],
-        );
+        check(Media::Yaml, "spec:\n  a: 1\n  a: 2\n", json!({"spec": {"a": 2}}), &[]);
+        let lines = decode(b"spec:\n  a: 1\n  b: 1\n\n  a: 2\n", Media::Yaml).unwrap().duplicates.lines;
+        assert_eq!(lines, [r#"line 5: key "a" already set in map"#]);
         assert_eq!(decode(b"a: [", Media::Yaml).unwrap_err().code, 400);
     }
 }

@@ -7,6 +7,7 @@
 mod backup;
 mod body;
 mod chain;
+mod cork;
 mod decode;
 #[cfg(any(test, feature = "decoders"))]
 pub(crate) mod decoders;
@@ -26,6 +27,7 @@ mod serve;
 mod service;
 mod tls;
 mod watch;
+mod websocket;
 mod write;
 
 pub(crate) use encode::partial;

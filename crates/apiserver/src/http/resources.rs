@@ -126,7 +126,8 @@ pub(crate) fn verb_label(verb: &str, is_apply: bool) -> &'static str {
         "patch" if is_apply => "APPLY",
         "patch" => "PATCH",
         "delete" => "DELETE",
-        _ => "DELETECOLLECTION",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "CONNECT",
     }
 }
 
@@ -185,7 +186,8 @@ pub(crate) fn is_long(call: &Call<'_>, resource: &Resource) -> Option<Class> {
     matches!(resource.subresource(call.subresource()), Some(Subresource::Connect)).then_some(Class::Connect)
 }
 
-/// Answers a request that is not a stream.
+/// Answers a request that is not a stream. What most requests are not, is kept on the heap: each would carry the state of
+/// all.
 pub(crate) async fn answer(
     call: &Call<'_>,
     resource: &Arc<Resource>,
@@ -200,11 +202,11 @@ pub(crate) async fn answer(
             let registry = call.rest().registry();
             Ok(list::page(wanted, registry, resource, page, call.include()?, call.now()).await)
         }
-        "create" => write::create(call, resource, input).await,
-        "update" => write::update(call, resource, input).await,
-        "patch" => write::patch(call, resource, input).await,
-        "delete" if call.subresource().is_empty() => write::delete(call, resource, input).await,
-        "deletecollection" => write::delete_collection(call, resource, input).await,
+        "create" => Box::pin(write::create(call, resource, input)).await,
+        "update" => Box::pin(write::update(call, resource, input)).await,
+        "patch" => Box::pin(write::patch(call, resource, input)).await,
+        "delete" if call.subresource().is_empty() => Box::pin(write::delete(call, resource, input)).await,
+        "deletecollection" => Box::pin(write::delete_collection(call, resource, input)).await,
         other => Err(Status::method_not_allowed(&resource.group_resource(), other)),
     }
 }

@@ -110,6 +110,8 @@ pub(crate) fn verb(method: &Method, named: &Named<'_>, watch: bool) -> Option<&'
         Method::PATCH => "patch",
         Method::DELETE if named.name.is_empty() => "deletecollection",
         Method::DELETE => "delete",
+        // Upstream has no verb for it; who may use all verbs may use none, too.
+        Method::OPTIONS if named.subresource == "proxy" => "",
         _ => return None,
     })
 }

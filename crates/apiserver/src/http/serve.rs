@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Input,
     chain::{Configured, Expose, Sender, Shared},
+    cork::{Corked, Running},
     health::Health,
     service::InProcess,
 };
@@ -230,6 +231,12 @@ impl Server {
         self.with(|shared| shared.flow = Flow::new(shared.rest.cache(), seats))
     }
 
+    /// What the task of one request takes before anything is on the heap.
+    pub(crate) fn bytes_of_a_request(&self) -> usize {
+        let sender = Sender::InProcess(Arc::new(User::default()));
+        size_of_val(&self.shared.clone().respond(sender, Request::new(Input::empty())))
+    }
+
     pub(crate) fn flow(&self) -> &Flow {
         &self.shared.flow
     }
@@ -369,17 +376,26 @@ async fn connection(
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let until = chain.first().and_then(|leaf| crate::pki::not_after(leaf));
     let sender = Sender::Connection(shared.authenticator.peer(chain, address), until);
-    let builder = builders.of(stream.get_ref().1.alpn_protocol());
+    let protocol = stream.get_ref().1.alpn_protocol();
+    let builder = builders.of(protocol);
+    let is_http2 = protocol == Some(b"h2");
     let (head_timeout, came) = (shared.head_timeout, Arc::new(AtomicBool::new(false)));
     let asked = came.clone();
+    let running = Arc::new(AtomicUsize::new(0));
+    let counted = running.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
-        let (shared, sender) = (shared.clone(), sender.clone());
-        async move { Ok::<_, std::convert::Infallible>(shared.respond(sender, request.map(Input::new)).await) }
+        let (shared, sender, running) = (shared.clone(), sender.clone(), Running::begin(&counted));
+        async move {
+            let answer = shared.respond(sender, request.map(Input::new)).await;
+            drop(running);
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = Corked::new(stream, is_http2);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), service);
     tokio::select! {
-        served = watcher.watch(served) => served,
+        served = stream.run(&running, watcher.watch(served)) => served,
         () = nothing_came(head_timeout, &came) => Err("no request came in time".into()),
     }
 }

@@ -28,6 +28,9 @@ pub(super) fn of(resources: &[Arc<Resource>], dialect: Dialect, texts: Texts<'_>
                 write(set, resource.schema.root(), dialect, texts)
             };
             add_kinds(&mut root, &[(&resource.group, &resource.version, &resource.kind)]);
+            if resource.custom {
+                describe_common(&mut root, dialect, texts);
+            }
             references(&root, &mut wanted);
             found.insert(name.clone(), root);
         }
@@ -53,6 +56,22 @@ pub(super) fn of(resources: &[Arc<Resource>], dialect: Dialect, texts: Texts<'_>
     }
     found.entry(LIST_META.to_owned()).or_insert_with(list_meta);
     found.into_iter().collect()
+}
+
+/// Says of the fields that every kind has what is said of a built-in one's, whatever a definition says of them (upstream
+/// `builder.buildKubeNative`).
+fn describe_common(root: &mut Value, dialect: Dialect, texts: Texts<'_>) {
+    for field in ["apiVersion", "kind", "metadata"] {
+        let text = texts("io.k8s.api.core.v1.ConfigMap", field);
+        let at = root.get_mut("properties").and_then(|properties| properties.get_mut(field)?.as_object_mut());
+        let Some((at, text)) = at.zip(text) else { continue };
+        if dialect == Dialect::V3
+            && let Some(reference) = at.remove("$ref")
+        {
+            at.insert("allOf".to_owned(), json!([{ "$ref": reference }]));
+        }
+        at.insert("description".to_owned(), Value::from(text));
+    }
 }
 
 /// Whether any field may stand in its objects.

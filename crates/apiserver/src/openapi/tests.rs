@@ -64,3 +64,24 @@ fn what_is_never_served_is_in_no_document() {
     assert!(index["paths"].get("apis/claims.internal/v1").is_none(), "{index}");
     assert!(api().v3(&registry, "apis/claims.internal/v1").unwrap().is_none());
 }
+
+#[test]
+fn fields_that_every_kind_has_are_described_in_custom_kinds_too() {
+    let registry = registry();
+    let schema = schema::openapi::from_crd(&json!({"type": "object"}), "schema").unwrap();
+    registry.install(resource::Resource { custom: true, schema, ..widget() });
+    let mut api = api();
+    api.describe(Arc::new(|| {
+        Box::new(|of, field| of.ends_with(".ConfigMap").then(|| format!("About {field}.")))
+    }));
+    let v3 = value(&api.v3(&registry, "apis/toys.example/v1").unwrap().unwrap());
+    let fields = &v3["components"]["schemas"]["example.toys.v1.Widget"]["properties"];
+    assert_eq!(fields["apiVersion"]["description"], "About apiVersion.");
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let at = format!("#/components/schemas/{meta}");
+    assert_eq!(fields["metadata"], json!({"allOf": [{"$ref": at}], "description": "About metadata."}));
+    let v2 = value(&api.v2(&registry, "application/json").unwrap());
+    let fields = &v2["definitions"]["example.toys.v1.Widget"]["properties"];
+    let at = format!("#/definitions/{meta}");
+    assert_eq!(fields["metadata"], json!({"$ref": at, "description": "About metadata."}));
+}

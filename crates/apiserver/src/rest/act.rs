@@ -7,7 +7,7 @@ use resource::{Acted, Operation, Resource, Subresource};
 
 use super::{
     Caller, DeleteOptions, Duplicates, Propagation, Rest, TRIES_MAX, Target, attributes, create::Origin,
-    metadata::settle_name, update::Change,
+    delete::preconditions, metadata::settle_name, update::Change,
 };
 
 impl Rest {
@@ -77,13 +77,16 @@ impl Rest {
                         return Ok(answer);
                     }
                 }
-                Acted::Delete { options, answer, also } => {
-                    if !self.act_also(caller, also).await? {
+                Acted::Delete { options, answer, also, condition } => {
+                    let (mut options, dry_run) = delete_options(caller, options);
+                    let caller = Caller { dry_run, ..caller.clone() };
+                    if !self.act_also(&caller, also).await? {
                         continue;
                     }
-                    let options = delete_options(caller, options);
-                    let caller = Caller { dry_run: options.1, ..caller.clone() };
-                    self.delete(&caller, resource, &target.key, &options.0).await?;
+                    if let (Some(condition), false) = (condition, dry_run) {
+                        self.say(&caller, resource, target, &condition, &mut options).await?;
+                    }
+                    self.delete(&caller, resource, &target.key, &options).await?;
                     return Ok(answer);
                 }
             }
@@ -140,6 +143,31 @@ impl Rest {
             Err(Status { code: 409, .. }) => Ok(false),
             Err(status) => Err(status),
         }
+    }
+
+    /// Has the status of an object say something before it is deleted, whatever else of it changes meanwhile. What the
+    /// deletion asks for is asked of the object before, and of its version after.
+    async fn say(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        condition: &meta::Condition,
+        options: &mut DeleteOptions,
+    ) -> Result<(), Status> {
+        let said = self
+            .change(caller, resource, target, &mut Vec::new(), |current, entry| {
+                preconditions(resource, entry, options)?;
+                let mut object = current.clone();
+                condition.set_in(&mut object, self.clock.now());
+                let origin = Origin::Acted;
+                Ok(Change { object, origin, conditional: false, warnings: Vec::new() })
+            })
+            .await?;
+        if let Some(version) = &mut options.resource_version {
+            *version = said.revision.to_string();
+        }
+        Ok(())
     }
 
     /// Updates the status of other objects that an act depends on; false when one of them has changed.

@@ -202,7 +202,11 @@ impl Rest {
     }
 }
 
-fn preconditions(resource: &Resource, entry: &Entry, options: &DeleteOptions) -> Result<(), Status> {
+pub(super) fn preconditions(
+    resource: &Resource,
+    entry: &Entry,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
     let conflict = |what: &str, asked: &str, is: &str| {
         let why =
             format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}");

@@ -127,20 +127,28 @@ pub enum PatchKind {
     },
 }
 
-/// Keys that a body gave more than once, which upstream's strict decoder names in the order of the text
-/// together with the fields it does not know.
+/// Keys that a body gave more than once. Of JSON, upstream's strict decoder names them by their paths, in the order of
+/// the text together with the fields it does not know; of YAML, another decoder names them by their lines.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Duplicates {
     /// `duplicate field "spec.replicas"`, with the place of the key that repeats another.
     pub(crate) found: Vec<(usize, String)>,
     /// The place of the first key of each path, as far as it was noted; empty without duplicates.
     pub(crate) first: HashMap<String, usize>,
+    /// `line 9: key "replicas" already set in map`, of YAML.
+    pub(crate) lines: Vec<String>,
 }
 
 impl Duplicates {
-    /// One list with `unknown`, the sentences on fields that are not known.
+    /// What a YAML decoder says of the lines; `None` without any.
+    pub(crate) fn yaml_errors(&self) -> Option<String> {
+        let each = self.lines.iter().map(|line| format!("\n  {line}"));
+        (!self.lines.is_empty()).then(|| format!("yaml: unmarshal errors:{}", each.collect::<String>()))
+    }
+
+    /// One list by places with `unknown`, the sentences on fields that are not known.
     pub(crate) fn among(self, unknown: Vec<String>) -> Vec<String> {
-        let Self { mut found, first } = self;
+        let Self { mut found, first, lines: _ } = self;
         let place = |sentence: &str| {
             let path = sentence.split('"').nth(1)?;
             first.get(path).copied()

@@ -155,6 +155,12 @@ impl Rest {
             Duplicates::default(),
             warnings,
         )?;
+        if caller.field_validation == FieldValidation::Strict
+            && let Some(errors) = duplicates.yaml_errors()
+        {
+            let why = format!("error strict decoding YAML: error converting YAML to JSON: {errors}");
+            return Err(Status::bad_request(why));
+        }
         // A field that no schema declares is refused by the merge, whatever field validation was asked for.
         pipeline::strict(caller, Vec::new(), duplicates, warnings)?;
         settle_name(&target.key, applied)?;

@@ -27,13 +27,18 @@ pub(super) fn strict(
     duplicates: Duplicates,
     warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
-    let unknown = duplicates.among(unknown);
     match caller.field_validation {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => warnings.extend(unknown),
-        FieldValidation::Strict if unknown.is_empty() => {}
+        FieldValidation::Warn => {
+            warnings.extend(duplicates.lines.iter().cloned());
+            warnings.extend(duplicates.among(unknown));
+        }
         FieldValidation::Strict => {
-            return Err(Status::bad_request(format!("strict decoding error: {}", unknown.join(", "))));
+            let mut errors: Vec<String> = duplicates.yaml_errors().into_iter().collect();
+            errors.extend(duplicates.among(unknown));
+            if !errors.is_empty() {
+                return Err(Status::bad_request(format!("strict decoding error: {}", errors.join(", "))));
+            }
         }
     }
     Ok(())

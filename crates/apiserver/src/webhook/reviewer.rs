@@ -103,7 +103,8 @@ impl Reviewer {
     async fn send(&self, asked: Asked, body: &Value) -> Result<Value, String> {
         let mut wait = self.first_wait;
         for again in (0..TRIES).rev() {
-            match self.client.send(&self.target, asked, body, self.within).await {
+            // On the heap: every request may come to ask, and would carry the state of it.
+            match Box::pin(self.client.send(&self.target, asked, body, self.within)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) if again > 0 && failure.passes() => {
                     tracing::debug!(why = failure.text(), "ask again");

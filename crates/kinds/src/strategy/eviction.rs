@@ -33,7 +33,9 @@ impl Act for Eviction {
         let options = body.get(&["deleteOptions"]).cloned().unwrap_or_else(|| json!({}));
         let answer =
             json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Ok(Acted::Delete { options, answer, also })
+        let condition = Condition::new("DisruptionTarget", ConditionStatus::True, "EvictionByEvictionAPI")
+            .message("Eviction API: evicting");
+        Ok(Acted::Delete { options, answer, also, condition: Some(condition) })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use meta::{FieldError, Object, Status, Value};
+use meta::{FieldError, Object, Status, Value, format_second};
 use resource::{Claim, Context, Strategy};
 use serde_json::json;
 
@@ -48,6 +48,11 @@ impl Strategy for Service {
 
     fn prepare(&self, cx: &Context<'_>, new: &mut Object, old: Option<&Object>) -> Result<(), Status> {
         if cx.attributes.subresource == "status" {
+            // Upstream takes a condition without its time, which typed clients send as null, and keeps the null.
+            let now = format_second(cx.clock.now());
+            for condition in maps_mut(new, &["status", "conditions"]) {
+                fill(condition, "lastTransitionTime", now.as_str());
+            }
             return Ok(());
         }
         match old {
