@@ -49,7 +49,8 @@ struct Reader<'a> {
     packages: BTreeMap<&'a str, &'a str>,
     ids: BTreeMap<&'a str, TypeId>,
     /// (type, field) -> default; overrides what the types say.
-    defaults: BTreeMap<(&'a str, &'a str), Arc<Value>>,
+    /// Whether the field's zero gives way to it, too.
+    defaults: BTreeMap<(&'a str, &'a str), (bool, Arc<Value>)>,
     anonymous: BTreeMap<(&'a str, &'a str), TypeId>,
 }
 
@@ -65,7 +66,8 @@ impl<'a> Reader<'a> {
             .filter_map(|line| {
                 let (path, value) = line.split_once(' ')?;
                 let (of, field) = path.rsplit_once('.')?;
-                Some(((of, field), Arc::new(serde_json::from_str(value).ok()?)))
+                let (field, zero) = field.strip_suffix('~').map_or((field, false), |field| (field, true));
+                Some(((of, field), (zero, Arc::new(serde_json::from_str(value).ok()?))))
             })
             .collect();
         let mut set = TypeSet::new();
@@ -168,7 +170,11 @@ impl<'a> Reader<'a> {
                 None => attribute = word,
             }
         }
-        let default = self.defaults.get(&(of, name)).cloned().or(written);
+        let (default, zero) = match self.defaults.get(&(of, name)) {
+            Some((true, default)) => (Some(default.clone()), Zero::Unset),
+            Some((false, default)) => (Some(default.clone()), zero),
+            None => (written, zero),
+        };
         let property = Property { of: self.form(form, attribute)?, default, patch, protobuf: number };
         Some((name.into(), property, zero))
     }

@@ -4,8 +4,8 @@
 //! [`runtime::Runtime`], [`Host`] or [`kube::Client`]; containers found running after a restart are
 //! adopted, not restarted. Knows nothing of how pods are placed, of Services' traffic or of DNS.
 //!
-//! Not supported, and said so where a pod asks for it: CSI, NFS, image and block volumes, SELinux
-//! options, RuntimeClasses, user namespaces. Not there yet: static pods,
+//! Not supported, and said so where a pod asks for it: CSI, NFS, image and block volumes,
+//! RuntimeClasses, user namespaces. Not there yet: static pods,
 //! eviction under pressure, removal of unused images, pod-level cgroup limits.
 
 pub mod admission;

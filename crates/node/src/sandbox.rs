@@ -68,6 +68,7 @@ pub fn spec(want: &Pod, attempt: u32, around: &Surroundings) -> PodSandboxSpec {
             gid: context.run_as_user.and(context.run_as_group),
             supplemental_groups: groups,
             privileged: is_privileged(want),
+            selinux: context.se_linux_options.as_ref().map(crate::security::selinux_label),
             seccomp: Profile::RuntimeDefault,
             ..SecurityContext::default()
         },

@@ -1,12 +1,15 @@
 //! `securityContext` of pod and container as what the runtime is told.
 //!
 //! Guarantees: the container's word wins over the pod's; `runAsNonRoot` is checked against the image.
-//! Not supported and refused: SELinux options, supplementalGroupsPolicy Strict.
+//! SELinux options are told to the runtime, which passes over them where the machine has no SELinux, as upstream.
+//! Not supported and refused: supplementalGroupsPolicy Strict.
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile,
+};
 use runtime::{
     Image,
-    action::{Profile, SecurityContext},
+    action::{Profile, SecurityContext, SelinuxLabel},
 };
 
 use crate::pod;
@@ -46,9 +49,6 @@ pub fn context(
     let none = PodSecurityContext::default();
     let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()).unwrap_or(&none);
     let own = container.security_context.clone().unwrap_or_default();
-    if own.se_linux_options.is_some() || of_pod.se_linux_options.is_some() {
-        return Err(SecurityError::NotSupported("seLinuxOptions"));
-    }
     if of_pod.supplemental_groups_policy.as_deref() == Some("Strict") {
         return Err(SecurityError::NotSupported("supplementalGroupsPolicy: Strict"));
     }
@@ -66,6 +66,7 @@ pub fn context(
     };
     let capabilities = own.capabilities.unwrap_or_default();
     let seccomp = own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref());
+    let selinux = own.se_linux_options.as_ref().or(of_pod.se_linux_options.as_ref());
     let apparmor = own.app_armor_profile.as_ref().or(of_pod.app_armor_profile.as_ref());
     // The runtime wants a user beside a group; the image's own is meant.
     let uid = uid.or_else(|| gid.map(|_| image.and_then(|image| image.uid).unwrap_or_default()));
@@ -80,6 +81,7 @@ pub fn context(
         no_new_privileges: own.allow_privilege_escalation == Some(false),
         masked_paths: unmasked.clone(),
         read_only_paths: unmasked,
+        selinux: selinux.map(selinux_label),
         seccomp: if privileged { Profile::Unconfined } else { seccomp_profile(seccomp) },
         apparmor: if privileged { Some(Profile::Unconfined) } else { apparmor_profile(apparmor) },
     })
@@ -110,6 +112,13 @@ fn verify_non_root(
             }
         },
     }
+}
+
+/// What the runtime is told of SELinux.
+pub(crate) fn selinux_label(options: &SELinuxOptions) -> SelinuxLabel {
+    let SELinuxOptions { level, role, type_, user } = options.clone();
+    let text = Option::unwrap_or_default;
+    SelinuxLabel { user: text(user), role: text(role), r#type: text(type_), level: text(level) }
 }
 
 /// Without a profile the kubelet's default is Unconfined (`seccompDefault` is off by default).
@@ -202,11 +211,7 @@ mod tests {
                     "container has runAsNonRoot and image has non-numeric user (redis), cannot verify user is non-root (pod: \"p_ns(u)\", container: c)",
                 ),
             ),
-            (
-                json!({ "seLinuxOptions": { "level": "s0" } }),
-                image(None, ""),
-                Some("seLinuxOptions is not supported by this node"),
-            ),
+            (json!({ "seLinuxOptions": { "level": "s0" } }), image(Some(1), ""), None),
         ] {
             let got = check(json!({}), own.clone(), &image);
             assert_eq!(got.err().as_deref(), expected, "{own}");

@@ -3,7 +3,10 @@
 
 use runtime::{
     ContainerSpec, PodSandboxSpec,
-    action::{Map, Namespaces, PidNamespace, Profile, Propagation, Protocol, Resources, SecurityContext},
+    action::{
+        Map, Namespaces, PidNamespace, Profile, Propagation, Protocol, Resources, SecurityContext,
+        SelinuxLabel,
+    },
 };
 
 use crate::cri;
@@ -67,6 +70,7 @@ pub(crate) fn sandbox(spec: &PodSandboxSpec) -> cri::PodSandboxConfig {
     };
     let security_context = cri::LinuxSandboxSecurityContext {
         namespace_options: Some(namespace_options(*namespaces, None)),
+        selinux_options: security.selinux.as_ref().map(selinux),
         run_as_user: int64(security.uid),
         run_as_group: int64(security.gid),
         readonly_rootfs: security.read_only_root,
@@ -220,6 +224,7 @@ fn security_context(
         no_new_privileges,
         masked_paths,
         read_only_paths,
+        selinux: label,
         seccomp,
         apparmor,
     } = security;
@@ -230,6 +235,7 @@ fn security_context(
         }),
         privileged: *privileged,
         namespace_options: Some(namespaces),
+        selinux_options: label.as_ref().map(selinux),
         run_as_user: int64(*uid),
         run_as_group: int64(*gid),
         readonly_rootfs: *read_only_root,
@@ -240,6 +246,11 @@ fn security_context(
         seccomp: Some(profile(seccomp)),
         apparmor: apparmor.as_ref().map(profile),
     }
+}
+
+fn selinux(label: &SelinuxLabel) -> cri::SelinuxOption {
+    let SelinuxLabel { user, role, r#type, level } = label.clone();
+    cri::SelinuxOption { user, role, r#type, level }
 }
 
 /// `target` is the id of the container whose processes are seen, if it is one's.

@@ -340,10 +340,25 @@ pub struct SecurityContext {
     pub masked_paths: Option<Vec<String>>,
     /// Paths that can only be read; `None` for the runtime's usual ones.
     pub read_only_paths: Option<Vec<String>>,
+    /// SELinux label; the runtime makes one when `None`, and leaves it out where the machine has no SELinux.
+    pub selinux: Option<SelinuxLabel>,
     /// System call filter.
     pub seccomp: Profile,
     /// AppArmor profile; `None` for the runtime's own where the kernel has AppArmor.
     pub apparmor: Option<Profile>,
+}
+
+/// Parts of an SELinux label; the empty ones are the runtime's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SelinuxLabel {
+    /// `system_u`.
+    pub user: String,
+    /// `system_r`.
+    pub role: String,
+    /// `container_t`.
+    pub r#type: String,
+    /// `s0:c1,c2`.
+    pub level: String,
 }
 
 /// Which security profile.

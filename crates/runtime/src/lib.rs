@@ -5,7 +5,7 @@
 //! [`simulated`] is a faithful fake, [`conformance`] the suite that every implementation passes.
 //!
 //! Deliberately unaware of the Pod API type: the node turns a Pod into the specs of [`action`] and an
-//! [`ObservedPod`] into a Pod status. Not in the contract: SELinux labels, Windows, checkpointing.
+//! [`ObservedPod`] into a Pod status. Not in the contract: Windows, checkpointing.
 
 pub mod action;
 pub mod conformance;

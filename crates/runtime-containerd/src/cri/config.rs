@@ -82,11 +82,26 @@ pub(crate) struct SecurityProfile {
     pub(crate) localhost_ref: String,
 }
 
+/// `SELinuxOption`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SelinuxOption {
+    #[prost(string, tag = "1")]
+    pub(crate) user: String,
+    #[prost(string, tag = "2")]
+    pub(crate) role: String,
+    #[prost(string, tag = "3")]
+    pub(crate) r#type: String,
+    #[prost(string, tag = "4")]
+    pub(crate) level: String,
+}
+
 /// `LinuxSandboxSecurityContext`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct LinuxSandboxSecurityContext {
     #[prost(message, optional, tag = "1")]
     pub(crate) namespace_options: Option<NamespaceOption>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) selinux_options: Option<SelinuxOption>,
     #[prost(message, optional, tag = "3")]
     pub(crate) run_as_user: Option<Int64Value>,
     #[prost(bool, tag = "4")]
@@ -201,6 +216,8 @@ pub(crate) struct LinuxContainerSecurityContext {
     pub(crate) privileged: bool,
     #[prost(message, optional, tag = "3")]
     pub(crate) namespace_options: Option<NamespaceOption>,
+    #[prost(message, optional, tag = "4")]
+    pub(crate) selinux_options: Option<SelinuxOption>,
     #[prost(message, optional, tag = "5")]
     pub(crate) run_as_user: Option<Int64Value>,
     #[prost(bool, tag = "7")]
