@@ -113,7 +113,8 @@ impl Rest {
             Some(last) => u64::try_from(snapshot.range(namespace, Some(last)).count()).ok(),
             None => None,
         };
-        let entries = self.serve_all(resource, entries).await?;
+        let mut entries = self.serve_all(resource, entries).await?;
+        entries.retain(|entry| selection.shows(resource, entry));
         counts.lists.fetch_add(1, Relaxed);
         counts.fetched.fetch_add(looked_at, Relaxed);
         counts.returned.fetch_add(entries.len() as u64, Relaxed);

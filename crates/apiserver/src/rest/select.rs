@@ -3,7 +3,7 @@
 use meta::{Entry, FieldSelector, LabelSelector, ObjectKey, Operator, Status};
 use resource::Resource;
 
-use super::ListOptions;
+use super::{ListOptions, converter, is_stored_version};
 use crate::cache::{By, Interest};
 
 /// A compiled selection over headers.
@@ -12,6 +12,9 @@ pub(super) struct Selection {
     namespace: Option<String>,
     labels: Option<LabelSelector>,
     terms: Vec<Term>,
+    /// Those on fields of a custom kind whose objects are stored in another version, or in several: headers have the
+    /// fields of the version that is stored.
+    shown: Vec<Term>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,14 +44,35 @@ impl Selection {
             None => Vec::new(),
         };
         let labels = options.labels.clone().filter(|selector| !selector.is_everything());
-        Ok(Self { namespace: namespace.map(ToOwned::to_owned), labels, terms })
+        let several = resource.custom && (!is_stored_version(resource) || converter(resource).is_some());
+        let (shown, terms) =
+            terms.into_iter().partition(|term: &Term| several && matches!(term.field, Field::At(_)));
+        Ok(Self { namespace: namespace.map(ToOwned::to_owned), labels, terms, shown })
     }
 
     /// Whether something besides the namespace narrows it.
     pub(super) fn has_selectors(&self) -> bool {
-        self.labels.is_some() || !self.terms.is_empty()
+        self.labels.is_some() || !self.terms.is_empty() || !self.shown.is_empty()
     }
 
+    /// Whether objects have to be looked at as they are shown, beside [`matches`](Self::matches).
+    pub(super) fn looks_at_shown(&self) -> bool {
+        !self.shown.is_empty()
+    }
+
+    /// Whether an object, as the version that is asked for shows it, is selected by its fields.
+    pub(super) fn shows(&self, resource: &Resource, entry: &Entry) -> bool {
+        self.shown.is_empty()
+            || entry.object().is_ok_and(|object| {
+                self.shown.iter().all(|term| {
+                    let Field::At(at) = term.field else { return true };
+                    let value = resource.selectable.get(at).map(|field| (field.value)(&object));
+                    (value.unwrap_or_default() == term.value) == term.equal
+                })
+            })
+    }
+
+    /// Whether an object is selected by what its header says.
     pub(super) fn matches(&self, entry: &Entry) -> bool {
         let header = &entry.header;
         self.namespace.as_ref().is_none_or(|namespace| header.key.namespace == *namespace)

@@ -256,6 +256,7 @@ impl Watch {
     fn pop(&mut self) -> Option<Result<WatchEvent, Status>> {
         while let Some(pending) = self.ready.pop_front() {
             match pending {
+                Pending::Object(_, entry) if !self.wants(&entry) => {}
                 Pending::Object(happened, entry) => return Some(self.event(happened, entry, None)),
                 Pending::Seen(event) => return Some(Ok(event)),
                 Pending::Bookmark { initial_end } => {
@@ -287,6 +288,9 @@ impl Watch {
         let todo = |pending: &Pending| !matches!(pending, Pending::Seen(_) | Pending::Bookmark { .. });
         if super::converter(&self.resource).is_none() || !self.ready.iter().any(todo) {
             return Ok(());
+        }
+        if self.selection.looks_at_shown() {
+            return self.convert_to_look().await;
         }
         // In order: an event to be shown, or none where something else keeps its place.
         let mut seen = self.seen;
@@ -324,6 +328,58 @@ impl Watch {
         Ok(())
     }
 
+    /// The same where fields of what is shown are selected: what was there before is brought to the version, too.
+    async fn convert_to_look(&mut self) -> Result<(), Status> {
+        let mut seen = self.seen;
+        let mut entries: Vec<Arc<Entry>> = Vec::new();
+        // In order, for each that is ready: what happened, and whether there was something before.
+        let mut happenings: Vec<Vec<(Happened, bool)>> = Vec::with_capacity(self.ready.len());
+        for pending in &self.ready {
+            let mut these = Vec::new();
+            let mut put = |happened: Happened, entry: &Arc<Entry>, previous: Option<&Arc<Entry>>| {
+                entries.push(entry.clone());
+                entries.extend(previous.cloned());
+                these.push((happened, previous.is_some()));
+            };
+            let mut see = |event: &Arc<Event>| {
+                if event.revision() > seen {
+                    seen = event.revision();
+                    put(event.happened, &event.entry, event.previous.as_ref());
+                }
+            };
+            match pending {
+                Pending::Object(happened, entry) => put(*happened, entry, None),
+                Pending::Event(event) => see(event),
+                Pending::Batch(batch) => batch.events.iter().for_each(see),
+                Pending::Seen(_) | Pending::Bookmark { .. } => {}
+            }
+            happenings.push(these);
+        }
+        let mut converted = self.rest.serve_all(&self.resource, entries).await?.into_iter();
+        let mut ready = VecDeque::with_capacity(self.ready.len());
+        for (pending, these) in std::mem::take(&mut self.ready).into_iter().zip(happenings) {
+            if matches!(pending, Pending::Seen(_) | Pending::Bookmark { .. }) {
+                ready.push_back(pending);
+            }
+            for (happened, had) in these {
+                let Some(entry) = converted.next() else { break };
+                let previous = if had { converted.next() } else { None };
+                let event = Arc::new(Event::new(happened, entry, previous));
+                if let Some((happened, entry, _)) = self.through(&event) {
+                    let line = line(happened, &entry);
+                    ready.push_back(Pending::Seen(WatchEvent { happened, entry, line }));
+                }
+            }
+        }
+        self.ready = ready;
+        self.seen = seen;
+        Ok(())
+    }
+
+    fn wants(&self, entry: &Entry) -> bool {
+        self.selection.matches(entry) && self.selection.shows(&self.resource, entry)
+    }
+
     /// What a change looks like through the selection: leaving it is a deletion, entering it an addition.
     fn see(&self, event: &Arc<Event>) -> Option<Result<WatchEvent, Status>> {
         self.through(event).map(|(happened, entry, shared)| self.event(happened, entry, shared))
@@ -332,8 +388,8 @@ impl Watch {
     /// The same before it is written; the event itself where others may see the same.
     fn through<'e>(&self, event: &'e Arc<Event>) -> Option<Through<'e>> {
         let gone = event.happened == Happened::Deleted;
-        let now = !gone && self.selection.matches(&event.entry);
-        let before = event.previous.as_ref().filter(|previous| self.selection.matches(previous));
+        let now = !gone && self.wants(&event.entry);
+        let before = event.previous.as_ref().filter(|previous| self.wants(previous));
         match (before, now) {
             (None, false) => None,
             (Some(_), false) if gone => Some((event.happened, event.entry.clone(), Some(event))),

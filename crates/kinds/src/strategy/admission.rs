@@ -217,7 +217,7 @@ fn webhook_url(url: &At<'_>, errors: &mut Errors) {
 
 fn service_path(path: &At<'_>, errors: &mut Errors) {
     let text = path.text();
-    if !path.is_set() || text == "/" {
+    if matches!(text, "" | "/") {
         return;
     }
     if !text.starts_with('/') {

@@ -128,6 +128,46 @@ async fn webhooks_convert_what_is_read_written_and_watched() {
     server.stop().await;
 }
 
+/// As upstream's conformance test of selectable fields asks: those of the version that is asked for, whatever is stored.
+#[tokio::test]
+async fn fields_are_selected_as_the_version_asked_for_shows_them() {
+    let (server, hook) = (start().await, hook().await);
+    let mut definition = two_versions(by(&hook, "/convert"));
+    for (at, field) in [(0, ".spec.size"), (1, ".spec.length")] {
+        definition["spec"]["versions"][at]["selectableFields"] = json!([{"jsonPath": field}]);
+    }
+    server.define(definition).await.unwrap();
+    server.established("widgets.toys.example").await;
+    let selecting = |field: &str| ListOptions {
+        fields: Some(meta::FieldSelector::equals(field, "3")),
+        ..ListOptions::default()
+    };
+    server.make_at("v2", "a", json!({"length": 3})).await.unwrap();
+    let mut watch = server.rest.watch(&server.version("v2"), None, &selecting("spec.length")).await.unwrap();
+    server.make_at("v1", "b", json!({"size": 4})).await.unwrap();
+    for (version, field) in [("v1", "spec.size"), ("v2", "spec.length")] {
+        let page =
+            server.rest.list(&server.version(version), Some("default"), &selecting(field)).await.unwrap();
+        let names: Vec<&str> = page.entries.iter().map(|entry| entry.header.key.name.as_str()).collect();
+        assert_eq!(names, ["a"], "{version}");
+    }
+    for (name, length) in [("b", 3), ("a", 5), ("b", 3)] {
+        let target = Target { key: meta::ObjectKey::new("default", name), subresource: String::new() };
+        let body = json!({"metadata": {"annotations": {"of": name}}, "spec": {"length": length}});
+        let patch = Patch { kind: PatchKind::Merge, body, duplicates: crate::rest::Duplicates::default() };
+        server.rest.patch(&Caller::server(), &server.version("v2"), &target, patch).await.unwrap();
+    }
+    server.make_at("v2", "c", json!({"length": 3})).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let event = watch.next().await.unwrap().unwrap();
+        let length = event.entry.object().unwrap().int(&["spec", "length"]);
+        seen.push(format!("{} {} {}", event.happened.wire(), event.entry.header.key.name, length.unwrap()));
+    }
+    assert_eq!(seen, ["ADDED a 3", "ADDED b 3", "DELETED a 3", "ADDED c 3"]);
+    server.stop().await;
+}
+
 /// Each way in which a webhook can fail: the request fails with it, and no list is shorter for it.
 #[tokio::test]
 async fn webhooks_that_fail_fail_the_request() {
