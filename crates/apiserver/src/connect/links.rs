@@ -11,8 +11,8 @@ use http_body_util::BodyStream;
 
 use crate::http::Body;
 
-/// Longest tag that is looked into.
-const TAG_MAX: usize = 64 << 10;
+/// Longest tag that is looked into. What is held is looked at again with each piece that comes, however small.
+const TAG_MAX: usize = 16 << 10;
 
 /// Attributes that are links, by the names of tags.
 const LINKS: &[(&str, &[&str])] = &[

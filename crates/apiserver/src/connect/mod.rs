@@ -2,8 +2,7 @@
 //!
 //! Guarantees: bytes pass both ways as they are, so that SPDY and WebSocket need no translation here; a
 //! stream ends with the server; nobody's credentials are passed on. Pages that are reached through `proxy` have their
-//! links lead back through it. Knows the kinds it must look at to find
-//! an endpoint: Pod, Node, Service, EndpointSlice.
+//! links lead back through it. Knows the kinds it must look at to find an endpoint: Pod, Node, Service, EndpointSlice.
 
 mod endpoint;
 mod forward;

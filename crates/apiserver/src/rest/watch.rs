@@ -289,66 +289,32 @@ impl Watch {
         if super::converter(&self.resource).is_none() || !self.ready.iter().any(todo) {
             return Ok(());
         }
-        if self.selection.looks_at_shown() {
-            return self.convert_to_look().await;
-        }
-        // In order: an event to be shown, or none where something else keeps its place.
-        let mut seen = self.seen;
-        let mut shown: Vec<Vec<(Happened, Arc<Entry>)>> = Vec::with_capacity(self.ready.len());
-        for pending in &self.ready {
-            let mut these = Vec::new();
-            let mut see = |event: &Arc<Event>| {
-                if event.revision() > seen {
-                    seen = event.revision();
-                    these.extend(self.through(event).map(|(happened, entry, _)| (happened, entry)));
-                }
-            };
-            match pending {
-                Pending::Object(happened, entry) => these.push((*happened, entry.clone())),
-                Pending::Event(event) => see(event),
-                Pending::Batch(batch) => batch.events.iter().for_each(see),
-                Pending::Seen(_) | Pending::Bookmark { .. } => {}
-            }
-            shown.push(these);
-        }
-        let entries = shown.iter().flatten().map(|(_, entry)| entry.clone()).collect();
-        let mut converted = self.rest.serve_all(&self.resource, entries).await?.into_iter();
-        let mut ready = VecDeque::with_capacity(self.ready.len());
-        for (pending, these) in std::mem::take(&mut self.ready).into_iter().zip(shown) {
-            if !todo(&pending) {
-                ready.push_back(pending);
-            }
-            for ((happened, _), entry) in these.into_iter().zip(converted.by_ref()) {
-                let line = line(happened, &entry);
-                ready.push_back(Pending::Seen(WatchEvent { happened, entry, line }));
-            }
-        }
-        self.ready = ready;
-        self.seen = seen;
-        Ok(())
-    }
-
-    /// The same where fields of what is shown are selected: what was there before is brought to the version, too.
-    async fn convert_to_look(&mut self) -> Result<(), Status> {
+        // Where fields of what is shown are selected, what was there before is brought to the version, too, and looked at.
+        let look = self.selection.looks_at_shown();
         let mut seen = self.seen;
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         // In order, for each that is ready: what happened, and whether there was something before.
         let mut happenings: Vec<Vec<(Happened, bool)>> = Vec::with_capacity(self.ready.len());
         for pending in &self.ready {
             let mut these = Vec::new();
-            let mut put = |happened: Happened, entry: &Arc<Entry>, previous: Option<&Arc<Entry>>| {
-                entries.push(entry.clone());
-                entries.extend(previous.cloned());
+            let mut put = |happened: Happened, entry: Arc<Entry>, previous: Option<Arc<Entry>>| {
                 these.push((happened, previous.is_some()));
+                entries.push(entry);
+                entries.extend(previous);
             };
             let mut see = |event: &Arc<Event>| {
-                if event.revision() > seen {
-                    seen = event.revision();
-                    put(event.happened, &event.entry, event.previous.as_ref());
+                if event.revision() <= seen {
+                    return;
+                }
+                seen = event.revision();
+                if look {
+                    put(event.happened, event.entry.clone(), event.previous.clone());
+                } else if let Some((happened, entry, _)) = self.through(event) {
+                    put(happened, entry, None);
                 }
             };
             match pending {
-                Pending::Object(happened, entry) => put(*happened, entry, None),
+                Pending::Object(happened, entry) => put(*happened, entry.clone(), None),
                 Pending::Event(event) => see(event),
                 Pending::Batch(batch) => batch.events.iter().for_each(see),
                 Pending::Seen(_) | Pending::Bookmark { .. } => {}
@@ -358,17 +324,19 @@ impl Watch {
         let mut converted = self.rest.serve_all(&self.resource, entries).await?.into_iter();
         let mut ready = VecDeque::with_capacity(self.ready.len());
         for (pending, these) in std::mem::take(&mut self.ready).into_iter().zip(happenings) {
-            if matches!(pending, Pending::Seen(_) | Pending::Bookmark { .. }) {
+            if !todo(&pending) {
                 ready.push_back(pending);
             }
-            for (happened, had) in these {
-                let Some(entry) = converted.next() else { break };
+            for (mut happened, had) in these {
+                let Some(mut entry) = converted.next() else { break };
                 let previous = if had { converted.next() } else { None };
-                let event = Arc::new(Event::new(happened, entry, previous));
-                if let Some((happened, entry, _)) = self.through(&event) {
-                    let line = line(happened, &entry);
-                    ready.push_back(Pending::Seen(WatchEvent { happened, entry, line }));
+                if look {
+                    let event = Arc::new(Event::new(happened, entry, previous));
+                    let Some((as_shown, of, _)) = self.through(&event) else { continue };
+                    (happened, entry) = (as_shown, of);
                 }
+                let line = line(happened, &entry);
+                ready.push_back(Pending::Seen(WatchEvent { happened, entry, line }));
             }
         }
         self.ready = ready;

@@ -25,3 +25,12 @@ small() {
     applets "$1"
     base "$1"
 }
+
+# picture ROOT NAME: agnhost as a web server of one picture, what upstream's update demo changes between.
+picture() {
+    small "$1"
+    go_program k8s.io/kubernetes/test/images/agnhost "$1/agnhost"
+    printf 'NAME="Alpine Linux"\nID=alpine\nPRETTY_NAME="Alpine Linux"\n' >"$1/etc/os-release"
+    printf '{\n  "image": "%s.jpg"\n}\n' "$2" >"$1/data.json"
+    : >"$1/$2.jpg"
+}
