@@ -20,7 +20,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt};
 use meta::{ObjectKey, Timestamp};
 use reconcile::{
-    Change, Child, Context, Error, Note, Plan, Precondition, Reconciler, Result, Stores, Watches,
+    Change, Child, Context, Error, Note, Plan, Precondition, Reconciler, Result, Store, Stores, Watches,
     controller_of, key_of, owner_reference,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -128,7 +128,7 @@ impl Replicated for ReplicationController {
 pub struct World<K> {
     set: Arc<K>,
     pods: Claims<Pod>,
-    /// Active pods of all ReplicaSets with the same controller, counted by node.
+    /// Active pods of all ReplicaSets with the same controller, counted by node, where that decides which pods go.
     related_by_node: HashMap<String, usize>,
 }
 
@@ -145,20 +145,8 @@ impl<K: Replicated> Reconciler for Replicas<K> {
         let Some(set) = sets.get(key) else { return Ok(None) };
         let store = cx.stores.ready::<Pod>().await;
         let pods = claim(cx, &*set, &selector(&set.label_selector())?, &store, |_| true).await?;
-        let family = match controller_of(&*set) {
-            Some(owner) => sets.controlled_by(&owner.uid),
-            None => vec![Arc::clone(&set)],
-        };
-        let mut related_by_node = HashMap::new();
-        for member in family {
-            for pod in store.controlled_by(&member.uid().unwrap_or_default()) {
-                if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone())
-                    && pods::is_active(&pod)
-                {
-                    *related_by_node.entry(node).or_insert(0) += 1;
-                }
-            }
-        }
+        let too_many = pods.mine.iter().filter(|pod| pods::is_active(pod)).count() > wanted(&*set);
+        let related_by_node = if too_many { related_by_node(&set, &sets, &store) } else { HashMap::new() };
         Ok(Some(World { set, pods, related_by_node }))
     }
 
@@ -200,6 +188,28 @@ impl<K: Replicated> Reconciler for Replicas<K> {
         plan.status.extend(unconditional_status(&*world.set, &status));
         plan
     }
+}
+
+fn related_by_node<K: Replicated>(
+    set: &Arc<K>,
+    sets: &Store<K>,
+    pods: &Store<Pod>,
+) -> HashMap<String, usize> {
+    let family = match controller_of(&**set) {
+        Some(owner) => sets.controlled_by(&owner.uid),
+        None => vec![Arc::clone(set)],
+    };
+    let mut by_node = HashMap::new();
+    for member in family {
+        for pod in pods.controlled_by(&member.uid().unwrap_or_default()) {
+            if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref())
+                && pods::is_active(&pod)
+            {
+                *by_node.entry(node.clone()).or_insert(0) += 1;
+            }
+        }
+    }
+    by_node
 }
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";

@@ -2,8 +2,8 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Actor, Backoff, Context, Control, ControllerMetrics, Error, MetricsSnapshot, Reconciler, Result,
+    Acted, Actor, Backoff, Context, Control, ControllerMetrics, Error, MetricsSnapshot, Reconciler, Result,
     error::text,
     expect::{Expectation, STALE_MAX, all_met},
     queue::{Later, Queue},
@@ -28,6 +28,14 @@ use crate::{
 const PATIENCE: u32 = 12;
 /// How long work in progress may take to end after shutdown was asked for.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// A key is looked at again no sooner than after so many times what looking took: what changes thousands of times while
+/// it is looked at, as the owner of as many pods does, takes a quarter of a processor and not all of it.
+const REST_FACTOR: u32 = 3;
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_secs(1);
+/// What took less needs none.
+const REST_FROM: Duration = Duration::from_millis(2);
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -126,6 +134,8 @@ struct Outcome {
     result: Result<()>,
     recheck_after: Option<Duration>,
     expectations: Vec<Expectation>,
+    /// How long the processor was busy with looking and planning.
+    looked: Duration,
 }
 
 impl<R: Reconciler> Driver<R> {
@@ -140,7 +150,7 @@ impl<R: Reconciler> Driver<R> {
         let mut jobs: JoinSet<Outcome> = JoinSet::new();
         let mut active: HashMap<Id, ObjectKey> = HashMap::new();
         let mut memory: HashMap<ObjectKey, Memory> = HashMap::new();
-        let mut later = Later::default();
+        let (mut later, mut resting) = (Later::default(), Later::default());
         loop {
             while active.len() < R::CONCURRENCY
                 && let Some(key) = self.queue.take()
@@ -155,12 +165,14 @@ impl<R: Reconciler> Driver<R> {
                 () = stop.cancelled() => break,
                 () = self.queue.changed(), if active.len() < R::CONCURRENCY => {}
                 key = later.next() => self.queue.add(key),
+                key = resting.next() => self.queue.rested(&key),
                 Some(ended) = jobs.join_next_with_id() => {
                     let (id, outcome) = match ended {
                         Ok((id, outcome)) => (id, outcome),
                         Err(error) => (error.id(), Outcome::panicked(&error)),
                     };
                     if let Some(key) = active.remove(&id) {
+                        self.release(&key, outcome.looked, &mut resting);
                         self.settle(&cx, key, outcome, &mut memory, &mut later);
                     }
                 }
@@ -205,6 +217,16 @@ impl<R: Reconciler> Driver<R> {
         }
     }
 
+    /// Lets a key be taken again, at once or after its rest.
+    fn release(&self, key: &ObjectKey, looked: Duration, resting: &mut Later) {
+        if looked < REST_FROM {
+            self.queue.done(key);
+        } else {
+            self.queue.done_resting(key);
+            resting.put(key.clone(), REST_MAX.min(looked * REST_FACTOR));
+        }
+    }
+
     fn settle(
         &self,
         cx: &Context,
@@ -213,9 +235,8 @@ impl<R: Reconciler> Driver<R> {
         memory: &mut HashMap<ObjectKey, Memory>,
         later: &mut Later,
     ) {
-        let Outcome { result, recheck_after, expectations } = outcome;
+        let Outcome { result, recheck_after, expectations, looked: _ } = outcome;
         self.metrics.reconciles.fetch_add(1, Relaxed);
-        self.queue.done(&key);
         let mut entry = memory.remove(&key).unwrap_or_default();
         entry.expectations = expectations;
         let again = match result {
@@ -269,12 +290,15 @@ async fn attempt<R: Reconciler>(
     cx: &Context,
     key: &ObjectKey,
 ) -> Outcome {
-    let world = match reconciler.observe(cx, key).await {
+    let (observed, mut looked) = timed(reconciler.observe(cx, key)).await;
+    let world = match observed {
         Ok(Some(world)) => world,
-        Ok(None) => return Outcome::of(Ok(())),
-        Err(error) => return Outcome::of(Err(error)),
+        Ok(None) => return Outcome { looked, ..Outcome::of(Ok(())) },
+        Err(error) => return Outcome { looked, ..Outcome::of(Err(error)) },
     };
+    let began = Instant::now();
     let plan = reconciler.plan(&world, cx.clock.now());
+    looked += began.elapsed();
     let mut acted = actor.act(cx, &plan).await;
     if let Err(error) = &acted.result
         && !error.is_namespace_terminating()
@@ -288,12 +312,26 @@ async fn attempt<R: Reconciler>(
         }
     }
     metrics.writes.fetch_add(acted.writes, Relaxed);
-    Outcome { result: acted.result, recheck_after: plan.recheck_after, expectations: acted.expectations }
+    let Acted { result, expectations, .. } = acted;
+    Outcome { result, recheck_after: plan.recheck_after, expectations, looked }
+}
+
+/// What it came to, and how long the processor was at it: waiting does not count.
+async fn timed<F: Future>(future: F) -> (F::Output, Duration) {
+    let (mut future, mut busy) = (pin!(future), Duration::ZERO);
+    let output = poll_fn(|cx| {
+        let began = Instant::now();
+        let polled = future.as_mut().poll(cx);
+        busy += began.elapsed();
+        polled
+    })
+    .await;
+    (output, busy)
 }
 
 impl Outcome {
     fn of(result: Result<()>) -> Self {
-        Self { result, recheck_after: None, expectations: Vec::new() }
+        Self { result, recheck_after: None, expectations: Vec::new(), looked: Duration::ZERO }
     }
 
     fn panicked(error: &tokio::task::JoinError) -> Self {

@@ -1,10 +1,11 @@
 //! The work queue of one controller: keys, each at most once waiting and at most once in work.
 //!
 //! Semantics of client-go's `util/workqueue`: a key added while in work is handed out again when that
-//! work ends. Bounded by the number of distinct keys, that is, by the number of objects.
+//! work ends, or, where the work was long, when the key has rested. Bounded by the number of distinct keys, that is, by the
+//! number of objects.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -41,10 +42,12 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<ObjectKey>,
-    /// Waiting, or to be handed out again after the work on it ends; since when.
+    /// Waiting, or to be handed out again after the work on it or its rest ends; since when.
     wanted: HashMap<ObjectKey, Instant>,
     /// Since when.
     active: HashMap<ObjectKey, Instant>,
+    /// Not handed out for a while.
+    resting: HashSet<ObjectKey>,
     /// Nothing is handed out.
     paused: bool,
 }
@@ -133,7 +136,7 @@ impl Queue {
         }
         self.counts.adds.fetch_add(1, Relaxed);
         state.wanted.insert(key.clone(), Instant::now());
-        if !state.active.contains_key(&key) {
+        if !state.active.contains_key(&key) && !state.resting.contains(&key) {
             state.waiting.push_back(key);
             drop(state);
             self.changed.notify_one();
@@ -169,10 +172,23 @@ impl Queue {
 
     /// Ends the work on a key.
     pub(crate) fn done(&self, key: &ObjectKey) {
+        self.done_resting(key);
+        self.rested(key);
+    }
+
+    /// Ends the work on a key, which is not handed out before [`Queue::rested`].
+    pub(crate) fn done_resting(&self, key: &ObjectKey) {
         let mut state = self.state.lock();
         if let Some(since) = state.active.remove(key) {
             self.counts.worked.took(since.elapsed());
         }
+        state.resting.insert(key.clone());
+    }
+
+    /// Ends the rest of a key.
+    pub(crate) fn rested(&self, key: &ObjectKey) {
+        let mut state = self.state.lock();
+        state.resting.remove(key);
         if state.wanted.contains_key(key) {
             state.waiting.push_back(key.clone());
             drop(state);
@@ -279,6 +295,23 @@ mod tests {
         assert_eq!(queue.take(), None, "a is in work");
         queue.done(&key("a"));
         assert_eq!(queue.take(), Some(key("a")), "a was added during its work");
+    }
+
+    #[test]
+    fn a_key_that_rests_is_handed_out_afterwards_and_once() {
+        let queue = Queue::default();
+        queue.add(key("a"));
+        queue.take().unwrap();
+        queue.add(key("a"));
+        queue.done_resting(&key("a"));
+        queue.add(key("a"));
+        queue.add(key("b"));
+        assert_eq!((queue.take(), queue.take()), (Some(key("b")), None));
+        queue.rested(&key("a"));
+        assert_eq!((queue.take(), queue.take()), (Some(key("a")), None));
+        queue.done_resting(&key("a"));
+        queue.rested(&key("a"));
+        assert_eq!(queue.take(), None, "nobody wanted it");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! up to which revision it has seen; read-your-writes needs the last.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -63,7 +63,8 @@ pub struct Store<K> {
 
 struct Objects<K> {
     by_key: BTreeMap<ObjectKey, Arc<K>>,
-    by_controller: HashMap<String, BTreeSet<ObjectKey>>,
+    /// By the UID of its controller, empty for none: read in order, however many one has.
+    by_controller: HashMap<String, BTreeMap<ObjectKey, Arc<K>>>,
     listing: BTreeMap<ObjectKey, Arc<K>>,
 }
 
@@ -107,17 +108,16 @@ impl<K: Resource + Send + Sync + 'static> Store<K> {
     /// Every object whose controller has this UID, in key order.
     pub fn controlled_by(&self, uid: &str) -> Vec<Arc<K>> {
         let objects = self.objects.read();
-        let keys = objects.by_controller.get(uid).into_iter().flatten();
-        keys.filter_map(|key| objects.by_key.get(key).cloned()).collect()
+        objects.by_controller.get(uid).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
     /// Every object of one namespace that has no controller, in name order.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
         let objects = self.objects.read();
-        let Some(keys) = objects.by_controller.get("") else { return Vec::new() };
+        let Some(orphans) = objects.by_controller.get("") else { return Vec::new() };
         let of_namespace =
-            keys.range(ObjectKey::new(namespace, "")..).take_while(|key| key.namespace == namespace);
-        of_namespace.filter_map(|key| objects.by_key.get(key).cloned()).collect()
+            orphans.range(ObjectKey::new(namespace, "")..).take_while(|(key, _)| key.namespace == namespace);
+        of_namespace.map(|(_, object)| Arc::clone(object)).collect()
     }
 
     /// How many objects there are.
@@ -230,7 +230,8 @@ impl<K: Resource> Objects<K> {
     fn insert(&mut self, object: Arc<K>) -> Option<Arc<K>> {
         let key = key_of(&*object);
         let old = self.remove(&key);
-        self.by_controller.entry(controller_uid(&*object)).or_default().insert(key.clone());
+        let controller = self.by_controller.entry(controller_uid(&*object)).or_default();
+        controller.insert(key.clone(), Arc::clone(&object));
         self.by_key.insert(key, object);
         old
     }

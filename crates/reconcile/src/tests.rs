@@ -1,6 +1,7 @@
 //! The driver, the actor and the lease against the fake API.
 
 use std::{
+    future::Future as _,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -148,6 +149,53 @@ async fn never_creates_twice_whatever_the_order_of_events() {
     let events = api.list(&Kind::new("events.k8s.io", "v1", "Event", "events"), "ns");
     let count = |reason: &str| events.iter().filter(|event| event["reason"] == reason).count();
     assert_eq!((count("FailedCreate"), count("SuccessfulCreate")), (1, 24), "bounded at 25 for one object");
+}
+
+/// Looks at a ConfigMap for a tenth of a second.
+struct Slow(Arc<AtomicU32>);
+
+impl Reconciler for Slow {
+    type World = ();
+    const NAME: &'static str = "slow";
+
+    fn watches(&self) -> Watches {
+        Watches::of::<ConfigMap>()
+    }
+
+    async fn observe(&self, _: &Context, _: &ObjectKey) -> Result<Option<()>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        // At once in reality: the clock goes on while this is busy, not while it waits.
+        let mut busy = Box::pin(tokio::time::advance(Duration::from_millis(100)));
+        std::future::poll_fn(|cx| busy.as_mut().poll(cx)).await;
+        Ok(None)
+    }
+
+    fn plan(&self, (): &(), _: Timestamp) -> Plan {
+        Plan::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_long_to_look_at_is_looked_at_a_quarter_of_the_time() {
+    let clock = Arc::new(Fixed::new(Timestamp::UNIX_EPOCH));
+    let api = FakeApi::new(clock.clone(), Arc::new(Seeded::new(3)));
+    let cx = Context::new(api.client(), clock, Arc::new(Seeded::new(4)));
+    let (looked, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
+    let running = tokio::spawn(run(vec![Controller::new(Slow(looked.clone()))], cx, stop.clone()));
+    let began = tokio::time::Instant::now();
+    for round in 0.. {
+        api.put(&source(json!({ "round": round.to_string() })));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if began.elapsed() >= Duration::from_secs(8) {
+            break;
+        }
+    }
+    let count = looked.load(Ordering::Relaxed);
+    assert!((18..=21).contains(&count), "looked {count} times in eight seconds");
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert!(looked.load(Ordering::Relaxed) <= count + 1, "only what has changed is looked at again");
+    stop.cancel();
+    running.await.unwrap();
 }
 
 /// A second later each time it is asked, so that no two renewals are equal.
