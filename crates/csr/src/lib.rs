@@ -17,7 +17,7 @@ use x509_parser::{
 };
 
 pub use signers::{
-    API_CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY_UNKNOWN, Refused, USAGES, accepts, kubelet_client,
+    API_CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY_UNKNOWN, Refused, USAGES, accepts, is_for_own_name,
 };
 
 /// Longest request that is looked at; one with a large key and a hundred names has a tenth of it.

@@ -75,7 +75,7 @@ fn api_client(usages: &[String]) -> Result<(), Refused> {
 }
 
 /// A node's client certificate: CN `system:node:NAME`, O `system:nodes` alone, no other names.
-pub fn kubelet_client(request: &Request, usages: &[String]) -> Result<(), Refused> {
+fn kubelet_client(request: &Request, usages: &[String]) -> Result<(), Refused> {
     organization(request)?;
     if !request.dns_names.is_empty() {
         return refuse("DNS subjectAltNames are not allowed");
@@ -95,6 +95,16 @@ fn kubelet_serving(request: &Request, usages: &[String]) -> Result<(), Refused> 
     }
     node(request)?;
     exactly(usages, "server auth")
+}
+
+/// Whether a node's certificate names the node and nothing else.
+pub fn is_for_own_name(request: &Request) -> bool {
+    let own = request.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default();
+    let as_address: Option<std::net::IpAddr> = own.parse().ok();
+    match as_address {
+        Some(address) => request.dns_names.is_empty() && request.ip_addresses == [address],
+        None => request.dns_names == [own] && request.ip_addresses.is_empty(),
+    }
 }
 
 fn organization(request: &Request) -> Result<(), Refused> {

@@ -1,10 +1,20 @@
 //! The command line, and `KEELSON_*` variables for every flag.
 
-use std::{net::SocketAddr, path::PathBuf};
+mod parts;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{pool::NodePool, security::SecurityOptions};
+
+pub(crate) use parts::{
+    ApiserverOptions, ControllerManagerOptions, NodeOptions, PartOptions, SchedulerOptions,
+};
+use parts::{listen, node_name};
 
 /// Each node has a range of pod addresses.
 const NODES_MAX: i64 = node::simulated::NODES_MAX as i64;
@@ -116,9 +126,11 @@ pub(crate) struct UpOptions {
     /// name=NAME,count=N[,cpu=16][,memory=64Gi][,pods=110][,labels=K=V;K=V][,taints=K=V:EFFECT;K:EFFECT]
     #[arg(long = "node-pool", env = "KEELSON_NODE_POOL", value_name = "POOL", value_delimiter = ' ')]
     pub(crate) node_pools: Vec<NodePool>,
-    /// What must be left of memory, disk, inodes and process ids; below it the node takes no more pods
-    #[arg(long, env = "KEELSON_EVICTION_HARD", value_name = "SIGNAL<VALUE,...", default_value = "")]
-    pub(crate) eviction_hard: node::pressure::Thresholds,
+    #[command(flatten)]
+    pub(crate) machine: MachineOptions,
+    /// Nodes on other machines whose credentials to write, as node-NAME.kubeconfig in the data directory
+    #[arg(long, env = "KEELSON_NODE", value_name = "NAME,...", value_delimiter = ',', value_parser = node_name)]
+    pub(crate) node: Vec<String>,
     /// The scheduler's configuration: a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1
     #[arg(long, env = "KEELSON_SCHEDULER_CONFIG", value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
@@ -131,6 +143,18 @@ pub(crate) struct UpOptions {
     pub(crate) observe: ObserveOptions,
     #[command(flatten)]
     pub(crate) security: SecurityOptions,
+}
+
+/// Of a node with containers.
+#[derive(Debug, Args)]
+pub(crate) struct MachineOptions {
+    /// By what address nodes on other machines reach this one [default: of `up` the one of --listen, of `node` the one from
+    /// which it reaches the API server; none where that is loopback]
+    #[arg(long, env = "KEELSON_NODE_IP", value_name = "ADDRESS")]
+    pub(crate) node_ip: Option<Ipv4Addr>,
+    /// What must be left of memory, disk, inodes and process ids; below it the node takes no more pods
+    #[arg(long, env = "KEELSON_EVICTION_HARD", value_name = "SIGNAL<VALUE,...", default_value = "")]
+    pub(crate) eviction_hard: node::pressure::Thresholds,
 }
 
 #[derive(Debug, Default, Args)]
@@ -155,98 +179,6 @@ pub(crate) struct ObserveOptions {
     /// [default: none]
     #[arg(long, env = "KEELSON_TRACING_CONFIG_FILE", value_name = "FILE")]
     pub(crate) tracing_config_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ApiserverOptions {
-    #[command(flatten)]
-    pub(crate) data: DataDir,
-    /// Where the API server listens; port 0 takes a free one
-    #[arg(long, env = "KEELSON_LISTEN", default_value = "127.0.0.1:6443", value_parser = listen)]
-    pub(crate) listen: SocketAddr,
-    /// Under what address clients reach it, such as a balancer's HOST:PORT [default: where it listens]
-    #[arg(long, env = "KEELSON_ADVERTISE", value_parser = advertise)]
-    pub(crate) advertise: Option<(String, u16)>,
-    /// Nodes whose credentials to write, as node-NAME.kubeconfig in the data directory
-    #[arg(long, env = "KEELSON_NODE", value_name = "NAME,...", value_delimiter = ',', value_parser = node_name)]
-    pub(crate) node: Vec<String>,
-    /// Seconds between the signal to stop, when /readyz begins to fail, and the end of serving; a second signal
-    /// ends at once
-    #[arg(long, env = "KEELSON_SHUTDOWN_DELAY_SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
-    pub(crate) shutdown_delay_seconds: u64,
-    #[command(flatten)]
-    pub(crate) store: StoreOptions,
-    #[command(flatten)]
-    pub(crate) observe: ObserveOptions,
-    #[command(flatten)]
-    pub(crate) security: SecurityOptions,
-}
-
-/// What every part that is a client of the API server needs.
-#[derive(Debug, Args)]
-pub(crate) struct PartOptions {
-    /// The cluster to work for
-    #[arg(long, env = "KEELSON_KUBECONFIG")]
-    pub(crate) kubeconfig: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SchedulerOptions {
-    #[command(flatten)]
-    pub(crate) part: PartOptions,
-    /// A KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1; without one, upstream's defaults with
-    /// an election
-    #[arg(long, env = "KEELSON_SCHEDULER_CONFIG")]
-    pub(crate) scheduler_config: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ControllerManagerOptions {
-    #[command(flatten)]
-    pub(crate) part: PartOptions,
-    /// Directory on each node below which local volumes are made
-    #[arg(long, env = "KEELSON_VOLUMES_DIR", default_value = "/var/lib/keelson/volumes")]
-    pub(crate) volumes_dir: PathBuf,
-    /// The authority that signs approved certificate requests, such as ca.crt of the API servers' --pki-dir
-    /// [default: they stay unsigned]
-    #[arg(
-        long,
-        env = "KEELSON_CLUSTER_SIGNING_CERT_FILE",
-        value_name = "FILE",
-        requires = "cluster_signing_key_file"
-    )]
-    pub(crate) cluster_signing_cert_file: Option<PathBuf>,
-    /// Its key, such as ca.key
-    #[arg(
-        long,
-        env = "KEELSON_CLUSTER_SIGNING_KEY_FILE",
-        value_name = "FILE",
-        requires = "cluster_signing_cert_file"
-    )]
-    pub(crate) cluster_signing_key_file: Option<PathBuf>,
-    /// Let each controller act as a service account of its own in kube-system, with upstream's role for it, instead
-    /// of all as the user of --kubeconfig
-    #[arg(long, env = "KEELSON_USE_SERVICE_ACCOUNT_CREDENTIALS")]
-    pub(crate) use_service_account_credentials: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct NodeOptions {
-    #[command(flatten)]
-    pub(crate) part: PartOptions,
-    /// A kubeconfig with a bootstrap token, with which the node asks for its credentials where --kubeconfig is not
-    /// there or soon over
-    #[arg(long, env = "KEELSON_BOOTSTRAP_KUBECONFIG", value_name = "FILE")]
-    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
-    /// The node's name
-    #[arg(long, env = "KEELSON_NODE_NAME", value_parser = node_name)]
-    pub(crate) name: String,
-    /// The addresses of its pods, such as 10.42.7.0/24; no two nodes may share any
-    #[arg(long, env = "KEELSON_POD_CIDR", value_parser = pod_cidr)]
-    pub(crate) pod_cidr: String,
-    /// What runs containers; a node of its own process is simulated so far
-    #[arg(long, env = "KEELSON_RUNTIME", value_enum, default_value = "simulated")]
-    pub(crate) runtime: RuntimeChoice,
 }
 
 #[derive(Debug, Args)]
@@ -284,27 +216,6 @@ pub(crate) struct MigrateOptions {
     pub(crate) to: String,
 }
 
-fn advertise(text: &str) -> Result<(String, u16), String> {
-    let wrong = || "want HOST:PORT, such as balancer.example.com:6443".to_owned();
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let port = port.parse().map_err(|_| wrong())?;
-    if host.is_empty() || host.contains('/') { Err(wrong()) } else { Ok((host.to_owned(), port)) }
-}
-
-fn node_name(text: &str) -> Result<String, String> {
-    match meta::names::dns1123_subdomain(text).first() {
-        Some(why) => Err(why.clone()),
-        None => Ok(text.to_owned()),
-    }
-}
-
-fn pod_cidr(text: &str) -> Result<String, String> {
-    match crate::up::first_address(text) {
-        Some(_) => Ok(text.to_owned()),
-        None => Err("say a range of addresses such as 10.42.7.0/24".to_owned()),
-    }
-}
-
 impl UpOptions {
     /// Nodes beside the pools.
     pub(crate) fn own_nodes(&self) -> u32 {
@@ -316,11 +227,6 @@ impl UpOptions {
         let pools: u64 = self.node_pools.iter().map(|pool| u64::from(pool.count)).sum();
         pools + u64::from(self.own_nodes())
     }
-}
-
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "want ADDRESS:PORT with a numeric address, such as 127.0.0.1:6443 or [::]:6443".into())
 }
 
 #[derive(Debug, Args)]

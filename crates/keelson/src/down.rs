@@ -46,6 +46,9 @@ pub(crate) async fn down(options: DownOptions) -> Result<(), Failure> {
         let host = node::host::System::new(data.node(), data.volumes());
         host.unmount().await.map_err(|error| Failure::of("unmount pods' volumes", error))?;
         network::remove().await.map_err(|error| Failure::of("remove network rules", error))?;
+        network::remove_overlay(&network::Commands::default())
+            .await
+            .map_err(|error| Failure::of("remove the device to other nodes", error))?;
         if ran {
             term::line("pods and containerd stopped");
             term::line("network rules removed");

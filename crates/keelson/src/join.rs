@@ -1,12 +1,13 @@
-//! A node's first credentials: it asks for them with a bootstrap token (upstream `kubelet/certificate/bootstrap`).
+//! A node's first credentials: it asks for them with a bootstrap token (upstream `kubelet/certificate/bootstrap`), and then
+//! for the certificate of its kubelet API.
 //!
-//! Guarantees: the key is made here and leaves this machine never; a request that waits for approval is waited for
-//! again after a restart, not made anew; the kubeconfig appears whole, readable by its owner only. One whose
-//! certificate is soon over is replaced at the next start.
+//! Guarantees: a key is made here and leaves this machine never; a request that waits for approval is waited for
+//! again after a restart, not made anew; the kubeconfig appears whole, readable by its owner only. A certificate that is
+//! soon over is replaced at the next start.
 
 use std::path::{Path, PathBuf};
 
-use apiserver::pki::{Kubeconfig, Login, Pair, create_private, read_if_there};
+use apiserver::pki::{Kubeconfig, Login, Pair, create_private, read_if_there, write_private};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::{
     ByteString,
@@ -15,8 +16,9 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use meta::Clock;
 use ring::digest::{SHA256, digest};
+use secrecy::ExposeSecret as _;
 use tokio_util::sync::CancellationToken;
-use x509_parser::pem::parse_x509_pem;
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, pem::parse_x509_pem};
 
 use crate::{error::Failure, parts, term};
 
@@ -24,8 +26,32 @@ use crate::{error::Failure, parts, term};
 const LEFT_MIN_SECONDS: i64 = 30 * 24 * 3600;
 /// Between two looks at a request that waits.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
-/// What the certificate is for.
-const USAGES: &[&str] = &["digital signature", "client auth"];
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To be known to the API server.
+    Client,
+    /// To be known by the API server, under the node's name.
+    Server,
+}
+
+impl Purpose {
+    fn signer(self) -> &'static str {
+        match self {
+            Self::Client => csr::KUBELET_CLIENT,
+            Self::Server => csr::KUBELET_SERVING,
+        }
+    }
+
+    fn usages(self) -> Vec<String> {
+        let auth = match self {
+            Self::Client => "client auth",
+            Self::Server => "server auth",
+        };
+        vec!["digital signature".to_owned(), auth.to_owned()]
+    }
+}
 
 /// Makes `kubeconfig` with the credentials of the node, unless it is there; false when told to stop meanwhile.
 pub(crate) async fn credentials(
@@ -40,12 +66,11 @@ pub(crate) async fn credentials(
     }
     let key_path = PathBuf::from(format!("{}.key", kubeconfig.display()));
     let key = key(&key_path)?;
-    let request = request(node, &key)?;
     let client = parts::client(bootstrap).await?;
     if !parts::reach(&client, bootstrap, stop).await? {
         return Ok(false);
     }
-    let Some(certificate) = ask(client, node, &key, request, stop).await? else { return Ok(false) };
+    let Some(certificate) = ask(client, node, &key, Purpose::Client, stop).await? else { return Ok(false) };
     let made = Kubeconfig {
         cluster: "keelson".to_owned(),
         user: format!("system:node:{node}"),
@@ -59,6 +84,86 @@ pub(crate) async fn credentials(
     Ok(true)
 }
 
+/// The certificate of the node's kubelet API: that of its kubeconfig where it will do, as an API server writes it, else
+/// one that is asked for and kept in `directory`. `None` when told to stop meanwhile.
+pub(crate) async fn serving(
+    node: &str,
+    kubeconfig: &Path,
+    directory: &Path,
+    client: Client,
+    clock: &dyn Clock,
+    stop: &CancellationToken,
+) -> Result<Option<Pair>, Failure> {
+    if let Some(pair) = pair_of(kubeconfig)?
+        && serves(&pair.cert_pem, node, clock)
+    {
+        return Ok(Some(pair));
+    }
+    let doing = || format!("keep the certificate of the kubelet API in {}", directory.display());
+    std::fs::create_dir_all(directory).map_err(|error| Failure::of(doing(), error))?;
+    let path = directory.join("kubelet.crt");
+    let key = key(&directory.join("kubelet.key"))?;
+    let kept = read_if_there(&path).map_err(|error| Failure::of(doing(), error))?;
+    let cert_pem = match kept.filter(|kept| serves(kept, node, clock) && is_of(kept, &key)) {
+        Some(kept) => kept,
+        None => {
+            let Some(made) = ask(client, node, &key, Purpose::Server, stop).await? else { return Ok(None) };
+            write_private(&path, &made).map_err(|error| Failure::of(doing(), error))?;
+            made
+        }
+    };
+    Ok(Some(Pair { cert_pem, key_pem: key.serialize_pem() }))
+}
+
+/// The certificate and key in a kubeconfig, where it has them in itself.
+fn pair_of(kubeconfig: &Path) -> Result<Option<Pair>, Failure> {
+    let doing = || format!("read {}", kubeconfig.display());
+    let file =
+        kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| Failure::of(doing(), error))?;
+    let decoded = |text: &str| String::from_utf8(STANDARD.decode(text).ok()?).ok();
+    let user = file.auth_infos.into_iter().find_map(|user| user.auth_info);
+    Ok(user.and_then(|user| {
+        let key = user.client_key_data?;
+        Some(Pair {
+            cert_pem: decoded(&user.client_certificate_data?)?,
+            key_pem: decoded(key.expose_secret())?,
+        })
+    }))
+}
+
+fn with_certificate<T>(pem: &str, look: impl FnOnce(&X509Certificate<'_>) -> Option<T>) -> Option<T> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
+    look(&pem.parse_x509().ok()?)
+}
+
+/// Whether a server can show this certificate under that name, for a while.
+fn serves(pem: &str, name: &str, clock: &dyn Clock) -> bool {
+    let found = with_certificate(pem, |certificate| {
+        let purposes = certificate.extended_key_usage().ok()??;
+        let names = certificate.subject_alternative_name().ok()??;
+        let address: Option<std::net::IpAddr> = name.parse().ok();
+        let named = names.value.general_names.iter().any(|other| match other {
+            GeneralName::DNSName(other) => *other == name,
+            GeneralName::IPAddress(bytes) => address.is_some_and(|address| match address {
+                std::net::IpAddr::V4(address) => address.octets() == **bytes,
+                std::net::IpAddr::V6(address) => address.octets() == **bytes,
+            }),
+            _ => false,
+        });
+        let left = certificate.validity().not_after.timestamp() - clock.now().as_second();
+        Some(purposes.value.server_auth && named && left > LEFT_MIN_SECONDS)
+    });
+    found.unwrap_or(false)
+}
+
+/// Whether the certificate is of this key.
+fn is_of(pem: &str, key: &rcgen::KeyPair) -> bool {
+    let same = with_certificate(pem, |certificate| {
+        Some(*certificate.public_key().subject_public_key.data == *key.public_key_raw())
+    });
+    same.unwrap_or(false)
+}
+
 /// Whether there is a kubeconfig that serves for a while. Its certificate may be somebody else's making.
 fn lasts(path: &Path, clock: &dyn Clock) -> Result<bool, Failure> {
     let doing = || format!("read {}", path.display());
@@ -68,9 +173,8 @@ fn lasts(path: &Path, clock: &dyn Clock) -> Result<bool, Failure> {
     let file = kube::config::Kubeconfig::from_yaml(&text).map_err(|error| Failure::of(doing(), error))?;
     let users = file.auth_infos.into_iter().filter_map(|user| user.auth_info?.client_certificate_data);
     let left = users.filter_map(|data| {
-        let pem = STANDARD.decode(data).ok()?;
-        let (_, pem) = parse_x509_pem(&pem).ok()?;
-        let until = pem.parse_x509().ok()?.validity().not_after.timestamp();
+        let pem = String::from_utf8(STANDARD.decode(data).ok()?).ok()?;
+        let until = with_certificate(&pem, |certificate| Some(certificate.validity().not_after.timestamp()))?;
         Some(until - clock.now().as_second())
     });
     Ok(left.min().is_none_or(|left| left > LEFT_MIN_SECONDS))
@@ -89,8 +193,13 @@ fn key(path: &Path) -> Result<rcgen::KeyPair, Failure> {
     Ok(key)
 }
 
-fn request(node: &str, key: &rcgen::KeyPair) -> Result<String, Failure> {
-    let mut params = rcgen::CertificateParams::default();
+fn request(node: &str, key: &rcgen::KeyPair, purpose: Purpose) -> Result<String, Failure> {
+    let names = match purpose {
+        Purpose::Client => Vec::new(),
+        Purpose::Server => vec![node.to_owned()],
+    };
+    let params = rcgen::CertificateParams::new(names);
+    let mut params = params.map_err(|error| Failure::of("make the certificate request", error))?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
     params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
@@ -98,9 +207,10 @@ fn request(node: &str, key: &rcgen::KeyPair) -> Result<String, Failure> {
     pem.map_err(|error| Failure::of("make the certificate request", error))
 }
 
-/// The same for the same key and node, so that a restart finds its request.
-fn name(node: &str, key: &rcgen::KeyPair) -> String {
-    let digest = digest(&SHA256, &[key.public_key_raw(), node.as_bytes()].concat());
+/// The same for the same key, node and purpose, so that a restart finds its request.
+fn name(node: &str, key: &rcgen::KeyPair, purpose: Purpose) -> String {
+    let of = [key.public_key_raw(), purpose.signer().as_bytes(), node.as_bytes()];
+    let digest = digest(&SHA256, &of.concat());
     let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("node-csr-{hex}")
 }
@@ -110,10 +220,10 @@ async fn ask(
     client: Client,
     node: &str,
     key: &rcgen::KeyPair,
-    request: String,
+    purpose: Purpose,
     stop: &CancellationToken,
 ) -> Result<Option<String>, Failure> {
-    let (api, name): (Api<CertificateSigningRequest>, _) = (Api::all(client), name(node, key));
+    let (api, name): (Api<CertificateSigningRequest>, _) = (Api::all(client), name(node, key, purpose));
     let failed = |error| {
         Failure::of(format!("ask for the certificate of node {node}"), error)
             .advise("the group of a bootstrap token needs the role system:node-bootstrapper, as system:bootstrappers:nodes has it")
@@ -121,9 +231,9 @@ async fn ask(
     let mut new = CertificateSigningRequest::default();
     new.metadata.name = Some(name.clone());
     new.spec = CertificateSigningRequestSpec {
-        request: ByteString(request.into_bytes()),
-        signer_name: csr::KUBELET_CLIENT.to_owned(),
-        usages: Some(USAGES.iter().map(ToString::to_string).collect()),
+        request: ByteString(request(node, key, purpose)?.into_bytes()),
+        signer_name: purpose.signer().to_owned(),
+        usages: Some(purpose.usages()),
         ..CertificateSigningRequestSpec::default()
     };
     let mut said = "";

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     accounts::Accounts,
-    cli::{ControllerManagerOptions, NodeOptions, PartOptions, RuntimeChoice, SchedulerOptions},
+    cli::{ControllerManagerOptions, NodeOptions, PartOptions, SchedulerOptions},
     clock::{Dice, System},
     error::Failure,
     join, term, up,
@@ -31,11 +31,11 @@ const NAMESPACE: &str = "kube-system";
 
 /// What every part has.
 #[derive(Clone)]
-struct Part {
-    client: Client,
-    clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
-    stop: CancellationToken,
+pub(crate) struct Part {
+    pub(crate) client: Client,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) stop: CancellationToken,
     identity: String,
 }
 
@@ -105,24 +105,14 @@ pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Res
 }
 
 pub(crate) async fn node(options: NodeOptions) -> Result<(), Failure> {
-    let NodeOptions { part, bootstrap_kubeconfig, name, pod_cidr, runtime } = options;
-    if !matches!(runtime, RuntimeChoice::Simulated | RuntimeChoice::Auto) {
-        return Err(Failure::usage("a node of its own process runs no containers so far")
-            .advise("say --runtime simulated; a node with containers is part of `keelson up`"));
-    }
     up::until_stopped(|stop| async move {
-        if let Some(bootstrap) = bootstrap_kubeconfig
-            && !join::credentials(&name, &part.kubeconfig, &bootstrap, &System, &stop).await?
+        let (part, name) = (&options.part, &options.name);
+        if let Some(bootstrap) = &options.bootstrap_kubeconfig
+            && !join::credentials(name, &part.kubeconfig, bootstrap, &System, &stop).await?
         {
             return Ok(());
         }
-        run_until(&part, stop, |part| async move {
-            let (agent, runtime) = up::simulated_node(&name, &pod_cidr, &part.clock, &part.random)?;
-            term::line(&format!("ready: node {name}"));
-            let ran = node::run(part.client, Arc::new(runtime), agent, part.stop).await;
-            ran.map_err(|error| Failure::of(format!("run the agent of {name}"), error))
-        })
-        .await
+        run_until(part, stop, |part| up::node(&options, part)).await
     })
     .await
 }

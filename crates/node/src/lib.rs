@@ -35,6 +35,7 @@ pub mod service_env;
 pub mod simulated;
 pub mod sources;
 pub mod status;
+pub mod summary;
 pub mod usage;
 pub mod volume;
 

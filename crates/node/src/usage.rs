@@ -59,40 +59,86 @@ pub struct Report {
     pub pods: Vec<PodUsage>,
 }
 
-/// The newest report of each node of a process.
+/// The newest report of each node.
 #[derive(Debug, Default)]
-pub struct Board(Mutex<BTreeMap<String, Report>>);
+pub struct Board(Mutex<Reports>);
+
+#[derive(Debug, Default)]
+struct Reports {
+    /// Of the nodes of this process.
+    own: BTreeMap<String, Report>,
+    /// Of nodes elsewhere, which were asked.
+    asked: BTreeMap<String, Report>,
+    /// How often something has changed.
+    changes: u64,
+}
+
+impl Reports {
+    /// A node is shown by what it says by itself, if it does.
+    fn shown(&self) -> impl Iterator<Item = (&String, &Report)> {
+        let asked = self.asked.iter().filter(|(node, _)| !self.own.contains_key(*node));
+        self.own.iter().chain(asked)
+    }
+}
 
 impl Board {
-    fn reports(&self) -> MutexGuard<'_, BTreeMap<String, Report>> {
+    fn lock(&self) -> MutexGuard<'_, Reports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the report of a node.
+    /// Replaces the report of a node of this process.
     pub fn put(&self, node: &str, report: Report) {
-        self.reports().insert(node.to_owned(), report);
+        let mut reports = self.lock();
+        reports.changes += 1;
+        reports.own.insert(node.to_owned(), report);
     }
 
-    /// The NodeMetrics and the PodMetrics of the nodes that report.
-    pub fn objects(&self, now: Timestamp) -> (Vec<Object>, Vec<Object>) {
-        let mut reports = self.reports();
-        reports.retain(|_, report| now.as_second() - report.at.as_second() <= OLD_S);
-        let nodes = reports.iter().map(|(name, report)| {
+    /// Replaces the report of a node that was asked. It is not shown while the node reports by itself.
+    pub fn put_asked(&self, node: &str, report: Report) {
+        let mut reports = self.lock();
+        reports.changes += 1;
+        reports.asked.insert(node.to_owned(), report);
+    }
+
+    /// Whether the node reports by itself.
+    pub fn reports(&self, node: &str) -> bool {
+        self.lock().own.contains_key(node)
+    }
+
+    /// Forgets reports of nodes that report no more. Gives another number whenever the objects are others.
+    pub fn version(&self, now: Timestamp) -> u64 {
+        let mut reports = self.lock();
+        let Reports { own, asked, changes } = &mut *reports;
+        let is_new = |report: &Report| now.as_second() - report.at.as_second() <= OLD_S;
+        let before = own.len() + asked.len();
+        own.retain(|_, report| is_new(report));
+        asked.retain(|_, report| is_new(report));
+        *changes += u64::from(own.len() + asked.len() != before);
+        *changes
+    }
+
+    /// Gives the NodeMetrics of the nodes that report.
+    pub fn nodes(&self, take: &mut dyn FnMut(&Object)) {
+        for (name, report) in self.lock().shown() {
             let metadata = json!({ "name": name, "labels": report.labels });
             let mut object = object("NodeMetrics", metadata, report);
             object.set(&["usage"], usage(report.node));
-            object
-        });
-        let pods = reports.values().flat_map(|report| report.pods.iter().map(move |pod| (report, pod)));
-        let pods = pods.map(|(report, pod)| {
+            take(&object);
+        }
+    }
+
+    /// Gives the PodMetrics of their pods.
+    pub fn pods(&self, take: &mut dyn FnMut(&Object)) {
+        let reports = self.lock();
+        let pods = reports.shown().flat_map(|(_, report)| report.pods.iter().map(move |pod| (report, pod)));
+        for (report, pod) in pods {
             let PodUsage { namespace, name, labels, containers } = pod;
             let metadata = json!({ "name": name, "namespace": namespace, "labels": labels });
             let mut object = object("PodMetrics", metadata, report);
             let one = |(name, used): &(String, Usage)| json!({ "name": name, "usage": usage(*used) });
             object.set(&["containers"], containers.iter().map(one).collect::<Vec<Value>>());
-            object
-        });
-        (nodes.collect(), pods.collect())
+            take(&object);
+        }
     }
 }
 
@@ -260,8 +306,18 @@ mod tests {
             containers: vec![("main".to_owned(), used)],
         };
         let window = Duration::from_secs(15);
-        board.put("n", Report { at: at(0), window, labels: BTreeMap::new(), node: used, pods: vec![pod] });
-        let (nodes, pods) = board.objects(at(30));
+        let report = Report { at: at(0), window, labels: BTreeMap::new(), node: used, pods: vec![pod] };
+        board.put_asked("n", Report { node: Usage::default(), pods: Vec::new(), ..report.clone() });
+        board.put("n", report);
+        let objects = |board: &Board| {
+            let (mut nodes, mut pods) = (Vec::new(), Vec::new());
+            board.nodes(&mut |object| nodes.push(object.clone()));
+            board.pods(&mut |object| pods.push(object.clone()));
+            (nodes, pods)
+        };
+        let version = board.version(at(30));
+        let (nodes, pods) = objects(&board);
+        assert_eq!(nodes.len(), 1, "a node that reports by itself is not asked");
         assert_eq!(nodes[0].get(&["usage"]), Some(&json!({ "cpu": "250000000n", "memory": "1024Ki" })));
         assert_eq!(
             Value::Object(pods[0].0.clone().into_iter().collect()),
@@ -272,6 +328,8 @@ mod tests {
                 "containers": [{ "name": "main", "usage": { "cpu": "250000000n", "memory": "1024Ki" } }],
             })
         );
-        assert_eq!(board.objects(at(61)), (Vec::new(), Vec::new()), "a node that no longer reports");
+        assert_eq!(board.version(at(60)), version);
+        assert_ne!(board.version(at(61)), version);
+        assert_eq!(objects(&board), (Vec::new(), Vec::new()), "a node that no longer reports");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use apiserver::{
     Cache, Registry,
     auth::{self, Authenticator, Authorizer, Rbac},
-    cache::Kind,
+    cache::{Kind, Take},
     compactor,
     crd::CustomResources,
     expiry,
@@ -14,7 +14,7 @@ use apiserver::{
     rest::{Caller, Duplicates, FieldValidation, Parts, Rest},
 };
 use meta::{Clock, Entry, GroupResource, Object, Random, Reason};
-use node::usage::{Board, SAMPLE_EVERY};
+use node::usage::Board;
 use resource::{User, View};
 use serde_json::json;
 use store::Store;
@@ -80,23 +80,15 @@ impl Api {
         tasks.spawn(CustomResources::install_stored(&rest).run(dead.clone()));
         tasks.spawn(expiry::run(rest.clone(), dead.clone()));
         tasks.spawn(repair::run(rest.clone(), dead.clone()));
-        tasks.spawn(show_usage(rest.clone(), board));
+        let measure = |plural: &str, each: fn(&Board, Take<'_>)| {
+            let (shown, changed, clock) = (board.clone(), board.clone(), rest.clock().clone());
+            let measured = (move || changed.version(clock.now()), move |take: Take<'_>| each(&shown, take));
+            rest.cache().measure(&GroupResource::new("metrics.k8s.io", plural), Arc::new(measured));
+        };
+        measure("nodes", Board::nodes);
+        measure("pods", Board::pods);
         let server = Arc::new(Server::new(rest.clone(), authenticator, authorizer, VERSION));
         Ok(Self { server, rest, dead, _tasks: tasks })
-    }
-}
-
-/// Serves what the nodes report as the metrics API.
-async fn show_usage(rest: Rest, board: Arc<Board>) {
-    loop {
-        let (nodes, pods) = board.objects(rest.clock().now());
-        for (plural, objects) in [("nodes", nodes), ("pods", pods)] {
-            let kind = GroupResource::new("metrics.k8s.io", plural);
-            if let Err(error) = rest.cache().show(&kind, &objects) {
-                tracing::error!(%error, %kind, "cannot show what is used");
-            }
-        }
-        tokio::time::sleep(SAMPLE_EVERY).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -15,6 +15,7 @@ use crate::metrics::Writes;
 
 use super::{
     event::{Event, Happened},
+    measured::Source,
     queue::Queue,
     snapshot::Snapshot,
     watchers::{Interest, Watchers},
@@ -29,6 +30,8 @@ const RING_BYTES_MAX: usize = 16 << 20;
 /// One stored kind.
 pub struct Kind {
     objects: ArcSwap<Snapshot>,
+    /// Where they are measured instead of stored.
+    source: OnceLock<Source>,
     feed: Mutex<Feed>,
     pub(crate) counts: Counts,
 }
@@ -84,6 +87,7 @@ impl Kind {
     pub(crate) fn new(snapshot: Snapshot, trimmed: Revision) -> Self {
         Self {
             objects: ArcSwap::from_pointee(snapshot),
+            source: OnceLock::new(),
             feed: Mutex::new(Feed {
                 ring: VecDeque::new(),
                 ring_bytes: 0,
@@ -98,14 +102,33 @@ impl Kind {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest state. Never waits.
+    /// The newest state. Never waits, but for measured objects to be made.
     pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.refresh();
         self.objects.load_full()
     }
 
     /// One object of the newest state.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<Entry>> {
+        self.refresh();
         self.objects.load().get(key).cloned()
+    }
+
+    fn refresh(&self) {
+        if let Some(source) = self.source.get() {
+            source.refresh(|snapshot| self.show(snapshot));
+        }
+    }
+
+    /// Has its objects measured.
+    pub(super) fn measure(&self, source: Source) {
+        // Who came first decides.
+        drop(self.source.set(source));
+    }
+
+    /// Whether its objects are stored, and not measured.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.source.get().is_none()
     }
 
     /// How many watchers there are.
@@ -134,7 +157,7 @@ impl Kind {
         Some(Arc::new(past))
     }
 
-    /// Replaces everything; nobody is told. For kinds without watch that are kept nowhere.
+    /// Replaces everything; nobody is told. For kinds without watch.
     pub(crate) fn show(&self, mut snapshot: Snapshot) {
         let _feed = self.feed();
         snapshot.index_by(self.objects.load().indexed());

@@ -4,6 +4,7 @@
 mod event;
 mod kind;
 mod load;
+mod measured;
 mod queue;
 mod snapshot;
 mod watchers;
@@ -15,7 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use meta::{Entry, GroupResource, Header, NotAnObject, Object, ObjectKey, Revision, Status};
+use meta::{Entry, GroupResource, ObjectKey, Revision, Status};
 use resource::{Resource, View};
 use tokio::sync::watch;
 
@@ -25,6 +26,8 @@ pub use kind::Kind;
 pub(crate) use kind::{Backlog, RING_EVENTS_MAX, Subscription};
 pub use load::LoadError;
 pub(crate) use load::{Gathered, entry, fields};
+use measured::Source;
+pub use measured::{Measured, Take};
 pub(crate) use queue::Taken;
 pub use snapshot::Snapshot;
 pub(crate) use watchers::{By, Interest};
@@ -116,17 +119,20 @@ impl Cache {
         self.advance(revision);
     }
 
-    /// Shows these objects of a kind that is measured instead of stored, instead of those before. They are
-    /// listed and read like any other, at the revision the cache stands at; the kind must not have watch.
-    pub fn show(&self, stored_as: &GroupResource, objects: &[Object]) -> Result<(), NotAnObject> {
-        let revision = self.head();
-        let entry = |object: &Object| {
-            let stored = Entry::encode(object)?;
-            Entry::commit(&stored, Header::of(object, Box::default()), revision)
+    /// Has the objects of a kind measured instead of stored. They are listed and read like any other, at the revision
+    /// the cache stands at; the kind must not have watch. The first who says so for a kind decides.
+    pub fn measure(&self, stored_as: &GroupResource, measured: Arc<dyn Measured>) {
+        self.kind(stored_as).measure(Source::new(measured, self.head.subscribe()));
+    }
+
+    /// Shows these objects of a kind instead of those before.
+    #[cfg(test)]
+    pub(crate) fn show(&self, stored_as: &GroupResource, objects: &[meta::Object]) {
+        let entry = |object: &meta::Object| {
+            let stored = Entry::encode(object).unwrap();
+            Entry::commit(&stored, meta::Header::of(object, Box::default()), self.head()).unwrap()
         };
-        let entries: Vec<Arc<Entry>> = objects.iter().map(entry).collect::<Result<_, _>>()?;
-        self.kind(stored_as).show(Snapshot::collect(entries, revision));
-        Ok(())
+        self.kind(stored_as).show(Snapshot::collect(objects.iter().map(entry).collect(), self.head()));
     }
 
     pub(crate) fn advance(&self, revision: Revision) {

@@ -10,6 +10,8 @@ use super::Call;
 /// An address to dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
+    /// Of whom a certificate is expected, where one is looked at.
+    pub(super) name: String,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) over: Over,
@@ -49,7 +51,8 @@ pub(super) fn kubelet(node: &Object) -> Result<Endpoint, Status> {
         )),
         _ => missing("kubelet endpoint"),
     })?;
-    Ok(Endpoint { host: host.to_owned(), port, over: Over::Kubelet })
+    // A node may say that it has any address, but has a certificate for its own name only.
+    Ok(Endpoint { name: node.name().to_owned(), host: host.to_owned(), port, over: Over::Kubelet })
 }
 
 /// The kubelet endpoint of the node that runs a pod.
@@ -130,7 +133,7 @@ pub(super) async fn of_pod_port(call: &Call<'_>, resource: &Arc<Resource>) -> Re
     let number = number.ok_or_else(|| Status::bad_request(format!("pod {name} has no port {port:?}")))?;
     let host = pod.str(&["status", "podIP"]).filter(|ip| !ip.is_empty());
     let host = host.ok_or_else(|| Status::bad_request(format!("pod {name} has no address yet")))?;
-    Ok(Endpoint { host: host.to_owned(), port: number, over })
+    Ok(Endpoint { name: host.to_owned(), host: host.to_owned(), port: number, over })
 }
 
 /// A ready endpoint of a service.
@@ -142,7 +145,7 @@ pub(super) async fn of_service(call: &Call<'_>, resource: &Arc<Resource>) -> Res
     let service = service.object().map_err(Status::internal)?;
     let found = service_endpoints(call.rest().cache().as_ref(), &service, asked)?;
     let (host, port) = found.into_iter().next().ok_or_else(|| no_endpoints(name))?;
-    Ok(Endpoint { host, port, over })
+    Ok(Endpoint { name: host.clone(), host, port, over })
 }
 
 fn no_endpoints(service: &str) -> Status {

@@ -117,15 +117,15 @@ impl Kubelets {
         }
         let running = call.running(resource, "CONNECT");
         let method = if call.subresource() == "proxy" { call.method.clone() } else { streaming(call.method) };
-        let Endpoint { host, port, over } = endpoint;
+        let Endpoint { name, host, port, over } = endpoint;
         let tls = match over {
             Over::Plain => None,
             Over::Kubelet => Some(&self.tls),
             Over::Tls => Some(&self.anybody),
         };
         let name = || {
-            ServerName::try_from(host.clone())
-                .map_err(|_| Status::bad_request(format!("{host:?} is not the name of a host")))
+            ServerName::try_from(name.clone())
+                .map_err(|_| Status::bad_request(format!("{name:?} is not the name of a host")))
         };
         let tls = tls.map(|tls| Ok::<_, Status>((tls.clone(), name()?))).transpose()?;
         let authority = authority(&host, port);

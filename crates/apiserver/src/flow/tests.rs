@@ -16,7 +16,7 @@ fn upstream(seats: u64) -> Flow {
         [("FlowSchema", "flowschemas"), ("PriorityLevelConfiguration", "prioritylevelconfigurations")]
     {
         let of: Vec<Object> = objects.iter().filter(|object| object.kind() == kind).cloned().collect();
-        cache.show(&GroupResource::new(GROUP, plural), &of).unwrap();
+        cache.show(&GroupResource::new(GROUP, plural), &of);
     }
     Flow::new(&cache, seats)
 }

@@ -52,7 +52,8 @@ impl Writes {
 
 /// Writes what is known of all kinds.
 pub(super) fn expose(out: &mut Exposition, cache: &Cache) {
-    let kinds = cache.kinds();
+    let mut kinds = cache.kinds();
+    kinds.retain(|(_, kind)| kind.is_stored());
     expose_writes(out, &kinds);
     expose_cache(out, &kinds);
 }

@@ -1,4 +1,8 @@
-//! Approves client certificates that nodes ask for, where RBAC lets whoever asks (upstream `approver/sarapprove.go`).
+//! Approves client certificates that nodes ask for, where RBAC lets whoever asks (upstream `approver/sarapprove.go`), and
+//! the serving certificates that they ask for their own names.
+//!
+//! Upstream leaves serving certificates to people, because a node says of itself what addresses it has. Here the API server
+//! knows a kubelet by its node's name, so a certificate for nothing but that gives a node no more than it has.
 
 use std::sync::Arc;
 
@@ -27,18 +31,26 @@ const SELF: (&str, &str) =
 const NODE: (&str, &str) =
     ("nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview.");
 
+const SERVER: (&str, &str) = (
+    "selfnodeserver",
+    "Auto approving kubelet serving certificate for the node's own name after SubjectAccessReview.",
+);
+
 /// The permissions that would do for this request, the narrower first; none for requests of others.
 pub(super) fn permissions(request: &CertificateSigningRequest) -> Vec<(&'static str, &'static str)> {
     let spec = &request.spec;
-    if spec.signer_name != csr::KUBELET_CLIENT {
-        return Vec::new();
-    }
     let Ok(parsed) = csr::Request::parse(&spec.request.0) else { return Vec::new() };
-    if csr::kubelet_client(&parsed, spec.usages.as_deref().unwrap_or_default()).is_err() {
+    let usages = spec.usages.as_deref().unwrap_or_default();
+    if csr::accepts(&spec.signer_name, &parsed, usages).is_none_or(|accepted| accepted.is_err()) {
         return Vec::new();
     }
     let own = spec.username.as_deref() == Some(&parsed.common_name);
-    if own { vec![SELF, NODE] } else { vec![NODE] }
+    match spec.signer_name.as_str() {
+        csr::KUBELET_CLIENT if own => vec![SELF, NODE],
+        csr::KUBELET_CLIENT => vec![NODE],
+        csr::KUBELET_SERVING if own && csr::is_for_own_name(&parsed) => vec![SERVER],
+        _ => Vec::new(),
+    }
 }
 
 impl Reconciler for CertificateApprover {

@@ -11,7 +11,12 @@ use super::*;
 const NODE: &str = "system:node:n1";
 
 fn pem(common_name: &str, organization: &str) -> String {
-    let mut params = CertificateParams::default();
+    pem_for(common_name, organization, &[])
+}
+
+fn pem_for(common_name: &str, organization: &str, names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.distinguished_name.push(DnType::OrganizationName, organization);
@@ -66,6 +71,27 @@ fn only_requests_of_nodes_for_nodes_are_considered() {
     let mut server = request(&good, csr::KUBELET_CLIENT, NODE, none);
     server["spec"]["usages"] = json!(["server auth"]);
     assert!(permissions(server).is_empty());
+}
+
+/// A node that could have a certificate for another's name or address could be taken for it.
+#[test]
+fn a_node_may_serve_under_its_own_name_alone() {
+    for (names, user, expected) in [
+        (&["n1"][..], NODE, &["selfnodeserver"][..]),
+        (&["n1"], "system:node:n2", &[]),
+        (&["n2"], NODE, &[]),
+        (&["n1", "n2"], NODE, &[]),
+        (&["n1", "192.0.2.1"], NODE, &[]),
+        (&["192.0.2.1"], NODE, &[]),
+        (&[], NODE, &[]),
+    ] {
+        let pem = pem_for(NODE, "system:nodes", names);
+        let mut request = request(&pem, csr::KUBELET_SERVING, user, json!([]));
+        request["spec"]["usages"] = json!(["digital signature", "server auth"]);
+        let permissions: Vec<&str> =
+            approve::permissions(&typed(request)).iter().map(|(subresource, _)| *subresource).collect();
+        assert_eq!(permissions, expected, "{names:?} {user}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The tasks of a cluster: each is started here, ends when the cluster stops, and is joined.
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{future::Future, sync::Arc};
 
+use kube::Client;
 use meta::{Clock, Random};
 use reconcile::{LeaseLock, LeaseOptions};
 use tokio::task::JoinSet;
@@ -11,11 +12,11 @@ use crate::{
     data_dir::DataDir,
     error::Failure,
     parts,
-    up::{CLUSTER_CIDR, CLUSTER_DOMAIN, bridge, choose::Started, server::ApiServer},
+    up::{choose::Started, machine::Containers, server::ApiServer},
 };
 
 /// Group that passes every authorization, for components whose bootstrap role is wider than any list.
-const MASTERS: &str = "system:masters";
+pub(crate) const MASTERS: &str = "system:masters";
 
 /// See [`Actors::election`].
 struct Election {
@@ -93,8 +94,8 @@ impl Actors {
 
     /// Keeps the runtime until everything has ended, and watches over it.
     pub(crate) fn keep(&mut self, started: Started) {
-        if let Started::Containerd(private) = &started {
-            let (private, stopping) = (private.clone(), self.stopping());
+        if let Started::Containerd(containers) = &started {
+            let (private, stopping) = (containers.private.clone(), self.stopping());
             self.spawn(async move {
                 tokio::select! {
                     () = private.supervise() => {}
@@ -106,32 +107,14 @@ impl Actors {
         self.started = Some(started);
     }
 
-    /// Service proxy and cluster DNS.
-    pub(crate) async fn network(
-        &mut self,
-        server: &ApiServer,
-        node: &str,
-        random: &Arc<dyn Random>,
-    ) -> Result<(), Failure> {
-        let client = server.client("system:kube-proxy", &[MASTERS]);
-        let mut options = network::ProxyOptions::new(node, CLUSTER_CIDR);
-        options.localhost_node_ports = true;
-        let (proxy, random_too, stopping) = (client.clone(), random.clone(), self.stopping());
+    /// The agent of a node with these containers.
+    pub(crate) fn node(&mut self, name: &str, client: Client, containers: &Containers, agent: node::Options) {
+        let (name, stopping) = (name.to_owned(), self.token());
+        let runtime = Arc::new(containers.private.runtime());
         self.spawn(async move {
-            let ran = network::run_proxy(proxy, options, random_too, stopping).await;
-            ran.map_err(|error| Failure::of("serve Services", error))
+            let ran = node::run(client, runtime, agent, stopping).await;
+            ran.map_err(|error| Failure::of(format!("run the agent of {name}"), error))
         });
-        let address = SocketAddr::new(bridge::GATEWAY.into(), bridge::DNS_PORT);
-        let options = network::DnsOptions::new(CLUSTER_DOMAIN, vec![address], random.clone());
-        let dns = network::Dns::bind(options)
-            .await
-            .map_err(|error| Failure::of(format!("serve dns on {address}"), error))?;
-        let stopping = self.stopping();
-        self.spawn(async move {
-            let ran = dns.run(client, stopping).await;
-            ran.map_err(|error| Failure::of("serve dns", error))
-        });
-        Ok(())
     }
 
     /// The controller manager and the operators: one set of caches for all. Returns what answers for them.

@@ -1,6 +1,10 @@
 //! Objects that every cluster begins with.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use apiserver::{
     pki::Pki,
@@ -15,9 +19,9 @@ use tokio::time::Instant;
 use crate::{error::Failure, term};
 
 /// The address of the Service `default/kubernetes`, as upstream the first of the service range.
-pub(crate) const KUBERNETES_IP: &str = "10.43.0.1";
+pub(crate) const KUBERNETES_IP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 1);
 /// The address of the Service `kube-system/kube-dns`, as upstream the tenth.
-pub(crate) const DNS_IP: &str = "10.43.0.10";
+pub(crate) const DNS_IP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 
 /// Says that an object of the bootstrap policy follows the release (upstream RBAC reconciliation).
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -168,28 +172,65 @@ pub(crate) const LOCAL_VOLUMES: &str = "system:keelson:local-volumes";
 
 /// The role of [`LOCAL_VOLUMES`].
 pub(crate) fn local_volumes() -> Vec<Object> {
-    let group = "rbac.authorization.k8s.io";
-    let metadata = json!({"name": LOCAL_VOLUMES, "annotations": {AUTOUPDATE: "true"}});
     let verbs = ["get", "list", "watch", "patch", "update"];
+    let rules = json!([{"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": verbs}]);
     vec![
-        object(json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata,
-            "rules": [{"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": verbs}],
-        })),
-        object(json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": metadata,
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": LOCAL_VOLUMES},
-            "subjects": [{"apiGroup": group, "kind": "User", "name": LOCAL_VOLUMES}],
-        })),
+        cluster_role(LOCAL_VOLUMES, rules),
+        cluster_role_binding(LOCAL_VOLUMES, LOCAL_VOLUMES, &[subject("User", LOCAL_VOLUMES)]),
+    ]
+}
+
+const NODES: &str = "system:nodes";
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+fn policy_metadata(name: &str) -> Value {
+    json!({"name": name, "annotations": {AUTOUPDATE: "true"}})
+}
+
+fn cluster_role(name: &str, rules: Value) -> Object {
+    object(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": policy_metadata(name),
+        "rules": rules,
+    }))
+}
+
+fn cluster_role_binding(name: &str, role: &str, subjects: &[Value]) -> Object {
+    object(json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": policy_metadata(name),
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+        "subjects": subjects,
+    }))
+}
+
+fn subject(kind: &str, name: &str) -> Value {
+    json!({"apiGroup": RBAC, "kind": kind, "name": name})
+}
+
+/// What nodes in processes of their own may do beside upstream's policy: take the finalizer off the local volumes that
+/// they have removed, read what Services and the pod network are made of, and ask for certificates.
+pub(crate) fn nodes() -> Vec<Object> {
+    let serving = "system:keelson:serving-certificates-of-nodes";
+    let ask = json!([{"apiGroups": ["certificates.k8s.io"], "verbs": ["create"],
+        "resources": ["certificatesigningrequests/selfnodeserver"]}]);
+    let binding =
+        |name: &str, role: &str, group: &str| cluster_role_binding(name, role, &[subject("Group", group)]);
+    vec![
+        binding("system:keelson:local-volumes-of-nodes", LOCAL_VOLUMES, NODES),
+        // Of kube-proxy: on a node, the node's agent is it.
+        binding("system:keelson:services-of-nodes", "system:node-proxier", NODES),
+        // As kubeadm has it: not every bootstrap token is for nodes.
+        binding("system:keelson:new-nodes", "system:node-bootstrapper", NEW_NODES),
+        binding("system:keelson:certificates-of-new-nodes", NODE_CLIENT, NEW_NODES),
+        cluster_role(serving, ask),
+        binding(serving, serving, NODES),
     ]
 }
 
 /// What parts in processes of their own may do beside upstream's policy. The controller manager is one user, which
 /// has the roles that upstream gives to the service accounts of its controllers, for as long as nobody takes them
-/// away because each controller acts as its account. A node takes the finalizer off the local volumes that it has
-/// removed.
+/// away because each controller acts as its account.
 pub(crate) fn parts() -> Vec<Object> {
-    let controllers = "system:keelson:controller-manager";
+    let (user, controllers) = ("system:kube-controller-manager", "system:keelson:controller-manager");
     let policy = kinds::bootstrap(&kinds::Options::default());
     let of_controllers =
         |object: &&Object| object.kind() == "ClusterRole" && object.name().starts_with("system:controller:");
@@ -199,39 +240,30 @@ pub(crate) fn parts() -> Vec<Object> {
             rules.push(rule.clone());
         }
     }
-    let group = "rbac.authorization.k8s.io";
-    let metadata = |name: &str| json!({"name": name, "annotations": {AUTOUPDATE: "true"}});
-    let binding = |name: &str, role: &str, kind: &str, subject: &str| {
-        object(json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": metadata(name),
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": group, "kind": kind, "name": subject}],
-        }))
-    };
-    let role = object(json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata(controllers),
-        "rules": rules,
-    }));
+    let serving = "system:keelson:approver-of-serving-certificates";
+    let approve = json!([{"apiGroups": ["certificates.k8s.io"], "verbs": ["approve"], "resources": ["signers"],
+        "resourceNames": [csr::KUBELET_SERVING]}]);
+    let account =
+        json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": "certificate-controller"});
     let others = [
-        binding(controllers, controllers, "User", "system:kube-controller-manager"),
-        binding("system:keelson:local-volumes-of-nodes", LOCAL_VOLUMES, "Group", "system:nodes"),
-        // As kubeadm has it: not every bootstrap token is for nodes.
-        binding("system:keelson:new-nodes", "system:node-bootstrapper", "Group", NEW_NODES),
-        binding("system:keelson:certificates-of-new-nodes", NODE_CLIENT, "Group", NEW_NODES),
+        cluster_role(controllers, rules.into()),
+        cluster_role_binding(controllers, controllers, &[subject("User", user)]),
+        cluster_role(serving, approve),
+        cluster_role_binding(serving, serving, &[subject("User", user), account]),
     ];
-    controllers::accounts::roles(&policy).into_iter().chain([role]).chain(others).collect()
+    controllers::accounts::roles(&policy).into_iter().chain(others).collect()
 }
 
-/// Where the API server and the DNS server are reached from pods.
+/// Where the API server and the DNS server are reached from pods; `None` where they are not: pods that only exist in
+/// memory call nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Addresses {
-    pub(crate) host: std::net::IpAddr,
-    pub(crate) api_port: u16,
-    pub(crate) dns_port: u16,
+    pub(crate) api: Option<SocketAddr>,
+    pub(crate) dns: Option<SocketAddr>,
 }
 
-/// The Services `kubernetes` and `kube-dns`; with addresses also what is behind them. Without, nothing is:
-/// pods that only exist in memory call nobody.
-pub(crate) async fn services(rest: &Rest, addresses: Option<&Addresses>) -> Result<(), Failure> {
+/// The Services `kubernetes` and `kube-dns`, and what is behind them.
+pub(crate) async fn services(rest: &Rest, addresses: Addresses) -> Result<(), Failure> {
     let kubernetes = json!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]);
     let dns = json!([
         {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
@@ -260,22 +292,29 @@ pub(crate) async fn services(rest: &Rest, addresses: Option<&Addresses>) -> Resu
             "spec": {"clusterIP": ip, "ports": ports, "type": "ClusterIP"},
         });
         ensure(rest, object(service)).await?;
-        if let Some(addresses) = addresses {
-            endpoints(rest, namespace, name, addresses).await?;
+        let ports: &[(&str, &str)] = match name {
+            "kubernetes" => &[("https", "TCP")],
+            _ => &[("dns", "UDP"), ("dns-tcp", "TCP")],
+        };
+        let address = if name == "kubernetes" { addresses.api } else { addresses.dns };
+        if let Some(address) = address {
+            endpoints(rest, namespace, name, address, ports).await?;
         }
     }
     Ok(())
 }
 
-async fn endpoints(rest: &Rest, namespace: &str, name: &str, addresses: &Addresses) -> Result<(), Failure> {
-    let Addresses { host, api_port, dns_port } = addresses;
-    let ports: Vec<(&str, u16, &str)> = match name {
-        "kubernetes" => vec![("https", *api_port, "TCP")],
-        _ => vec![("dns", *dns_port, "UDP"), ("dns-tcp", *dns_port, "TCP")],
-    };
+async fn endpoints(
+    rest: &Rest,
+    namespace: &str,
+    name: &str,
+    address: SocketAddr,
+    ports: &[(&str, &str)],
+) -> Result<(), Failure> {
+    let host = address.ip();
     let ports: Vec<Value> = ports
-        .into_iter()
-        .map(|(name, port, protocol)| json!({"name": name, "port": port, "protocol": protocol}))
+        .iter()
+        .map(|(name, protocol)| json!({"name": name, "port": address.port(), "protocol": protocol}))
         .collect();
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
@@ -354,14 +393,19 @@ mod tests {
         ensure(&rest, claim.clone()).await.unwrap();
         let making = tokio::spawn({
             let rest = rest.clone();
-            async move { services(&rest, None).await }
+            async move { services(&rest, Addresses::default()).await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!making.is_finished());
         let resource = resource_of(&rest, &claim).unwrap();
-        rest.delete(&caller(), &resource, &ObjectKey::new("", KUBERNETES_IP), &Default::default())
-            .await
-            .unwrap();
+        rest.delete(
+            &caller(),
+            &resource,
+            &ObjectKey::new("", KUBERNETES_IP.to_string()),
+            &Default::default(),
+        )
+        .await
+        .unwrap();
         making.await.unwrap().unwrap();
         let made = rest.cache().kind(&GroupResource::new("", "services")).snapshot();
         assert_eq!(made.len(), 2);
@@ -372,7 +416,7 @@ mod tests {
         let rest = rest().await;
         objects(&rest, kinds::bootstrap(&kinds::Options::default())).await.unwrap();
         ensure(&rest, claim()).await.unwrap();
-        let failed = services(&rest, None).await.unwrap_err().to_string();
+        let failed = services(&rest, Addresses::default()).await.unwrap_err().to_string();
         assert!(failed.starts_with("bootstrap Service default/kubernetes: "), "{failed}");
     }
 }

@@ -1,13 +1,11 @@
 //! Which container runtime, and why.
 
-use std::sync::Arc;
-
-use runtime_containerd::private::{Origin, Private, Settings};
+use runtime_containerd::private::Origin;
 
 use crate::{
     cli::{RuntimeChoice, UpOptions},
-    data_dir::DataDir,
     error::Failure,
+    up::machine::{Containers, Machine},
 };
 
 /// What was chosen.
@@ -19,25 +17,33 @@ pub(crate) enum Runtime {
     Simulated { why: String },
 }
 
-/// The containerd of a data directory. Services and masquerading are the network crate's, by nftables.
-pub(crate) fn settings(data: &DataDir) -> Settings {
-    Settings { ip_masquerade: false, ..Settings::new(data.containerd()) }
-}
-
 /// A runtime that runs.
 pub(crate) enum Started {
-    Containerd(Arc<Private>),
+    Containerd(Containers),
     Simulated { why: String },
 }
 
 impl Runtime {
     /// Decides from what the user asked for and what is plain without trying.
-    pub(crate) fn choose(options: &UpOptions) -> Result<Self, Failure> {
+    pub(crate) fn choose(choice: RuntimeChoice) -> Result<Self, Failure> {
         let root = rustix::process::geteuid().is_root();
-        match options.runtime {
+        match choice {
             RuntimeChoice::Simulated => Ok(Self::Simulated { why: "as asked".to_owned() }),
-            RuntimeChoice::Containerd if !root => Err(Failure::new("containerd needs root")
-                .advise("run `keelson up` as root, or with --runtime simulated")),
+            RuntimeChoice::Containerd if !root => {
+                Err(Failure::new("containerd needs root")
+                    .advise("run it as root, or with --runtime simulated"))
+            }
+            RuntimeChoice::Containerd => Ok(Self::Containerd { strict: true }),
+            RuntimeChoice::Auto if !root => {
+                Ok(Self::Simulated { why: "not root, so no containers".to_owned() })
+            }
+            RuntimeChoice::Auto => Ok(Self::Containerd { strict: false }),
+        }
+    }
+
+    /// The same for the nodes of `up`, of which there may be many.
+    pub(crate) fn of(options: &UpOptions) -> Result<Self, Failure> {
+        match options.runtime {
             RuntimeChoice::Containerd if options.node_count() > 1 => {
                 Err(Failure::usage(format!("{} nodes cannot share one containerd", options.node_count()))
                     .advise("use --nodes 1, or --runtime simulated"))
@@ -46,17 +52,13 @@ impl Runtime {
                 Err(Failure::usage("--node-pool describes simulated nodes")
                     .advise("leave it out, or use --runtime simulated"))
             }
-            RuntimeChoice::Containerd => Ok(Self::Containerd { strict: true }),
             RuntimeChoice::Auto if !options.node_pools.is_empty() => {
                 Ok(Self::Simulated { why: "--node-pool was given".to_owned() })
             }
             RuntimeChoice::Auto if options.node_count() > 1 => {
                 Ok(Self::Simulated { why: format!("{} nodes in one process", options.node_count()) })
             }
-            RuntimeChoice::Auto if !root => {
-                Ok(Self::Simulated { why: "not root, so no containers".to_owned() })
-            }
-            RuntimeChoice::Auto => Ok(Self::Containerd { strict: false }),
+            choice => Self::choose(choice),
         }
     }
 
@@ -65,13 +67,14 @@ impl Runtime {
     }
 
     /// Starts it; an unasked-for containerd that cannot run gives way to the simulated runtime.
-    pub(crate) async fn start(self, data: DataDir) -> Result<Started, Failure> {
+    pub(crate) async fn start(self, machine: Machine) -> Result<Started, Failure> {
         let strict = match self {
             Self::Simulated { why } => return Ok(Started::Simulated { why }),
             Self::Containerd { strict } => strict,
         };
-        match Private::start(settings(&data)).await {
-            Ok(private) => Ok(Started::Containerd(Arc::new(private))),
+        let overlay = machine.overlay().await?;
+        match machine.containerd(overlay).await {
+            Ok(containers) => Ok(Started::Containerd(containers)),
             Err(error) if strict => Err(Failure::of("start containerd", error)
                 .advise("or run with --runtime simulated: pods then exist in memory only")),
             Err(error) => Ok(Started::Simulated { why: format!("no containerd: {error}") }),
@@ -88,7 +91,7 @@ impl Started {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Simulated { why } => format!("simulated ({why})"),
-            Self::Containerd(private) => match private.origin() {
+            Self::Containerd(containers) => match containers.private.origin() {
                 Origin::Started => "containerd, started".to_owned(),
                 Origin::Adopted => "containerd, adopted with its containers".to_owned(),
             },

@@ -4,17 +4,24 @@
 //! are answered, then the server, then the store. Containers are not stopped (ADR 0003).
 
 mod actors;
+mod alone;
 mod bootstrap;
 mod bridge;
 mod choose;
 mod control;
+mod machine;
 mod nodes;
 mod operators;
 mod scheduling;
 mod server;
 mod stand;
+mod usage;
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use meta::{Clock, Random};
 use tokio_util::sync::CancellationToken;
@@ -26,12 +33,20 @@ use crate::{
     error::Failure,
     pool, signals,
     term::{self, Steps},
-    up::{actors::Actors, choose::Runtime, server::ApiServer, stand::Stand},
+    up::{
+        actors::{Actors, MASTERS},
+        bootstrap::Addresses,
+        choose::{Runtime, Started},
+        machine::Machine,
+        server::ApiServer,
+        stand::Stand,
+    },
 };
 
 pub(crate) use actors::Signer;
-pub(crate) use choose::settings;
-pub(crate) use nodes::{first_address, simulated as simulated_node};
+pub(crate) use alone::run as node;
+pub(crate) use machine::settings;
+pub(crate) use nodes::first_address;
 pub(crate) use scheduling::configuration as scheduler_configuration;
 pub(crate) use stand::apiserver;
 
@@ -70,10 +85,12 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     let placing = scheduling::configuration(options.scheduler_config.as_deref(), &*random)?;
     let mut steps = Steps::begin();
 
-    let runtime = Runtime::choose(options)?;
-    let extra: Vec<String> = runtime.is_real().then(|| bridge::GATEWAY.to_string()).into_iter().collect();
+    let runtime = Runtime::of(options)?;
+    let machine = nodes::machine(options, &data)?;
+    let own = [machine.gateway, machine.primary()];
+    let extra = if runtime.is_real() { own.iter().map(ToString::to_string).collect() } else { Vec::new() };
     // containerd takes the longest; it starts beside everything else.
-    let starting = tokio::spawn(runtime.clone().start(data.clone()));
+    let starting = tokio::spawn(runtime.clone().start(machine.clone()));
     let stand = Stand::of(&options.store, &data, options.listen, None, extra)?.traced(&options.observe)?;
     let security = &options.security;
     let mut server = ApiServer::start(&data, &stand, security, &clock, &random, &mut steps).await?;
@@ -81,9 +98,20 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     fs::write(data.pid_file(), pid).map_err(|error| Failure::of("write the pid file", error))?;
 
     let mut actors = Actors::new(stop.clone());
-    let started =
-        start(options, &data, &mut server, placing, starting, &mut actors, stop, &clock, &random, &mut steps)
-            .await;
+    let started = start(
+        options,
+        &data,
+        &machine,
+        &mut server,
+        placing,
+        starting,
+        &mut actors,
+        stop,
+        &clock,
+        &random,
+        &mut steps,
+    )
+    .await;
     if started.is_ok() && !stop.is_cancelled() {
         announce(&data, &server, &steps);
         tokio::select! {
@@ -109,6 +137,7 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
 async fn start(
     options: &UpOptions,
     data: &DataDir,
+    machine: &Machine,
     server: &mut ApiServer,
     placing: scheduler::Configuration,
     starting: tokio::task::JoinHandle<Result<choose::Started, Failure>>,
@@ -119,24 +148,39 @@ async fn start(
     steps: &mut Steps,
 ) -> Result<(), Failure> {
     steps.start("runtime");
-    let started = tokio::select! {
+    let mut started = tokio::select! {
         started = starting => started.map_err(|error| Failure::of("start the runtime", error))??,
         // containerd, if it comes, is adopted by the next start.
         () = stop.cancelled() => return Ok(()),
     };
     steps.done(&started.describe());
-    let addresses = if started.is_real() {
-        steps.start("network");
-        let addresses = bridge::prepare(server).await?;
-        actors.network(server, &nodes::name(0), random).await?;
-        steps.done(&format!("services by nftables, dns on {}", bridge::GATEWAY));
-        Some(addresses)
-    } else {
-        None
+    let addresses = match &mut started {
+        Started::Simulated { .. } => Addresses::default(),
+        Started::Containerd(containers) => {
+            steps.start("network");
+            let client = server.client("system:kube-proxy", &[MASTERS]);
+            let overlay = containers.overlay.take();
+            machine.network(actors, &client, overlay, random).await?;
+            let (host, port) = (IpAddr::V4(machine.gateway), server.address.port());
+            let listening = server.address.ip();
+            if !listening.is_unspecified() && listening != host {
+                server.listen(SocketAddr::new(host, port)).await?;
+            }
+            steps.done(&format!("services by nftables, dns on {host}{}", machine.reached()));
+            let reached = |port| Some(SocketAddr::new(host, port));
+            Addresses { api: reached(port), dns: reached(bridge::DNS_PORT) }
+        }
     };
-    bootstrap::services(&server.rest, addresses.as_ref()).await?;
+    bootstrap::services(&server.rest, addresses).await?;
+    bootstrap::objects(&server.rest, bootstrap::nodes()).await?;
+    server.write_node_kubeconfigs(&options.node, data)?;
     steps.start("nodes");
-    let names = nodes::start(options, data, server, &started, actors, clock, random)?;
+    let (board, asking) = usage::show(server, stop.clone());
+    actors.spawn(async move {
+        asking.await;
+        Ok(())
+    });
+    let names = nodes::start(options, machine, &board, server, &started, actors, clock, random)?;
     steps.done(&names);
     steps.start("operators");
     let client = server.client("system:apiserver", &["system:masters"]);

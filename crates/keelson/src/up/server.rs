@@ -264,13 +264,17 @@ impl ApiServer {
         self.write_kubeconfig_of(name, pair, path)
     }
 
-    /// For a node in a process of its own: `system:node:NAME`, which the Node authorizer narrows to what its pods
-    /// need.
-    pub(crate) fn write_node_kubeconfig(&self, name: &str, path: &Path) -> Result<(), Failure> {
-        let pair = self.pki.node(name, &[]);
-        let pair =
-            pair.map_err(|error| Failure::of(format!("make the certificate of node {name}"), error))?;
-        self.write_kubeconfig_of(&format!("system:node:{name}"), pair, path)
+    /// For nodes in processes of their own: `system:node:NAME`, which the Node authorizer narrows to what its pods
+    /// need. A node serves the kubelet API with the same certificate.
+    pub(crate) fn write_node_kubeconfigs(&self, names: &[String], data: &DataDir) -> Result<(), Failure> {
+        for name in names {
+            let pair = self.pki.node(name, std::slice::from_ref(name));
+            let pair =
+                pair.map_err(|error| Failure::of(format!("make the certificate of node {name}"), error))?;
+            let path = data.part_kubeconfig(&format!("node-{name}"));
+            self.write_kubeconfig_of(&format!("system:node:{name}"), pair, &path)?;
+        }
+        Ok(())
     }
 
     fn write_kubeconfig_of(&self, user: &str, pair: Pair, path: &Path) -> Result<(), Failure> {
@@ -404,7 +408,7 @@ async fn load(store: &Sealed, registry: &Arc<Registry>, shown: &str) -> Result<C
 
 fn names(listen: SocketAddr, extra: &[String]) -> Vec<String> {
     let mut names: Vec<String> = NAMES.iter().map(ToString::to_string).collect();
-    names.extend(["127.0.0.1".to_owned(), "::1".to_owned(), bootstrap::KUBERNETES_IP.to_owned()]);
+    names.extend(["127.0.0.1".to_owned(), "::1".to_owned(), bootstrap::KUBERNETES_IP.to_string()]);
     if !listen.ip().is_unspecified() {
         names.push(listen.ip().to_string());
     }

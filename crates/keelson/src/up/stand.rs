@@ -1,6 +1,11 @@
 //! What an API server stands on, and `keelson apiserver`: one that is alone in its process.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use apiserver::trace::TracingConfiguration;
 use meta::{Clock, Random};
@@ -12,7 +17,11 @@ use crate::{
     error::Failure,
     place::Place,
     term::{self, Steps},
-    up::{bootstrap, server::ApiServer, until_stopped},
+    up::{
+        bootstrap::{self, Addresses},
+        server::ApiServer,
+        until_stopped, usage,
+    },
 };
 
 /// Where an API server has its objects and keys, and where it is reached.
@@ -76,24 +85,27 @@ pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> 
         security.check()?;
         let data = DataDir::locate(&data)?;
         data.prepare()?;
-        let stand = Stand::of(&store, &data, listen, advertise, Vec::new())?.traced(&observe)?;
+        let stand = Stand::of(&store, &data, listen, advertise.clone(), Vec::new())?.traced(&observe)?;
         let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(System), Arc::new(Dice::new()));
         let mut steps = Steps::begin();
         let server = ApiServer::start(&data, &stand, &security, &clock, &random, &mut steps).await?;
         let served = async {
-            bootstrap::services(&server.rest, None).await?;
+            let api = reached(advertise.as_ref(), server.address);
+            bootstrap::services(&server.rest, Addresses { api, dns: None }).await?;
+            bootstrap::objects(&server.rest, bootstrap::nodes()).await?;
             bootstrap::objects(&server.rest, bootstrap::parts()).await?;
             for part in PARTS {
                 server.write_part_kubeconfig(part, &data.part_kubeconfig(part))?;
             }
-            for name in &node {
-                server.write_node_kubeconfig(name, &data.part_kubeconfig(&format!("node-{name}")))?;
-            }
+            server.write_node_kubeconfigs(&node, &data)?;
             term::line(&format!("ready in {} ms: https://{}", steps.elapsed_ms(), server.address));
+            let (_, asking) = usage::show(&server, stop.clone());
+            let asking = tokio::spawn(asking);
             tokio::select! {
                 () = stop.cancelled() => server.retire(Duration::from_secs(shutdown_delay_seconds)).await,
                 () = server.broken() => {}
             }
+            asking.abort();
             server.is_broken()
         };
         let served = served.await;
@@ -103,4 +115,14 @@ pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> 
         Ok(())
     })
     .await
+}
+
+/// Where pods on other machines reach the API server, or several behind one address: what the Service `kubernetes`
+/// leads to. `None` where that is a name, or only this machine.
+fn reached(advertise: Option<&(String, u16)>, listens: SocketAddr) -> Option<SocketAddr> {
+    let address = match advertise {
+        Some((host, port)) => SocketAddr::new(host.parse::<IpAddr>().ok()?, *port),
+        None => listens,
+    };
+    (!address.ip().is_loopback() && !address.ip().is_unspecified()).then_some(address)
 }

@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// How long anything may take that a test waits for. Machines are shared; this is no measure of speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
+/// What must be left of the disk for a node to take pods.
+pub(crate) const ROOM: &str = "nodefs.available<64Mi,nodefs.inodesFree<1k";
+
 /// Which runtime a cluster has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runtime {
@@ -29,19 +32,93 @@ pub(crate) struct Cluster {
     directory: TempDir,
     runtime: Runtime,
     namespace: Option<NetworkNamespace>,
+    listen: String,
     arguments: Vec<String>,
-    process: Option<Child>,
+    program: Option<Program>,
+    said: String,
+}
+
+/// A keelson that runs until it is told to stop.
+pub(crate) struct Program {
+    process: Child,
     output: Arc<Mutex<String>>,
+}
+
+impl Program {
+    /// Starts it, and waits until it says `ready`.
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let output = Arc::<Mutex<String>>::default();
+        let stderr = process.stderr.take().unwrap();
+        let log = output.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| {
+            output.lock().unwrap().push_str(&format!("{line}\n"));
+            line.starts_with("ready")
+        });
+        let this = Self { process, output: output.clone() };
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                output.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        assert!(ready, "keelson ended before it was ready:\n{}", this.said());
+        this
+    }
+
+    pub(crate) fn said(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+
+    /// Ctrl-C, and waits; the exit code.
+    fn stop(&mut self) -> i32 {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        self.process.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 impl Cluster {
     /// Starts a cluster and waits until it says `ready`.
     pub(crate) fn up(runtime: Runtime, arguments: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").unwrap();
         let namespace = (runtime == Runtime::Containerd).then(NetworkNamespace::new);
+        Self::start_in(runtime, namespace, "127.0.0.1:0", arguments)
+    }
+
+    /// The same, with containers, at an address of this network.
+    pub(crate) fn up_at(listen: &str, namespace: NetworkNamespace, arguments: &[&str]) -> Self {
+        Self::start_in(Runtime::Containerd, Some(namespace), listen, arguments)
+    }
+
+    fn start_in(
+        runtime: Runtime,
+        namespace: Option<NetworkNamespace>,
+        listen: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp").unwrap();
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let output = Arc::default();
-        let mut cluster = Self { directory, runtime, namespace, arguments, process: None, output };
+        let (listen, said) = (listen.to_owned(), String::new());
+        let mut cluster = Self { directory, runtime, namespace, listen, arguments, program: None, said };
         cluster.start();
         cluster
     }
@@ -71,66 +148,32 @@ impl Cluster {
         };
         let mut command = self.command(env!("CARGO_BIN_EXE_keelson"));
         command
-            .args([
-                "up",
-                "--listen",
-                "127.0.0.1:0",
-                "--log-level",
-                "info",
-                "--runtime",
-                runtime,
-                // Whatever else fills the machine's disk.
-                "--eviction-hard",
-                "nodefs.available<64Mi,nodefs.inodesFree<1k",
-                "--data-dir",
-            ])
+            .args(["up", "--listen", &self.listen, "--log-level", "info", "--runtime", runtime])
+            // Whatever else fills the machine's disk.
+            .args(["--eviction-hard", ROOM, "--data-dir"])
             .arg(self.data_dir())
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        self.output.lock().unwrap().clear();
-        let stderr = child.stderr.take().unwrap();
-        let log = self.output.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                log.lock().unwrap().push_str(&format!("{line}\n"));
-            }
-        });
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.by_ref().map_while(Result::ok).any(|line| {
-            self.output.lock().unwrap().push_str(&format!("{line}\n"));
-            line.starts_with("ready")
-        });
-        let output = self.output.clone();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                output.lock().unwrap().push_str(&format!("{line}\n"));
-            }
-        });
-        self.process = Some(child);
-        assert!(ready, "keelson ended before it was ready:\n{}", self.said());
+            .args(&self.arguments);
+        self.program = Some(Program::start(command));
     }
 
     /// What the program printed since its last start.
     pub(crate) fn said(&self) -> String {
-        self.output.lock().unwrap().clone()
+        self.program.as_ref().map_or_else(|| self.said.clone(), Program::said)
     }
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
-        let mut process = self.process.take().unwrap();
-        process.kill().unwrap();
-        process.wait().unwrap();
+        let mut program = self.program.take().unwrap();
+        program.kill();
+        self.said = program.said();
     }
 
     /// Ctrl-C, and waits; the exit code.
     pub(crate) fn stop(&mut self) -> i32 {
-        let mut process = self.process.take().unwrap();
-        let pid = process.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-        process.wait().unwrap().code().unwrap_or(-1)
+        let mut program = self.program.take().unwrap();
+        let code = program.stop();
+        self.said = program.said();
+        code
     }
 
     /// `keelson down`, which must succeed.
@@ -229,10 +272,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            drop(process.kill());
-            drop(process.wait());
-        }
+        drop(self.program.take());
         if self.runtime == Runtime::Containerd {
             let mut command = self.command(env!("CARGO_BIN_EXE_keelson"));
             drop(command.args(["down", "--data-dir"]).arg(self.data_dir()).output());
@@ -255,24 +295,42 @@ pub(crate) fn images() -> PathBuf {
 }
 
 /// A network namespace of the test's own, gone with it.
-struct NetworkNamespace {
+pub(crate) struct NetworkNamespace {
     name: String,
 }
 
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap_or_else(|error| {
+        panic!("ip (package iproute2) does not start: {error}");
+    });
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "ip {arguments} (the test runs as root): {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 impl NetworkNamespace {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("kl-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let ip = |arguments: &[&str]| {
-            let output = Command::new("ip").args(arguments).output().unwrap_or_else(|error| {
-                panic!("ip (package iproute2) does not start: {error}");
-            });
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success(), "ip {arguments:?} (the test runs as root): {said}");
-        };
-        ip(&["netns", "add", &name]);
-        ip(&["-n", &name, "link", "set", "lo", "up"]);
+        ip(&format!("netns add {name}"));
+        ip(&format!("-n {name} link set lo up"));
         Self { name }
+    }
+
+    /// Two machines with a cable between them, at 192.0.2.1 and 192.0.2.2.
+    pub(crate) fn pair() -> [Self; 2] {
+        let [one, two] = [Self::new(), Self::new()];
+        ip(&format!("-n {} link add eth0 type veth peer name eth0 netns {}", one.name, two.name));
+        for (namespace, host) in [(&one, 1), (&two, 2)] {
+            namespace.ip(&format!("address add 192.0.2.{host}/24 dev eth0"));
+            namespace.ip("link set eth0 up");
+        }
+        [one, two]
+    }
+
+    /// What `ip` says in it.
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        ip(&format!("-n {} {arguments}", self.name))
     }
 
     fn file(&self) -> PathBuf {
@@ -280,7 +338,7 @@ impl NetworkNamespace {
     }
 
     /// Only the network: `ip netns exec` would also hide the machine's cgroups.
-    fn command(&self, program: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.file().display())).arg("--").arg(program);
         command

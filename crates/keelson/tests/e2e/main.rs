@@ -14,6 +14,7 @@ mod buildbarn_containers;
 mod cluster;
 mod control_plane;
 mod databases;
+mod nodes;
 mod obsyk;
 mod obsyk_alone;
 mod obsyk_faults;

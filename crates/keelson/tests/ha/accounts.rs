@@ -156,7 +156,10 @@ fn each_controller_acts_as_its_account_and_lacks_no_right() {
     let nodes: Vec<Part> = ["node-1", "node-2"]
         .map(|name| {
             let range = name.replace("node-", "10.42.") + ".0/24";
-            cluster.part(&["node", "--name", name, "--pod-cidr", &range], &format!("node-{name}.kubeconfig"))
+            cluster.part(
+                &["node", "--name", name, "--pod-cidr", &range, "--runtime", "simulated"],
+                &format!("node-{name}.kubeconfig"),
+            )
         })
         .into();
     eventually("the default service account", || try_kubectl(&admin, &["get", "serviceaccount", "default"]));

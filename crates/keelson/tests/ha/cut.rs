@@ -426,7 +426,10 @@ fn a_node_is_cut_off_and_its_pods_run_once() {
     let nodes: Vec<Remote> = (1..=2)
         .map(|at| {
             let (name, range) = (format!("node-{at}"), format!("10.42.{at}.0/24"));
-            site.remote(&["node", "--name", &name, "--pod-cidr", &range], &format!("node-node-{at}"))
+            site.remote(
+                &["node", "--name", &name, "--pod-cidr", &range, "--runtime", "simulated"],
+                &format!("node-node-{at}"),
+            )
         })
         .collect();
     let ready = |wanted: &[&str]| {

@@ -150,7 +150,10 @@ fn the_workload_goes_on_when_each_leader_is_killed() {
     let _nodes: Vec<Part> = (1..=2)
         .map(|at| {
             let (name, range) = (format!("node-{at}"), format!("10.42.{at}.0/24"));
-            cluster.part(&["node", "--name", &name, "--pod-cidr", &range], &format!("node-{name}.kubeconfig"))
+            cluster.part(
+                &["node", "--name", &name, "--pod-cidr", &range, "--runtime", "simulated"],
+                &format!("node-{name}.kubeconfig"),
+            )
         })
         .collect();
     let kubeconfig = cluster.kubeconfig();
@@ -205,7 +208,8 @@ fn parts_may_do_what_is_theirs_and_no_more() {
         .map(|name| {
             let range = name.replace("node-", "10.42.") + ".0/24";
             let kubeconfig = format!("node-{name}.kubeconfig");
-            cluster.part(&["node", "--name", name, "--pod-cidr", &range], &kubeconfig)
+            cluster
+                .part(&["node", "--name", name, "--pod-cidr", &range, "--runtime", "simulated"], &kubeconfig)
         })
         .into();
     let admin = cluster.kubeconfig();
@@ -326,7 +330,7 @@ fn a_node_asks_for_its_credentials_with_a_bootstrap_token() {
         let kubeconfig = cluster.path(&format!("{name}.kubeconfig")).display().to_string();
         let range = name.replace("new-", "10.42.") + ".0/24";
         let bootstrap = bootstrap(token);
-        ["node", "--name", name, "--pod-cidr", &range, "--kubeconfig", &kubeconfig]
+        ["node", "--name", name, "--pod-cidr", &range, "--runtime", "simulated", "--kubeconfig", &kubeconfig]
             .into_iter()
             .chain(["--bootstrap-kubeconfig", &bootstrap])
             .map(str::to_owned)

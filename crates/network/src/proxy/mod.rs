@@ -8,7 +8,6 @@
 //! Not supported: IPv6 services, `healthCheckNodePort`, topology hints.
 
 mod base;
-mod command;
 mod host;
 mod plan;
 mod ruleset;
@@ -31,11 +30,11 @@ use self::{
     plan::is_cidr,
 };
 pub use self::{
-    command::{CommandError, Commands},
     plan::{Fragment, Front, Place, Table, plan},
     ruleset::{Flush, Ruleset, Update},
 };
 use crate::{
+    command::{CommandError, Commands},
     services::Services,
     watches::{KINDS, Signal, all},
 };

@@ -3,63 +3,18 @@
 use std::fmt::Write as _;
 
 use http::{Response, header};
-use meta::Status;
+use meta::{Status, Value};
 use runtime::stats::ContainerStats;
-use serde_json::{Value, json};
 
 use super::routes::{Body, full, runtime_error};
-use crate::{agent::Agent, pod};
+use crate::{agent::Agent, pod, summary};
 
-/// The summary API (`k8s.io/kubelet/pkg/apis/stats/v1alpha1`), with what is measured here: CPU time,
-/// working set, writable layers, the node's memory and disk.
+/// The summary API.
 pub(super) async fn summary(agent: &Agent) -> Result<Value, Status> {
     let stats = agent.runtime.stats().await.map_err(|error| runtime_error(&error))?;
     let measured = agent.options.host.measure().await.map_err(Status::internal)?;
-    let now = meta::format_second(agent.now());
-    let pods: Vec<Value> = agent
-        .pods
-        .list()
-        .iter()
-        .map(|want| {
-            let own: Vec<Value> = stats
-                .containers
-                .iter()
-                .filter(|container| container.pod_uid == pod::uid(want))
-                .map(container_json)
-                .collect();
-            json!({
-                "podRef": { "name": pod::name(want), "namespace": pod::namespace(want), "uid": pod::uid(want) },
-                "startTime": want.status.as_ref().and_then(|status| status.start_time.clone()),
-                "containers": own,
-            })
-        })
-        .collect();
-    let used = measured.memory_bytes.saturating_sub(measured.memory_available_bytes);
-    Ok(json!({
-        "node": {
-            "nodeName": agent.options.name,
-            "memory": { "time": now, "availableBytes": measured.memory_available_bytes, "workingSetBytes": used },
-            "fs": {
-                "time": now,
-                "availableBytes": measured.disk_available_bytes,
-                "capacityBytes": measured.disk_bytes,
-                "inodes": measured.inodes,
-                "inodesFree": measured.inodes_free,
-            },
-            "rlimit": { "time": now, "maxpid": measured.pids_max, "curproc": measured.pids },
-        },
-        "pods": pods,
-    }))
-}
-
-fn container_json(container: &ContainerStats) -> Value {
-    let time = meta::format_second(container.at);
-    json!({
-        "name": container.name,
-        "cpu": { "time": time, "usageCoreNanoSeconds": container.cpu_nanoseconds },
-        "memory": { "time": time, "workingSetBytes": container.memory_working_set_bytes },
-        "rootfs": { "time": time, "usedBytes": container.writable_layer_bytes },
-    })
+    let pods = agent.pods.list();
+    Ok(summary::write(&agent.options.name, agent.now(), &measured, &stats.containers, &pods))
 }
 
 /// Prometheus text, the names of upstream's `/metrics` and `/metrics/resource` for what is measured.

@@ -38,6 +38,8 @@ pub struct Settings {
     /// Whether pods reach the world behind the machine's address (the bridge plugin's iptables rules).
     /// Switch it off where something else does that.
     pub ip_masquerade: bool,
+    /// The longest packet that pods send; `None` leaves it to the kernel.
+    pub mtu: Option<u32>,
     /// Whether images may be fetched.
     pub registries: Registries,
 }
@@ -49,6 +51,7 @@ impl Settings {
             directory: directory.into(),
             bridge: "keelson0".into(),
             ip_masquerade: true,
+            mtu: None,
             registries: Registries::Off,
         }
     }

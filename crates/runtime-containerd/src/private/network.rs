@@ -13,6 +13,7 @@ pub(crate) struct Network {
     directory: PathBuf,
     bridge: String,
     ip_masquerade: bool,
+    mtu: Option<u32>,
     portmap_backend: Option<&'static str>,
 }
 
@@ -22,6 +23,7 @@ impl Network {
             directory: settings.directory.join("cni"),
             bridge: settings.bridge.clone(),
             ip_masquerade: settings.ip_masquerade,
+            mtu: settings.mtu,
             portmap_backend,
         }
     }
@@ -50,27 +52,24 @@ impl Network {
         if let (Some(backend), Some(portmap)) = (self.portmap_backend, portmap.as_object_mut()) {
             portmap.insert("backend".into(), json!(backend));
         }
-        json!({
-            "cniVersion": "0.4.0",
-            "name": "keelson",
-            "plugins": [
-                {
-                    "type": "bridge",
-                    "bridge": self.bridge,
-                    "isGateway": true,
-                    "ipMasq": self.ip_masquerade,
-                    // a pod reaches itself through its Service
-                    "hairpinMode": true,
-                    "ipam": {
-                        "type": "host-local",
-                        "dataDir": self.directory.join("ipam"),
-                        "ranges": [[{"subnet": cidr}]],
-                        "routes": [{"dst": "0.0.0.0/0"}],
-                    },
-                },
-                portmap,
-            ],
-        })
+        let mut bridge = json!({
+            "type": "bridge",
+            "bridge": self.bridge,
+            "isGateway": true,
+            "ipMasq": self.ip_masquerade,
+            // a pod reaches itself through its Service
+            "hairpinMode": true,
+            "ipam": {
+                "type": "host-local",
+                "dataDir": self.directory.join("ipam"),
+                "ranges": [[{"subnet": cidr}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        });
+        if let (Some(mtu), Some(bridge)) = (self.mtu, bridge.as_object_mut()) {
+            bridge.insert("mtu".into(), json!(mtu));
+        }
+        json!({"cniVersion": "0.4.0", "name": "keelson", "plugins": [bridge, portmap]})
     }
 }
 
@@ -87,7 +86,8 @@ mod tests {
     #[tokio::test]
     async fn a_range_is_checked_and_written() {
         let directory = tempfile::tempdir().unwrap();
-        let network = Network::new(&Settings::new(directory.path()), Some("nftables"));
+        let settings = Settings { mtu: Some(1450), ..Settings::new(directory.path()) };
+        let network = Network::new(&settings, Some("nftables"));
         std::fs::create_dir_all(directory.path().join("cni/net.d")).unwrap();
         for bad in ["", "10.0.0.0", "10.0.0.0/31", "10.0.0.0/24, 10.0.1.0/24"] {
             assert_eq!(network.write(bad).await.unwrap_err().kind, ErrorKind::Invalid, "{bad}");
@@ -96,6 +96,7 @@ mod tests {
         let text = std::fs::read_to_string(directory.path().join("cni/net.d/10-keelson.conflist")).unwrap();
         let written: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(written.pointer("/plugins/0/ipam/ranges/0/0/subnet"), Some(&json!("10.9.0.0/24")));
+        assert_eq!(written.pointer("/plugins/0/mtu"), Some(&json!(1450)));
         assert_eq!(written.pointer("/plugins/1/backend"), Some(&json!("nftables")));
     }
 }

@@ -1,10 +1,11 @@
-//! Runs `nft` and `conntrack`: the one place where the kernel is touched.
+//! Runs `nft`, `conntrack`, `ip` and `bridge`: the one place where the kernel is touched.
 
 use std::{io, process::Stdio, time::Duration};
 
+use serde::de::DeserializeOwned;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
-/// No transaction takes this long; a hung program must not hang the proxy.
+/// Nothing asked of them takes this long; a hung program must not hang what waits for it.
 const RUN_MAX: Duration = Duration::from_secs(30);
 
 /// Why a program did not do its work.
@@ -41,6 +42,33 @@ pub enum CommandError {
         /// What it said.
         message: String,
     },
+    /// What it printed is not what this version of it should print.
+    #[error("cannot read the output of {program}")]
+    Output {
+        /// Program.
+        program: &'static str,
+        /// Cause.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The two programs of iproute2 that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route2 {
+    /// Devices, addresses, routes, neighbours.
+    Ip,
+    /// Forwarding entries.
+    Bridge,
+}
+
+impl Route2 {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Bridge => "bridge",
+        }
+    }
 }
 
 /// Where programs run: in this network namespace, or behind a prefix such as `ip netns exec NAME`.
@@ -69,13 +97,38 @@ impl Commands {
         }
     }
 
+    /// What a program of iproute2 shows.
+    pub(crate) async fn show<T: DeserializeOwned>(
+        &self,
+        program: Route2,
+        arguments: &[&str],
+    ) -> Result<Vec<T>, CommandError> {
+        let arguments: Vec<&str> = ["-json"].iter().chain(arguments).copied().collect();
+        let output = self.run(program.name(), "iproute2", &arguments, "").await?;
+        // For nothing it prints nothing at all, depending on the command.
+        if output.trim_ascii().is_empty() {
+            return Ok(Vec::new());
+        }
+        serde_json::from_slice(&output)
+            .map_err(|source| CommandError::Output { program: program.name(), source })
+    }
+
+    /// Has a program of iproute2 carry out its commands in order, up to the first that it refuses.
+    pub(crate) async fn batch(&self, program: Route2, commands: &[String]) -> Result<(), CommandError> {
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let input = commands.join("\n") + "\n";
+        self.run(program.name(), "iproute2", &["-batch", "-"], &input).await.map(|_| ())
+    }
+
     async fn run(
         &self,
         program: &'static str,
         package: &'static str,
         arguments: &[&str],
         input: &str,
-    ) -> Result<(), CommandError> {
+    ) -> Result<Vec<u8>, CommandError> {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => CommandError::Missing { program, package },
             _ => CommandError::Run { program, source },
@@ -86,7 +139,7 @@ impl Commands {
         command
             .args(words)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(failed)?;
@@ -108,6 +161,7 @@ impl Commands {
             }
             return Err(CommandError::Refused { program, message });
         }
-        fed.map_err(failed)
+        fed.map_err(failed)?;
+        Ok(output.stdout)
     }
 }

@@ -1,0 +1,134 @@
+//! `keelson node`: a node in a process of its own, against an API server elsewhere.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    actors::Actors,
+    choose::{Runtime, Started},
+    machine::Machine,
+    nodes,
+};
+use crate::{
+    cli::NodeOptions,
+    data_dir::DataDir,
+    error::Failure,
+    join,
+    parts::{self, Part},
+    term,
+};
+
+/// Runs until told to stop. Containers go on running (ADR 0003); the next start adopts them.
+pub(crate) async fn run(options: &NodeOptions, part: Part) -> Result<(), Failure> {
+    let runtime = Runtime::choose(options.runtime)?;
+    let data = DataDir::locate(&options.data)?;
+    let address = match options.machine.node_ip {
+        Some(address) => Some(address),
+        None if runtime.is_real() => own_address(&options.part.kubeconfig)?,
+        None => None,
+    };
+    let machine = Machine::new(&options.name, &options.pod_cidr, address, &data)?;
+    if runtime.is_real() {
+        prepare(&data)?;
+    }
+    let mut actors = Actors::new(part.stop.clone());
+    let begun = begin(options, &machine, runtime, &part, &mut actors).await;
+    if begun.is_ok() && !part.stop.is_cancelled() {
+        term::line(&format!("ready: node {}", machine.name));
+        tokio::select! {
+            () = part.stop.cancelled() => {}
+            () = actors.failed() => {}
+        }
+    }
+    part.stop.cancel();
+    let containers = actors.runs_containers();
+    let ended = actors.join().await;
+    if containers {
+        // The file only names a process that runs.
+        drop(fs::remove_file(data.pid_file()));
+    }
+    begun.and(ended)?;
+    if containers {
+        term::line("stopped; containers go on running, `keelson down` stops them");
+    }
+    Ok(())
+}
+
+/// Takes the data directory, which one process at a time has.
+fn prepare(data: &DataDir) -> Result<(), Failure> {
+    data.prepare()?;
+    if let Some(pid) = data.running() {
+        let what = format!(
+            "a node or cluster runs in {} already: process {}",
+            data.path().display(),
+            pid.as_raw_nonzero()
+        );
+        return Err(Failure::new(what)
+            .advise("`keelson down` stops it; another needs another --data-dir, and another machine"));
+    }
+    let pid = std::process::id().to_string();
+    fs::write(data.pid_file(), pid).map_err(|error| Failure::of("write the pid file", error))
+}
+
+async fn begin(
+    options: &NodeOptions,
+    machine: &Machine,
+    runtime: Runtime,
+    part: &Part,
+    actors: &mut Actors,
+) -> Result<(), Failure> {
+    let Part { clock, random, stop, .. } = part;
+    let client = part.client.clone();
+    let mut started = runtime.start(machine.clone()).await?;
+    term::note(&started.describe());
+    match &mut started {
+        Started::Simulated { .. } => {
+            let (agent, runtime) = nodes::simulated(&machine.name, &machine.pod_cidr, clock, random)?;
+            let (name, stopping) = (machine.name.clone(), actors.token());
+            actors.spawn(async move {
+                let ran = node::run(client, Arc::new(runtime), agent, stopping).await;
+                ran.map_err(|error| Failure::of(format!("run the agent of {name}"), error))
+            });
+        }
+        Started::Containerd(containers) => {
+            let kubeconfig = &options.part.kubeconfig;
+            let pki = machine.data.pki();
+            let serving =
+                join::serving(&machine.name, kubeconfig, &pki, client.clone(), &**clock, stop).await?;
+            let Some(pair) = serving else { return Ok(()) };
+            machine.network(actors, &client, containers.overlay.take(), random).await?;
+            // Its own DNS, which is nearer than the Service's and there when other nodes are not.
+            let mut agent = machine.agent(machine.gateway, clock, random);
+            agent.thresholds = options.machine.eviction_hard;
+            let authority = parts::authority(kubeconfig)?;
+            agent.server = Some(machine.kubelet(pair.cert_pem, pair.key_pem, authority));
+            actors.node(&machine.name, client, containers, agent);
+        }
+    }
+    actors.keep(started);
+    Ok(())
+}
+
+/// The address from which this machine reaches the API server; `None` where that is on this machine.
+fn own_address(kubeconfig: &Path) -> Result<Option<Ipv4Addr>, Failure> {
+    let server = parts::cluster(kubeconfig)?.server.unwrap_or_default();
+    let find = || {
+        let uri: http::Uri = server.parse().ok()?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        // Nothing is sent: the kernel only says which way it would go.
+        socket.connect((uri.host()?, uri.port_u16().unwrap_or(443))).ok()?;
+        match socket.local_addr().ok()?.ip() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    };
+    let found = find().ok_or_else(|| {
+        Failure::new(format!("no IPv4 address of this machine leads to {server}"))
+            .advise("say by which address other nodes reach this one: --node-ip ADDRESS")
+    })?;
+    Ok((!found.is_loopback()).then_some(found))
+}
