@@ -145,9 +145,27 @@ pub(crate) struct UpOptions {
     pub(crate) security: SecurityOptions,
 }
 
+/// Where images come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RegistriesChoice {
+    /// From registries, as DATA_DIR/containerd/certs.d says of them
+    On,
+    /// Only those that `keelson image load` loaded; imagePullPolicy Always takes what is there
+    Off,
+}
+
 /// Of a node with containers.
 #[derive(Debug, Args)]
 pub(crate) struct MachineOptions {
+    /// From how much of the disk in use, in percent, images that no container has are removed; none are with --registries off
+    #[arg(long, env = "KEELSON_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(..=100))]
+    pub(crate) image_gc_high_threshold: u8,
+    /// Down to how much
+    #[arg(long, env = "KEELSON_IMAGE_GC_LOW_THRESHOLD", value_name = "PERCENT", default_value_t = 80, value_parser = clap::value_parser!(u8).range(..=100))]
+    pub(crate) image_gc_low_threshold: u8,
+    /// Whether images that are not here are fetched
+    #[arg(long, env = "KEELSON_REGISTRIES", value_enum, default_value = "on")]
+    pub(crate) registries: RegistriesChoice,
     /// By what address nodes on other machines reach this one [default: of `up` the one of --listen, of `node` the one from
     /// which it reaches the API server; none where that is loopback]
     #[arg(long, env = "KEELSON_NODE_IP", value_name = "ADDRESS")]

@@ -2,6 +2,7 @@
 //! chance and sockets.
 
 mod accounts;
+mod again;
 mod backup;
 mod buildbarn;
 mod cli;

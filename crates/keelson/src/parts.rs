@@ -12,9 +12,11 @@ use kube::{
 use meta::{Clock, Random};
 use reconcile::{LeaseLock, LeaseOptions};
 use tokio_util::sync::CancellationToken;
+use tower::Layer as _;
 
 use crate::{
     accounts::Accounts,
+    again::AgainLayer,
     cli::{ControllerManagerOptions, NodeOptions, PartOptions, SchedulerOptions},
     clock::{Dice, System},
     error::Failure,
@@ -185,7 +187,13 @@ pub(crate) fn identity(random: &dyn Random) -> String {
 /// A client for the cluster of a kubeconfig.
 pub(crate) async fn client(path: &Path) -> Result<Client, Failure> {
     let config = config(path).await?;
-    Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))
+    let namespace = config.default_namespace.clone();
+    let client = Client::try_from(config).map_err(|error| Failure::of("connect to the cluster", error))?;
+    let sending = tower::service_fn(move |request| {
+        let client = client.clone();
+        async move { client.send(request).await }
+    });
+    Ok(Client::new(AgainLayer::new(Arc::new(Dice::new())).layer(sending), namespace))
 }
 
 /// How the cluster of a kubeconfig is reached, by its user.

@@ -55,9 +55,12 @@ pub fn credentials<'a>(image: &str, secrets: impl IntoIterator<Item = &'a Secret
         } else {
             DockerConfig { auths: serde_json::from_slice(&data.get(".dockercfg")?.0).ok()? }
         };
-        let (server, auth) = config.auths.into_iter().find(|(server, _)| is_for(server, &full))?;
+        let (_, auth) = config.auths.into_iter().find(|(server, _)| is_for(server, &full))?;
         let Auth { username, password, auth, identity_token, registry_token } = auth;
-        Some(Credentials { username, password, auth, server_address: server, identity_token, registry_token })
+        // As upstream's kubelet: containerd takes a server only as a URL of the host that it asks, which of docker.io is
+        // none that any configuration names.
+        let server_address = String::new();
+        Some(Credentials { username, password, auth, server_address, identity_token, registry_token })
     })
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Not supported, and said so where a pod asks for it: CSI, NFS, image and block volumes,
 //! RuntimeClasses, user namespaces. Not there yet: static pods,
-//! eviction under pressure, removal of unused images, pod-level cgroup limits.
+//! eviction under pressure, pod-level cgroup limits.
 
 pub mod admission;
 mod agent;
@@ -39,7 +39,7 @@ pub mod summary;
 pub mod usage;
 pub mod volume;
 
-pub use agent::{LOCAL_PATH_FINALIZER, RunError, run};
+pub use agent::{Collection, LOCAL_PATH_FINALIZER, RunError, run};
 pub use host::Host;
 pub use options::Options;
 pub use plan::{Action, Observed, plan_pod};

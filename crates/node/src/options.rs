@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::Taint;
 use meta::{Clock, Random};
 
-use crate::{Host, dns::ClusterDns, pressure::Thresholds, server::ServerOptions, usage::Board};
+use crate::{Collection, Host, dns::ClusterDns, pressure::Thresholds, server::ServerOptions, usage::Board};
 
 /// Most pods of a node (upstream's default).
 pub const MAX_PODS: u32 = 110;
@@ -41,6 +41,8 @@ pub struct Options {
     pub taints: Vec<Taint>,
     /// What must be left of the machine's resources.
     pub thresholds: Thresholds,
+    /// When images that nobody uses are removed; `None` keeps all, as where none can be fetched again.
+    pub image_collection: Option<Collection>,
     /// The kubelet API; `None` opens no port.
     pub server: Option<ServerOptions>,
     /// Whether containers are told about Services by environment variables.
@@ -78,6 +80,7 @@ impl Options {
             labels: BTreeMap::new(),
             taints: Vec::new(),
             thresholds: Thresholds::default(),
+            image_collection: None,
             server: None,
             service_env: true,
             pod_cgroups: false,

@@ -80,7 +80,7 @@ pub(crate) async fn pull(
     if registries == Registries::Off {
         return fail(
             ErrorKind::ImageNotFound,
-            "the image is not on this machine and registries are switched off; load it with `keelson image load FILE.tar`",
+            "the image is not on this machine and registries are switched off; load it with `keelson image load FILE.tar`, or start without `--registries off`",
         );
     }
     let request = cri::PullImageRequest { image: spec(name), auth: credentials.map(auth) };

@@ -31,7 +31,7 @@ pub(crate) async fn run(options: &NodeOptions, part: Part) -> Result<(), Failure
         None if runtime.is_real() => own_address(&options.part.kubeconfig)?,
         None => None,
     };
-    let machine = Machine::new(&options.name, &options.pod_cidr, address, &data)?;
+    let machine = Machine::new(&options.name, &options.pod_cidr, address, &options.machine, &data)?;
     if runtime.is_real() {
         prepare(&data)?;
     }
@@ -103,7 +103,6 @@ async fn begin(
             machine.network(actors, &client, containers.overlay.take(), random).await?;
             // Its own DNS, which is nearer than the Service's and there when other nodes are not.
             let mut agent = machine.agent(machine.gateway, clock, random);
-            agent.thresholds = options.machine.eviction_hard;
             let authority = parts::authority(kubeconfig)?;
             agent.server = Some(machine.kubelet(pair.cert_pem, pair.key_pem, authority));
             actors.node(&machine.name, client, containers, agent);

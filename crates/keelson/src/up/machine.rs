@@ -8,10 +8,17 @@ use std::{
 use kube::Client;
 use meta::{Clock, Random};
 use network::{Commands, Overlay, OverlayOptions};
-use runtime_containerd::private::{Private, Settings};
+use runtime_containerd::{
+    Registries,
+    private::{Private, Settings},
+};
 
 use super::{CLUSTER_CIDR, CLUSTER_DOMAIN, actors::Actors, bridge, nodes::first_address};
-use crate::{data_dir::DataDir, error::Failure};
+use crate::{
+    cli::{MachineOptions, RegistriesChoice},
+    data_dir::DataDir,
+    error::Failure,
+};
 
 /// Where the kubelet API is, on the address by which other machines reach this one: upstream's port, which firewalls
 /// know.
@@ -28,6 +35,9 @@ pub(crate) struct Machine {
     pub(crate) gateway: Ipv4Addr,
     /// By what address other machines reach this one; `None` where it is alone.
     pub(crate) address: Option<Ipv4Addr>,
+    registries: Registries,
+    collection: node::Collection,
+    thresholds: node::pressure::Thresholds,
     pub(crate) data: DataDir,
 }
 
@@ -47,14 +57,29 @@ impl Machine {
         name: &str,
         pod_cidr: &str,
         address: Option<Ipv4Addr>,
+        options: &MachineOptions,
         data: &DataDir,
     ) -> Result<Self, Failure> {
         let gateway = first_address(pod_cidr)?;
+        let (high_percent, low_percent) = (options.image_gc_high_threshold, options.image_gc_low_threshold);
+        if low_percent > high_percent {
+            let what =
+                format!("images cannot be removed from {high_percent} % of the disk down to {low_percent} %");
+            return Err(Failure::usage(what).advise("--image-gc-low-threshold is the lower one of the two"));
+        }
+        let collection = node::Collection { high_percent, low_percent, ..node::Collection::default() };
+        let registries = match options.registries {
+            RegistriesChoice::On => Registries::On,
+            RegistriesChoice::Off => Registries::Off,
+        };
         Ok(Self {
             name: name.to_owned(),
             pod_cidr: pod_cidr.to_owned(),
             gateway,
             address,
+            registries,
+            collection,
+            thresholds: options.eviction_hard,
             data: data.clone(),
         })
     }
@@ -87,7 +112,8 @@ impl Machine {
 
     /// Starts or adopts containerd. Pods' interfaces are made for what passes the device to other nodes.
     pub(crate) async fn containerd(&self, overlay: Option<Overlay>) -> Result<Containers, runtime::Error> {
-        let settings = Settings { mtu: overlay.as_ref().map(Overlay::mtu), ..settings(&self.data) };
+        let (mtu, registries) = (overlay.as_ref().map(Overlay::mtu), self.registries);
+        let settings = Settings { mtu, registries, ..settings(&self.data) };
         let private = Private::start(settings).await?;
         Ok(Containers { private: Arc::new(private), overlay })
     }
@@ -107,6 +133,9 @@ impl Machine {
         agent.dns.domain = CLUSTER_DOMAIN.to_owned();
         agent.log_dir = self.data.node().join("logs");
         agent.clean_local_volumes = true;
+        agent.thresholds = self.thresholds;
+        // What was loaded by hand could not be had again.
+        agent.image_collection = (self.registries == Registries::On).then_some(self.collection);
         agent
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn machine(options: &UpOptions, data: &DataDir) -> Result<Machine, Fa
         IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => Some(address),
         _ => None,
     };
-    Machine::new(&name(0), REAL_CIDR, options.machine.node_ip.or(listens), data)
+    Machine::new(&name(0), REAL_CIDR, options.machine.node_ip.or(listens), &options.machine, data)
 }
 
 /// Starts the agents; says what there is now.
@@ -48,7 +48,6 @@ pub(crate) fn start(
     match started {
         Started::Containerd(containers) => {
             let mut agent = machine.agent(bootstrap::DNS_IP, clock, random);
-            agent.thresholds = options.machine.eviction_hard;
             agent.server = Some(kubelet(server, machine)?);
             agent.usage = Some(board.clone());
             agent.local_volumes = Some(server.client(bootstrap::LOCAL_VOLUMES, &[]));

@@ -28,8 +28,10 @@ use parking_lot::Mutex;
 use resource::{User, View};
 use store::{Store, Writers};
 use tokio::task::JoinHandle;
+use tower::Layer as _;
 
 use crate::{
+    again::AgainLayer,
     counters::Counters,
     data_dir::DataDir,
     error::Failure,
@@ -313,7 +315,8 @@ impl ApiServer {
     pub(crate) fn client(&self, name: &str, groups: &[&str]) -> kube::Client {
         let groups = groups.iter().chain(&["system:authenticated"]).map(ToString::to_string).collect();
         let user = User { name: name.to_owned(), groups, ..User::default() };
-        kube::Client::new(self.server.service(user), "default")
+        let service = AgainLayer::new(self.rest.random().clone()).layer(self.server.service(user));
+        kube::Client::new(service, "default")
     }
 
     /// Not ready from now on, but serving: balancers have `delay` to notice before it stops.

@@ -153,6 +153,10 @@ impl Cluster {
             .args(["--eviction-hard", ROOM, "--data-dir"])
             .arg(self.data_dir())
             .args(&self.arguments);
+        if !self.arguments.iter().any(|argument| argument == "--registries") {
+            // There is no network in which to wait for one.
+            command.args(["--registries", "off"]);
+        }
         self.program = Some(Program::start(command));
     }
 

@@ -38,6 +38,8 @@ impl Node {
         command.args([
             "--runtime",
             "containerd",
+            "--registries",
+            "off",
             "--eviction-hard",
             ROOM,
             "--log-level",

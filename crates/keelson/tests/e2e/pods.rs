@@ -2,12 +2,12 @@
 
 use std::{
     io::Write,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Runtime};
+use crate::cluster::{Cluster, Runtime, images};
 
 const WEB: &str = "
 apiVersion: v1
@@ -104,6 +104,98 @@ fn a_pod_is_copied_to_forwarded_to_attached_to_and_debugged() {
     debugged(&cluster);
     let restarts = "jsonpath={.status.containerStatuses[*].restartCount}";
     assert_eq!(cluster.kubectl(&["get", "pod", "web", "-o", restarts]), "0 0");
+}
+
+/// A registry of files: what a static web server can be of one, which is all that pulling needs.
+struct Registry {
+    directory: tempfile::TempDir,
+    _server: Background,
+}
+
+impl Registry {
+    /// On loopback of the cluster, with the image in a repository that anybody may read and in one that asks who it is.
+    fn start(cluster: &Cluster) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (layout, root) = (directory.path().join("layout"), directory.path().join("root"));
+        std::fs::create_dir(&layout).unwrap();
+        let tar = images().join("busybox.tar");
+        let unpacked = Command::new("tar").arg("xf").arg(tar).arg("-C").arg(&layout).status().unwrap();
+        assert!(unpacked.success());
+        let index: Value =
+            serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
+        let digest = index["manifests"][0]["digest"].as_str().unwrap();
+        let blobs = layout.join("blobs/sha256");
+        for repository in ["v2/open/app", "v2/closed/app"] {
+            let [manifests, into] = ["manifests", "blobs"].map(|part| root.join(repository).join(part));
+            std::fs::create_dir_all(&manifests).unwrap();
+            std::fs::create_dir_all(&into).unwrap();
+            for blob in std::fs::read_dir(&blobs).unwrap() {
+                let blob = blob.unwrap();
+                let name = format!("sha256:{}", blob.file_name().to_str().unwrap());
+                std::fs::copy(blob.path(), into.join(&name)).unwrap();
+                if name == digest {
+                    std::fs::copy(blob.path(), manifests.join(&name)).unwrap();
+                    std::fs::copy(blob.path(), manifests.join("1.0")).unwrap();
+                }
+            }
+        }
+        let configuration = directory.path().join("httpd.conf");
+        let manifest = "application/vnd.oci.image.manifest.v1+json";
+        std::fs::write(&configuration, format!(".0:{manifest}\n/v2/closed:ann:secret\n")).unwrap();
+        let mut busybox = cluster.command("busybox");
+        busybox.args(["httpd", "-f", "-p", "127.0.0.1:5000", "-c"]).arg(configuration).arg("-h").arg(root);
+        Self { directory, _server: Background(busybox.spawn().unwrap()) }
+    }
+}
+
+#[test]
+fn images_are_fetched_from_registries_with_the_secrets_that_a_pod_names() {
+    let cluster = Cluster::up(Runtime::Containerd, &["--registries", "on", "--operators", "none"]);
+    let registry = Registry::start(&cluster);
+    let config = json!({"auths": {"127.0.0.1:5000": {"username": "ann", "password": "secret"}}}).to_string();
+    let file = registry.directory.path().join("config.json");
+    std::fs::write(&file, config).unwrap();
+    let from = format!("--from-file=.dockerconfigjson={}", file.display());
+    let kind = "--type=kubernetes.io/dockerconfigjson";
+    cluster.kubectl(&["create", "secret", "generic", "login", kind, &from]);
+    let pod = |name: &str, image: &str, secrets: &str| {
+        cluster.apply(&format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  imagePullSecrets: [{secrets}]
+  containers: [{{name: main, image: '127.0.0.1:5000/{image}', imagePullPolicy: Always, command: [sleep, '3600']}}]
+"
+        ));
+    };
+    pod("open", "open/app:1.0", "");
+    pod("closed", "closed/app:1.0", "{name: login}");
+    pod("stranger", "closed/app:1.0", "");
+    pod("missing", "open/app:2.0", "");
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/open", "pod/closed", "--timeout=120s"]);
+    let waits = "jsonpath={.status.containerStatuses[0].state.waiting.reason}";
+    for (name, says) in [("stranger", "401 Unauthorized"), ("missing", "not found")] {
+        cluster.eventually("the pull fails and is tried again", || {
+            let reason = cluster.kubectl(&["get", "pod", name, "-o", waits]);
+            let events = cluster.kubectl(&[
+                "get",
+                "events",
+                "--field-selector",
+                &format!("involvedObject.name={name}"),
+            ]);
+            let told = events.contains("Failed to pull image") && events.contains(says);
+            if told && ["ErrImagePull", "ImagePullBackOff"].contains(&&*reason) {
+                Ok(())
+            } else {
+                Err(format!("{reason} {events}"))
+            }
+        });
+    }
+    let image = "jsonpath={.status.containerStatuses[0].imageID}";
+    assert!(cluster.kubectl(&["get", "pod", "open", "-o", image]).contains("/app@sha256:"));
 }
 
 /// An ephemeral container sees the processes of its target, and runs once.

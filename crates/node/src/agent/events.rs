@@ -90,7 +90,22 @@ impl Events {
             resource_version: want.metadata.resource_version.clone(),
             field_path,
         };
-        let note = Note { about, level, reason, message, at: self.clock.now() };
+        self.queue(Note { about, level, reason, message, at: self.clock.now() });
+    }
+
+    /// Records an event about the node. As upstream's kubelet, under its name instead of its UID.
+    pub(crate) fn record_node(&self, node: &str, level: Level, reason: &'static str, message: String) {
+        let about = ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            uid: Some(node.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.queue(Note { about, level, reason, message, at: self.clock.now() });
+    }
+
+    fn queue(&self, note: Note) {
+        let reason = note.reason;
         if let Err(error) = self.queue.try_send(note) {
             tracing::warn!(reason, %error, "dropped an event: too many wait to be written");
         }

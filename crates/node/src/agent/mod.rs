@@ -4,6 +4,7 @@
 //! runtime may go away and come back at any time; containers of known pods that are found running are
 //! kept. Ends by stopping its tasks, not the containers.
 
+mod collect;
 mod events;
 mod fetch;
 mod heartbeat;
@@ -31,6 +32,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{admission::NodeView, fields::Place, options::Options, server, status::NodeFacts};
+pub use collect::Collection;
 pub use local_volumes::LOCAL_PATH_FINALIZER;
 
 /// Pod statuses on their way to the API server at once, as upstream's status manager. A node full of pods
@@ -130,6 +132,9 @@ pub async fn run(
     ));
     parts.spawn(until(stop.clone(), heartbeat::keep_lease(Arc::clone(&agent))));
     parts.spawn(until(stop.clone(), rotate::run(Arc::clone(&agent))));
+    if let Some(collection) = agent.options.image_collection {
+        parts.spawn(until(stop.clone(), collect::run(Arc::clone(&agent), collection)));
+    }
     if let Some(board) = agent.options.usage.clone() {
         parts.spawn(until(stop.clone(), usage::run(Arc::clone(&agent), board)));
     }

@@ -44,12 +44,22 @@ impl Start {
     pub(super) async fn run(self) -> Result<(), Failed> {
         let result = self.steps().await;
         if let Err(failed) = &result {
-            let message = format!("Error: {}", failed.message);
-            self.event(
-                Level::Warning,
-                if failed.reason == "PostStartHookError" { "FailedPostStartHook" } else { "Failed" },
-                message,
-            );
+            let Failed { reason, message } = failed;
+            let (event, message) = match reason.as_str() {
+                "PostStartHookError" => ("FailedPostStartHook", format!("Error: {message}")),
+                "ErrImagePull" | "RegistryUnavailable" => {
+                    let member = pod::member(&self.want, &self.name);
+                    let image = member.and_then(|member| member.container.image.clone()).unwrap_or_default();
+                    self.event(
+                        Level::Warning,
+                        "Failed",
+                        format!("Failed to pull image {image:?}: {message}"),
+                    );
+                    ("Failed", format!("Error: {reason}"))
+                }
+                _ => ("Failed", format!("Error: {message}")),
+            };
+            self.event(Level::Warning, event, message);
         }
         result
     }

@@ -18,7 +18,7 @@ use super::{
     Api, condition,
     server::{Ca, Caller, port},
 };
-use crate::{Options, dns::ClusterDns, host::System, run};
+use crate::{Collection, Options, dns::ClusterDns, host::System, run};
 
 struct Wall;
 
@@ -44,7 +44,13 @@ struct Agent {
     stop: CancellationToken,
 }
 
-fn start(api: &Api, runtime: Arc<dyn Runtime>, root: &Path, ca: &Ca) -> Agent {
+fn start(
+    api: &Api,
+    runtime: Arc<dyn Runtime>,
+    root: &Path,
+    ca: &Ca,
+    collection: Option<Collection>,
+) -> Agent {
     let host = Arc::new(System::new(root.join("node"), root.join("volumes")));
     let mut options = Options::new("n1", host, Arc::new(Wall), Arc::new(Seeded::new(3)));
     options.addresses = vec!["127.0.0.1".into()];
@@ -53,6 +59,7 @@ fn start(api: &Api, runtime: Arc<dyn Runtime>, root: &Path, ca: &Ca) -> Agent {
     options.log_dir = root.join("node/logs");
     options.clean_local_volumes = true;
     options.server = Some(ca.options());
+    options.image_collection = collection;
     let stop = CancellationToken::new();
     Agent { task: tokio::spawn(run(api.client(), runtime, options, stop.clone())), stop }
 }
@@ -164,10 +171,15 @@ async fn a_pod_with_everything() {
     ended.unwrap();
 }
 
+async fn images(runtime: &dyn Runtime) -> String {
+    let images = runtime.list_images().await.unwrap();
+    images.iter().flat_map(|image| image.repo_tags.clone()).collect::<Vec<_>>().join(" ")
+}
+
 async fn life(runtime: Arc<dyn Runtime>, root: &Path) {
     let (api, ca) = (Api::new(), Ca::new());
     objects(&api, root);
-    let agent = start(&api, Arc::clone(&runtime), root, &ca);
+    let agent = start(&api, Arc::clone(&runtime), root, &ca, None);
     api.put("pods", pod(root));
     let running = |api: &Api| api.get("pods", "ns", "p").filter(|pod| condition(pod, "Ready") == "True");
     let before = api.until("the pod is ready", running).await;
@@ -191,7 +203,10 @@ async fn life(runtime: Arc<dyn Runtime>, root: &Path) {
     assert!(said.starts_with("HTTP/1.1 101 "), "{said}");
 
     agent.stop().await;
-    let agent = start(&api, Arc::clone(&runtime), root, &ca);
+    // Of a disk that is always too full.
+    let every = Duration::from_millis(20);
+    let collection = Collection { high_percent: 0, low_percent: 0, min_age: Duration::ZERO, every };
+    let agent = start(&api, Arc::clone(&runtime), root, &ca, Some(collection));
     api.put(
         "configmaps",
         json!({ "metadata": { "name": "cm", "namespace": "ns" }, "data": { "a": "changed" } }),
@@ -203,6 +218,7 @@ async fn life(runtime: Arc<dyn Runtime>, root: &Path) {
     }
     let after = api.get("pods", "ns", "p").unwrap();
     assert_eq!(after["status"], before["status"], "the same containers, not reported anew");
+    assert!(images(&*runtime).await.contains("busybox"), "in use");
 
     api.delete("pods", "ns", "p", Some(10));
     let last = api.until("the pod is gone", |api| api.last("pods", "ns", "p")).await;
@@ -218,6 +234,10 @@ async fn life(runtime: Arc<dyn Runtime>, root: &Path) {
         "stopping\n",
         "preStop ran"
     );
+    while images(&*runtime).await.contains("busybox") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(images(&*runtime).await.contains("pause"), "what the runtime needs stays");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains("/node/pods/uid-p"), "no mount is left");
 
