@@ -166,8 +166,8 @@ pub(crate) struct MachineOptions {
     /// Whether images that are not here are fetched
     #[arg(long, env = "KEELSON_REGISTRIES", value_enum, default_value = "on")]
     pub(crate) registries: RegistriesChoice,
-    /// By what address nodes on other machines reach this one [default: of `up` the one of --listen, of `node` the one from
-    /// which it reaches the API server; none where that is loopback]
+    /// By what address nodes on other machines reach this one [default: of `up` none, with --node the one of --listen; of
+    /// `node` the one from which it reaches the API server, none where that is loopback]
     #[arg(long, env = "KEELSON_NODE_IP", value_name = "ADDRESS")]
     pub(crate) node_ip: Option<Ipv4Addr>,
     /// What must be left of memory, disk, inodes and process ids; below it the node takes no more pods

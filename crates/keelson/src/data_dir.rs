@@ -73,8 +73,9 @@ impl DataDir {
             return Ok(None);
         }
         let names = fs::read_dir(&self.0)?.map(|entry| entry.map(|entry| entry.file_name()));
-        // An empty disk of its own has this.
-        let foreign = names.filter(|name| name.as_ref().map_or(true, |name| name != "lost+found"));
+        // The first an empty disk of its own has, the second is all that a node has made that was killed at once.
+        let ours = |name: &std::ffi::OsString| name == "lost+found" || self.pid_file().ends_with(name);
+        let foreign = names.filter(|name| name.as_ref().map_or(true, |name| !ours(name)));
         foreign.take(1).next().transpose()
     }
 
@@ -147,6 +148,7 @@ mod tests {
             ("new", None, Ok(0o700)),
             ("empty", Some(""), Ok(0o700)),
             ("disk", Some("lost+found"), Ok(0o700)),
+            ("killed", Some("keelson.pid"), Ok(0o700)),
             ("own", Some("store"), Ok(0o700)),
             ("home", Some(".profile"), Err(0o755)),
         ] {

@@ -7,7 +7,12 @@ use std::{
     sync::Arc,
 };
 
+use k8s_openapi::api::core::v1::Node;
+use kube::{Api, ResourceExt, api::ListParams};
+use network::Range;
+
 use super::{
+    CLUSTER_CIDR,
     actors::Actors,
     choose::{Runtime, Started},
     machine::Machine,
@@ -32,7 +37,9 @@ pub(crate) async fn run(options: &NodeOptions, part: Part) -> Result<(), Failure
         None => None,
     };
     let machine = Machine::new(&options.name, &options.pod_cidr, address, &options.machine, &data)?;
-    if runtime.is_real() {
+    let real = runtime.is_real();
+    if real {
+        check_range(&machine, &part.client).await?;
         prepare(&data)?;
     }
     let mut actors = Actors::new(part.stop.clone());
@@ -47,13 +54,45 @@ pub(crate) async fn run(options: &NodeOptions, part: Part) -> Result<(), Failure
     part.stop.cancel();
     let containers = actors.runs_containers();
     let ended = actors.join().await;
-    if containers {
+    if real {
         // The file only names a process that runs.
         drop(fs::remove_file(data.pid_file()));
     }
     begun.and(ended)?;
     if containers {
         term::line("stopped; containers go on running, `keelson down` stops them");
+    }
+    Ok(())
+}
+
+/// Refuses a range of pod addresses that the cluster does not route, or that another node has.
+async fn check_range(machine: &Machine, client: &kube::Client) -> Result<(), Failure> {
+    let (own, all): (Range, Range) = match (machine.pod_cidr.parse(), CLUSTER_CIDR.parse()) {
+        (Ok(own), Ok(all)) => (own, all),
+        (Err(error), _) | (_, Err(error)) => {
+            return Err(Failure::of("read the range of pod addresses", error));
+        }
+    };
+    if !all.contains(&own) {
+        return Err(Failure::usage(format!(
+            "{own} is not within {all}, the addresses of the cluster's pods"
+        ))
+        .advise("say --pod-cidr with a range of that, which no other node has"));
+    }
+    let nodes: Api<Node> = Api::all(client.clone());
+    let nodes = nodes.list(&ListParams::default()).await;
+    let nodes = nodes.map_err(|error| Failure::of("read the ranges of other nodes", error))?;
+    for node in nodes.items.into_iter().filter(|node| node.name_any() != machine.name) {
+        let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()?.parse::<Range>().ok());
+        if let Some(range) = range.filter(|range| range.overlaps(&own)) {
+            return Err(Failure::usage(format!(
+                "{own} has addresses of {range}, which node {} has",
+                node.name_any()
+            ))
+            .advise(format!(
+                "say --pod-cidr with another range of {all}, or delete that node if it is gone for good"
+            )));
+        }
     }
     Ok(())
 }

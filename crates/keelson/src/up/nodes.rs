@@ -26,8 +26,13 @@ pub(crate) fn name(index: u32) -> String {
 
 /// This machine as a node of `up`.
 pub(crate) fn machine(options: &UpOptions, data: &DataDir) -> Result<Machine, Failure> {
+    // Without other nodes to come, nothing of the pod network is open to other machines.
     let listens = match options.listen.ip() {
-        IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => Some(address),
+        IpAddr::V4(address)
+            if !options.node.is_empty() && !address.is_loopback() && !address.is_unspecified() =>
+        {
+            Some(address)
+        }
         _ => None,
     };
     Machine::new(&name(0), REAL_CIDR, options.machine.node_ip.or(listens), &options.machine, data)

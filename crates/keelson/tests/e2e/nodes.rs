@@ -126,6 +126,11 @@ fn a_second_machine_joins_is_killed_and_leaves() {
     );
     let mut node = Node::new(two);
     std::fs::copy(cluster.data_dir().join("node-node-1.kubeconfig"), node.path("kubeconfig")).unwrap();
+    cluster.eventually("the first machine's node", || {
+        let ready = cluster.try_kubectl(&["wait", "--for=condition=Ready", "node/node-0", "--timeout=60s"]);
+        if ready.status.success() { Ok(()) } else { Err(format!("{ready:?}")) }
+    });
+    refused(&node);
     node.start(&[]);
     cluster.load_image("busybox");
     node.load_image("busybox");
@@ -176,6 +181,28 @@ fn a_second_machine_joins_is_killed_and_leaves() {
             String::from_utf8(ip.args(["route", "show", "dev", "keelson-vx"]).output().unwrap().stdout);
         if routes.as_deref() == Ok("") { Ok(()) } else { Err(format!("{routes:?}")) }
     });
+}
+
+/// What a node cannot begin with is said, and nothing is left behind.
+fn refused(node: &Node) {
+    let kubeconfig = node.path("kubeconfig");
+    for (range, address, code, says) in [
+        (
+            "10.42.0.128/25",
+            "192.0.2.2",
+            2,
+            "10.42.0.128/25 has addresses of 10.42.0.0/24, which node node-0 has",
+        ),
+        ("10.99.0.0/24", "192.0.2.2", 2, "10.99.0.0/24 is not within 10.42.0.0/16"),
+        ("10.42.1.0/24", "192.0.2.7", 1, "no network interface has the address 192.0.2.7"),
+    ] {
+        let mut command = node.keelson(&["node", "--name", "node-1", "--runtime", "containerd"]);
+        command.args(["--pod-cidr", range, "--node-ip", address, "--kubeconfig"]).arg(&kubeconfig);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && said.contains(says), "{range} {address}: {output:?}");
+    }
+    assert!(!node.path("data").join("keelson.pid").exists());
 }
 
 /// A token for new nodes, as README of `examples/ha` makes it.

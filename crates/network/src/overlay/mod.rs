@@ -28,8 +28,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-pub use self::plan::NoRange;
-use self::plan::{Candidate, Entry, Peer, Range};
+use self::plan::{Candidate, Entry, Peer};
+pub use self::plan::{NoRange, Range};
 use crate::command::{CommandError, Commands, Route2};
 
 /// The device.
@@ -147,9 +147,12 @@ impl Overlay {
                 }
                 Some(event) = changes.next() => {
                     known |= self.take(event);
+                    if !known {
+                        continue;
+                    }
                     // Nodes report every few minutes that they are as they were.
                     let peers = self.peers();
-                    if known && done != peers {
+                    if done != peers {
                         due = due.min(Instant::now() + SETTLE);
                         done = peers;
                     }

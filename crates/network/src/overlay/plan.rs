@@ -8,7 +8,7 @@ use meta::Timestamp;
 
 /// A range of IPv4 addresses, such as `10.42.7.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Range {
+pub struct Range {
     network: u32,
     bits: u8,
 }
@@ -42,18 +42,23 @@ fn mask(bits: u8) -> u32 {
 
 impl Range {
     /// Whether it has this address.
-    pub(super) fn has(&self, address: Ipv4Addr) -> bool {
+    pub fn has(&self, address: Ipv4Addr) -> bool {
         u32::from(address) & mask(self.bits) == self.network
     }
 
+    /// Whether it has all addresses of the other.
+    pub fn contains(&self, other: &Self) -> bool {
+        self.bits <= other.bits && self.has(other.network())
+    }
+
     /// Whether both have an address in common.
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
+    pub fn overlaps(&self, other: &Self) -> bool {
         let bits = mask(self.bits.min(other.bits));
         self.network & bits == other.network & bits
     }
 
     /// Its first address: in a node's range no pod has it, and the overlay device does.
-    pub(super) fn network(&self) -> Ipv4Addr {
+    pub fn network(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.network)
     }
 
@@ -181,6 +186,7 @@ mod tests {
         let everything: Range = "1.2.3.4/0".parse().unwrap();
         assert!(everything.overlaps(&range) && range.overlaps(&everything));
         assert!(!range.overlaps(&"10.42.8.0/24".parse().unwrap()));
+        assert!(everything.contains(&range) && range.contains(&range) && !range.contains(&everything));
         for bad in ["", "10.42.7.0", "10.42.7.0/33", "10.42.7/24", "::/0"] {
             assert!(bad.parse::<Range>().is_err(), "{bad}");
         }
