@@ -1,6 +1,6 @@
 //! Where a cluster's objects are kept, as the command line names it: a data directory, or a database.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures::stream::BoxStream;
 use meta::{Random, Revision};
@@ -8,7 +8,10 @@ use store::{Loaded, Store};
 use store_embedded::EmbeddedStore;
 use store_postgres::{Config, Fault, PostgresStore};
 
-use crate::{cli::StoreOptions, data_dir::DataDir, error::Failure};
+use crate::{cli::StoreOptions, data_dir::DataDir, error::Failure, term};
+
+/// Whoever waits longer is told what for.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// See the module.
 pub(crate) enum Place {
@@ -79,7 +82,14 @@ impl Place {
         config: &Config,
         random: &Arc<dyn Random>,
     ) -> Result<PostgresStore, Failure> {
-        let opened = PostgresStore::open(config.clone(), random.clone()).await;
+        let mut opening = std::pin::pin!(PostgresStore::open(config.clone(), random.clone()));
+        let opened = tokio::select! {
+            opened = &mut opening => opened,
+            () = tokio::time::sleep(QUIET) => {
+                term::note(&format!("waiting for {}, which does not let anybody in yet", self.shown()));
+                opening.await
+            }
+        };
         opened.map_err(|fault| Failure::of(format!("open the store in {}", self.shown()), fault))
     }
 

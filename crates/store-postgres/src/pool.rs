@@ -219,6 +219,10 @@ fn refusal(config: &Config, error: &tokio_postgres::Error) -> Fault {
     let (server, why) = (config.name.clone(), words(error));
     match error.as_db_error().map(|answer| answer.code()) {
         None if why.contains("certificate") => Fault::Tls(why),
+        None if why.contains("does not support TLS") => Fault::Tls(format!(
+            "PostgreSQL at {server} does not offer it; set `ssl = on` there, or say sslmode=disable in the URL where only this \
+             machine and that one are in the network"
+        )),
         // Asked for one, the client had none to give.
         None if why.ends_with("password missing") => {
             Fault::Refused { server, why: "it asks for a password".into() }

@@ -51,7 +51,7 @@ fn wrong_addresses_and_passwords() {
     let port = closed.local_addr().unwrap().port().to_string();
     drop(closed);
     refused(config(&url.replace(&postgres().port.to_string(), &port), None), "no answer from PostgreSQL");
-    refused(config(&format!("{url}?sslmode=verify-full"), None), "TLS");
+    refused(config(&format!("{url}?sslmode=verify-full"), None), "does not offer it; set `ssl = on` there");
     refused(config(&url.replace(":hunter2", ""), None), "it asks for a password; check user, password");
     assert_eq!(relations(&database), Vec::<String>::new());
 }
