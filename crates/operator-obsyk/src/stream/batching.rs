@@ -102,7 +102,8 @@ impl Agent {
                     return self.next_report;
                 }
                 let until = *self.batching.linger.get_or_insert(now + LINGER);
-                if queued < session.full() && now < until {
+                // What is read again waits for the room that this takes.
+                if queued < session.full() && self.state.has_room() && now < until {
                     return until;
                 }
             }
