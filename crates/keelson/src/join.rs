@@ -44,6 +44,18 @@ impl Purpose {
         }
     }
 
+    /// What whoever asks has to be allowed.
+    fn needs(self) -> &'static str {
+        match self {
+            Self::Client => {
+                "the group of a bootstrap token needs the role system:node-bootstrapper, as system:bootstrappers:nodes has it"
+            }
+            Self::Server => {
+                "the user of the kubeconfig has to be system:node:NAME in the group system:nodes, NAME being that of --name"
+            }
+        }
+    }
+
     fn usages(self) -> Vec<String> {
         let auth = match self {
             Self::Client => "client auth",
@@ -121,7 +133,11 @@ fn pair_of(kubeconfig: &Path) -> Result<Option<Pair>, Failure> {
     let file =
         kube::config::Kubeconfig::read_from(kubeconfig).map_err(|error| Failure::of(doing(), error))?;
     let decoded = |text: &str| String::from_utf8(STANDARD.decode(text).ok()?).ok();
-    let user = file.auth_infos.into_iter().find_map(|user| user.auth_info);
+    let context = file.current_context;
+    let context = file.contexts.into_iter().find(|named| Some(&named.name) == context.as_ref());
+    let user = context.and_then(|named| named.context?.user);
+    let user = file.auth_infos.into_iter().find(|named| Some(&named.name) == user.as_ref());
+    let user = user.and_then(|named| named.auth_info);
     Ok(user.and_then(|user| {
         let key = user.client_key_data?;
         Some(Pair {
@@ -226,7 +242,7 @@ async fn ask(
     let (api, name): (Api<CertificateSigningRequest>, _) = (Api::all(client), name(node, key, purpose));
     let failed = |error| {
         Failure::of(format!("ask for the certificate of node {node}"), error)
-            .advise("the group of a bootstrap token needs the role system:node-bootstrapper, as system:bootstrappers:nodes has it")
+            .advise(purpose.needs())
     };
     let mut new = CertificateSigningRequest::default();
     new.metadata.name = Some(name.clone());

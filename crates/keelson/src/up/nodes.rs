@@ -6,6 +6,7 @@ use std::{
 };
 
 use meta::{Clock, Random};
+use network::Range;
 use node::{simulated::Machine as Simulated, usage::Board};
 
 use crate::{
@@ -91,11 +92,9 @@ pub(crate) fn simulated(
 /// The first address of a range that something can have.
 pub(crate) fn first_address(cidr: &str) -> Result<Ipv4Addr, Failure> {
     let first = || {
-        let (base, length) = cidr.split_once('/')?;
-        let (base, length): (Ipv4Addr, u32) = (base.parse().ok()?, length.parse().ok()?);
-        let is_network = u32::from(base).trailing_zeros() >= 32 - length.min(32);
-        let first = u32::from(base).checked_add(1)?;
-        ((8..=29).contains(&length) && is_network).then(|| Ipv4Addr::from(first))
+        let range: Range = cidr.parse().ok()?;
+        // Said by its network, so that nobody takes an address in it for the node's.
+        (range.to_string() == cidr).then(|| range.first())?
     };
     first().ok_or_else(|| {
         Failure::usage(format!("{cidr:?} is no range of pod addresses"))

@@ -11,7 +11,6 @@ use node::{
     usage::{Board, SAMPLE_EVERY, Sampler},
 };
 use resource::View;
-
 use tokio_util::sync::CancellationToken;
 
 use super::{actors::MASTERS, server::ApiServer};

@@ -62,6 +62,12 @@ impl Range {
         Ipv4Addr::from(self.network)
     }
 
+    /// The first address that something in it can have, where it is of a size that pods of a node are given: 6 addresses
+    /// at the least.
+    pub fn first(&self) -> Option<Ipv4Addr> {
+        (8..=29).contains(&self.bits).then(|| Ipv4Addr::from(self.network | 1))
+    }
+
     /// The hardware address of the overlay device of the node with this range. Locally administered; the same on
     /// every node, so that nobody has to be told of it.
     pub(super) fn hardware(&self) -> String {
@@ -183,6 +189,8 @@ mod tests {
             ("10.42.7.0/24", "10.42.7.0")
         );
         assert_eq!(range.hardware(), "02:4b:0a:2a:07:00");
+        assert_eq!(range.first(), Some(Ipv4Addr::new(10, 42, 7, 1)));
+        assert_eq!("10.42.7.0/30".parse::<Range>().unwrap().first(), None);
         let everything: Range = "1.2.3.4/0".parse().unwrap();
         assert!(everything.overlaps(&range) && range.overlaps(&everything));
         assert!(!range.overlaps(&"10.42.8.0/24".parse().unwrap()));
