@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     Cache,
     auth::{Ask, Asked, Decision, Rule},
-    rest::{Caller as RestCaller, DeleteOptions, Parts, Rest},
+    rest::{Caller as RestCaller, DeleteOptions, Parts, Patch, PatchKind, Rest},
     testing_webhook::{Hook, Reply},
 };
 
@@ -386,6 +386,39 @@ async fn a_service_is_dialled_at_its_endpoints() {
 }
 
 mod policies;
+
+/// Webhooks see the options of the operation that a patch turns out to be, with what the client named of them.
+#[tokio::test]
+async fn patches_have_the_options_of_their_operation() {
+    let (server, hook) = (Server::start().await, hook().await);
+    let rules = json!({"rules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]});
+    server.hook(VALIDATING, "a", hook.client_config("/allow"), rules).await.unwrap();
+    let named = json!({"fieldManager": "me", "fieldValidation": "Strict", "dryRun": ["All"]});
+    let (merge, apply) = (PatchKind::Merge, PatchKind::Apply { force: true });
+    for (kind, given, operation, options) in [
+        (apply, json!({"fieldManager": "me"}), "CREATE", "CreateOptions"),
+        (apply, json!({"fieldManager": "me"}), "UPDATE", "UpdateOptions"),
+        (merge, json!({}), "UPDATE", "UpdateOptions"),
+        (merge, named, "UPDATE", "UpdateOptions"),
+    ] {
+        let caller = RestCaller {
+            field_manager: "agent".to_owned(),
+            dry_run: given.get("dryRun").is_some(),
+            options: given.as_object().cloned().unwrap(),
+            ..RestCaller::default()
+        };
+        let key = meta::ObjectKey::new("default", "patched");
+        let target = crate::rest::Target { key, subresource: String::new() };
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"by": options, "to": operation}});
+        let patch = Patch { kind, body, duplicates: crate::rest::Duplicates::default() };
+        server.rest.patch(&caller, &server.kind("", "configmaps"), &target, patch).await.unwrap();
+        let (_, review) = hook.calls().pop().unwrap();
+        let mut expected = json!({"kind": options, "apiVersion": "meta.k8s.io/v1"});
+        schema::patch::merge(&mut expected, &given);
+        assert_eq!(review["request"]["options"], expected, "{operation}");
+        assert_eq!(review["request"]["operation"], operation, "{given}");
+    }
+}
 
 #[tokio::test]
 async fn streams_are_connected_to() {

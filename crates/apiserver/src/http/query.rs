@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderValue, header};
 use meta::{FieldError, FieldSelector, LabelSelector, Object, Revision, Status, Value};
 use resource::User;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::rest::{At, Caller, DeleteOptions, FieldValidation, ListOptions, Propagation};
 
@@ -198,8 +198,24 @@ pub(crate) fn caller(user: &User, headers: &HeaderMap, query: &Query<'_>) -> Res
         field_manager: field_manager(headers, query)?,
         dry_run: dry_run(query.all("dryRun"))?,
         field_validation,
+        options: write_options(query),
         notes: std::sync::Arc::default(),
     })
+}
+
+/// What upstream decodes the parameters of a write into, without what they do not name.
+fn write_options(query: &Query<'_>) -> Map<String, Value> {
+    let mut options = Map::new();
+    let dry: Vec<Value> = query.all("dryRun").map(Value::from).collect();
+    if !dry.is_empty() {
+        options.insert("dryRun".to_owned(), dry.into());
+    }
+    for name in ["fieldManager", "fieldValidation"] {
+        if let Some(value) = query.get(name).filter(|value| !value.is_empty()) {
+            options.insert(name.to_owned(), value.into());
+        }
+    }
+    options
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
@@ -366,6 +382,9 @@ mod tests {
         let full = caller("x", "fieldManager=me&dryRun=All&fieldValidation=Strict").unwrap();
         assert_eq!((full.field_manager.as_str(), full.dry_run), ("me", true));
         assert_eq!(full.field_validation, FieldValidation::Strict);
+        assert_eq!(Value::Object(plain.options), json!({}));
+        let said = json!({"dryRun": ["All"], "fieldManager": "me", "fieldValidation": "Strict"});
+        assert_eq!(Value::Object(full.options), said);
         for bad in ["dryRun=Some", "fieldValidation=x"] {
             assert_eq!(caller("x", bad).unwrap_err().code, 422, "{bad}");
         }

@@ -363,21 +363,17 @@ fn attributes(caller: &Caller, resource: &Resource, target: &Target, operation: 
     }
 }
 
-/// CreateOptions or UpdateOptions as the caller gave them in parameters; a delete brings its own.
+/// CreateOptions or UpdateOptions as the caller gave them in parameters; a delete brings its own. They are those of the
+/// operation, not of the verb: a patch has UpdateOptions, or CreateOptions where it is an apply that creates (upstream
+/// `patchToUpdateOptions`, `patchToCreateOptions` in `endpoints/handlers/patch.go`).
 fn options(caller: &Caller, operation: Operation) -> serde_json::Value {
     let kind = match operation {
         Operation::Create => "CreateOptions",
         Operation::Update => "UpdateOptions",
         Operation::Delete | Operation::Connect => return serde_json::Value::Null,
     };
-    let mut options = meta::Object::default();
+    let mut options = meta::Object(caller.options.clone());
     options.set(&["kind"], kind);
     options.set(&["apiVersion"], "meta.k8s.io/v1");
-    if caller.dry_run {
-        options.set(&["dryRun"], vec![serde_json::Value::from("All")]);
-    }
-    if !caller.field_manager.is_empty() {
-        options.set(&["fieldManager"], caller.field_manager.as_str());
-    }
     options.into_value()
 }

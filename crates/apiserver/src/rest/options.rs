@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use meta::{ObjectKey, Revision, Value};
 use resource::{Notes, User};
+use serde_json::Map;
 
 use crate::auth::{AUTHENTICATED, MASTERS};
 
@@ -19,6 +20,9 @@ pub struct Caller {
     pub dry_run: bool,
     /// What becomes of unknown and duplicate fields.
     pub field_validation: FieldValidation,
+    /// The members of CreateOptions or UpdateOptions that the parameters name, for admission: `dryRun`, `fieldManager`,
+    /// `fieldValidation`. What the server concludes without them, such as a manager from the user agent, is not here.
+    pub options: Map<String, Value>,
     /// Where admission leaves warnings and audit annotations of this request.
     pub notes: Arc<Notes>,
 }
