@@ -1,13 +1,11 @@
 //! What became of the requests of a flow schema, and what is shown of it.
 
-use std::sync::{
-    MutexGuard,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use meta::metrics::{Bounds, Exposition, Histogram, Kind, Unit, labels};
 
-use super::{Schema, State, Table, lock};
+use super::{Schema, Table, borrow::Share, lock};
+use Number::{Part, Seats};
 
 /// Of waiting and execution, upstream's.
 const TIMES: Bounds = Bounds {
@@ -81,16 +79,39 @@ const NUMBERS: &[(&str, Kind, &str, Of)] = &[
 const REFUSED: &[(&str, Of)] =
     &[("concurrency-limit", |c| &c.no_queue), ("queue-full", |c| &c.full), ("time-out", |c| &c.timed_out)];
 
-/// Numbers of a level. It neither lends nor borrows, so that all its limits are one.
-const LIMITS: &[(&str, &str)] = &[
-    ("nominal_limit_seats", "Seats of the level."),
-    ("current_limit_seats", "Seats of the level now."),
-    ("lower_limit_seats", "Fewest seats of the level."),
-    ("upper_limit_seats", "Most seats of the level."),
+type OfShare = fn(&Share) -> Number;
+
+/// What a level has a number of.
+enum Number {
+    Seats(u64),
+    Part(f64),
+}
+
+/// Numbers of a level.
+const LEVELS: &[(&str, &str, OfShare)] = &[
+    ("nominal_limit_seats", "Seats of the level by its shares.", |share| Seats(share.range.nominal)),
+    ("current_limit_seats", "Seats of the level now.", |share| Seats(share.current)),
+    ("lower_limit_seats", "Seats of the level without those that it may lend.", |share| {
+        Seats(share.range.lower)
+    }),
+    ("upper_limit_seats", "Seats of the level with those that it may borrow.", |share| {
+        Seats(share.range.upper)
+    }),
+    ("demand_seats_high_watermark", "Most seats that were wanted in the last period.", |share| {
+        Seats(share.high)
+    }),
+    ("demand_seats_average", "Seats that were wanted in the last period.", |share| Part(share.average)),
+    ("demand_seats_stdev", "Standard deviation of the seats wanted in the last period.", |share| {
+        Part(share.deviation)
+    }),
+    ("demand_seats_smoothed", "Seats that are wanted, with what was wanted earlier.", |share| {
+        Part(share.smoothed)
+    }),
+    ("target_seats", "Seats that the level would have, were there enough.", |share| Part(share.target)),
 ];
 
 /// Writes everything.
-pub(super) fn expose(table: &Table, out: &mut Exposition) {
+pub(super) fn expose(table: &Table, fair: f64, out: &mut Exposition) {
     let pairs = |schema: &'_ Schema| {
         labels(&[("flow_schema", &schema.matcher.name), ("priority_level", &schema.level.name)])
     };
@@ -121,18 +142,18 @@ pub(super) fn expose(table: &Table, out: &mut Exposition) {
     let name = full("work_estimated_seats");
     let mut family = out.family(&name, Kind::Histogram, "Seats that requests were thought to need.");
     schemas.iter().for_each(|(text, counts)| family.histogram(text, &counts.widths));
-    let mut levels: Vec<(&str, u64)> = table
-        .levels
-        .values()
-        .filter_map(|level| {
-            let state: MutexGuard<'_, State> = lock(level.state.as_ref()?);
-            Some((level.name.as_str(), state.queues.limits().seats))
-        })
-        .collect();
-    levels.sort_unstable();
-    for (name, help) in LIMITS {
+    for (name, help, of) in LEVELS {
         let name = full(name);
         let mut family = out.family(&name, Kind::Gauge, help);
-        levels.iter().for_each(|(level, seats)| family.value(&labels(&[("priority_level", level)]), seats));
+        for level in table.levels.values() {
+            let pair = labels(&[("priority_level", &level.name)]);
+            match of(&lock(&level.state).share) {
+                Seats(seats) => family.value(&pair, seats),
+                Part(part) => family.value(&pair, part),
+            }
+        }
     }
+    let name = full("seat_fair_frac");
+    out.family(&name, Kind::Gauge, "Part of their targets that levels within their limits have.")
+        .value("", fair);
 }

@@ -1,17 +1,20 @@
 //! Priority and fairness: which requests run now, which wait, which are refused (KEP-1040).
 //!
 //! Guarantees: a request has at most one place, and gives it back however it ends; requests of one priority
-//! level never take seats of another, so what floods one leaves the others as they are; exempt requests never
-//! wait. Where nothing waits, a request costs one classification and one short lock. Levels and schemas are
-//! read from the objects of the cluster, anew when one changed; without any, everything but
-//! `system:masters` shares one level.
+//! level take seats of another only as far as that lends them and has not used them lately, so what floods one leaves
+//! the others what they need; exempt requests never wait. Where nothing waits, a request costs one classification and
+//! one short lock. Levels and schemas are read from the objects of the cluster, anew when one changed; without any,
+//! everything but `system:masters` shares one level. Seats are lent and borrowed when one of those changed, and every
+//! ten seconds while [`Flow::keep`] runs.
 
+mod borrow;
 mod counts;
+mod dangling;
 mod queues;
 mod schema;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,11 +26,18 @@ use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use meta::{GroupResource, Object, Reason, Status, metrics::Exposition};
 use serde_json::Value;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 pub(crate) use schema::{Asks, On};
 
-use crate::cache::{Cache, Kind};
+use crate::{
+    cache::{Cache, Kind},
+    rest::Rest,
+};
+use borrow::{PERIOD, Range, Share};
 use counts::Counts;
 use queues::{Limits, Offer, Queues};
 use schema::Matcher;
@@ -54,8 +64,11 @@ pub(crate) struct Flow {
     schemas: Arc<Kind>,
     levels: Arc<Kind>,
     seats: u64,
+    began: Instant,
     table: ArcSwap<Table>,
     building: Mutex<()>,
+    /// The part of their targets that levels within limits have, as bits of an `f64`.
+    fair: AtomicU64,
 }
 
 /// All schemas by precedence, and their levels.
@@ -63,7 +76,7 @@ pub(crate) struct Flow {
 struct Table {
     stamp: Option<u64>,
     schemas: Vec<Arc<Schema>>,
-    levels: HashMap<String, Arc<Level>>,
+    levels: BTreeMap<String, Arc<Level>>,
 }
 
 /// A schema, where its requests go, and what became of them.
@@ -76,20 +89,25 @@ struct Schema {
 struct Level {
     name: String,
     uid: String,
-    /// `None` for a level whose requests never wait.
-    state: Option<Arc<Mutex<State>>>,
+    /// Most seats of one request.
+    width_max: u64,
+    state: Arc<Mutex<State>>,
 }
 
 struct State {
+    /// Of an exempt level, with seats without end.
     queues: Queues,
     /// Those who wait, by number.
     wake: HashMap<u64, oneshot::Sender<()>>,
+    share: Share,
+    /// When the flow began, from which `share` counts time.
+    began: Instant,
 }
 
 /// Where a request was put; holds its seats until it is dropped.
 pub(crate) struct Place {
     schema: Arc<Schema>,
-    seat: Option<Seat>,
+    seat: Seat,
     since: Instant,
 }
 
@@ -113,9 +131,40 @@ impl Flow {
             schemas: kind("flowschemas"),
             levels: kind("prioritylevelconfigurations"),
             seats,
+            began: Instant::now(),
             table: ArcSwap::default(),
             building: Mutex::default(),
+            fair: AtomicU64::new(0),
         }
+    }
+
+    /// Seats of all levels together.
+    pub(crate) fn seats(&self) -> u64 {
+        self.seats
+    }
+
+    /// Does what has to be done whoever asks for what: seats are lent each [`PERIOD`], and flow schemas say whether their
+    /// level is there. Never ends; to be run once.
+    pub(crate) async fn keep(&self, rest: &Rest) {
+        let lend = async {
+            let mut every = interval_at(Instant::now() + PERIOD, PERIOD);
+            every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                every.tick().await;
+                self.adjust();
+            }
+        };
+        tokio::select! {
+            () = lend => {}
+            () = dangling::follow(rest) => {}
+        }
+    }
+
+    /// Shares the seats out anew, by what the levels wanted since it was last done.
+    fn adjust(&self) {
+        let table = self.table();
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        table.adjust(self);
     }
 
     /// Lets the request in, makes it wait for its turn, or refuses it. `objects` is how many it looks at.
@@ -128,20 +177,19 @@ impl Flow {
             return Err(Box::new(Refused { schema: None, status }));
         };
         drop(table);
-        let Some(state) = schema.level.state.clone() else {
-            return Ok(Place::new(schema, None));
-        };
         let (mut seat, mut turn) = {
+            let state = schema.level.state.clone();
             let mut held = lock(&state);
-            let widest = (held.queues.limits().seats * WIDTH_PERCENT_MAX / 100).clamp(1, WIDTH_MAX);
-            let width = objects.div_ceil(OBJECTS_PER_SEAT).clamp(1, widest);
+            let width = objects.div_ceil(OBJECTS_PER_SEAT).clamp(1, schema.level.width_max);
             let counts = &schema.counts;
             counts.widths.observe(width);
-            let refused = match held.queues.offer(schema.matcher.flow(asks), width) {
+            let offered = held.queues.offer(schema.matcher.flow(asks), width);
+            held.note();
+            let refused = match offered {
                 Offer::Runs { width } => {
                     drop(held);
                     counts.turned.observe(0);
-                    return Ok(Place::new(schema, Some(Seat { state, id: None, width })));
+                    return Ok(Place::new(schema, Seat { state, id: None, width }));
                 }
                 Offer::Waits { id, width } => {
                     let (wake, turn) = oneshot::channel();
@@ -173,7 +221,7 @@ impl Flow {
         }
         counts.turned.took(since.elapsed());
         seat.id = None;
-        Ok(Place::new(schema, Some(seat)))
+        Ok(Place::new(schema, seat))
     }
 
     fn table(&self) -> Arc<Table> {
@@ -187,43 +235,31 @@ impl Flow {
         if old.stamp == Some(stamp) {
             return old;
         }
-        let table = Arc::new(Table::build(stamp, read(&self.schemas), read(&self.levels), self.seats, &old));
+        let table = Arc::new(self.build(stamp, read(&self.schemas), read(&self.levels), &old));
+        table.adjust(self);
         self.table.store(table.clone());
         table
     }
 
     /// What `/metrics` says of it.
     pub(crate) fn expose(&self, out: &mut Exposition) {
-        counts::expose(&self.table(), out);
+        counts::expose(&self.table(), f64::from_bits(self.fair.load(Ordering::Relaxed)), out);
     }
-}
 
-impl Table {
-    fn build(stamp: u64, schemas: Vec<Object>, levels: Vec<Object>, seats: u64, old: &Self) -> Self {
+    fn build(&self, stamp: u64, schemas: Vec<Object>, levels: Vec<Object>, old: &Table) -> Table {
         let (mandatory_levels, mandatory_schemas): (Vec<Object>, Vec<Object>) =
             resource::flow_control::mandatory().into_iter().partition(|object| object.kind() != "FlowSchema");
-        let mut by_name: HashMap<String, Object> = mandatory_levels
+        let by_name: BTreeMap<String, Object> = mandatory_levels
             .into_iter()
             .chain(levels)
             .map(|level| (level.name().to_owned(), level))
             .collect();
         let shares: u64 = by_name.values().map(shares).sum();
-        let mut table = Self { stamp: Some(stamp), ..Self::default() };
-        for (name, object) in by_name.drain() {
-            let limits = limits(&object, seats, shares);
-            let before = old.levels.get(&name).and_then(|level| level.state.clone());
-            let state = limits.map(|limits| match before {
-                Some(state) => {
-                    let mut held = lock(&state);
-                    held.queues.resize(limits);
-                    held.settle();
-                    drop(held);
-                    state
-                }
-                None => Arc::new(Mutex::new(State { queues: Queues::new(limits), wake: HashMap::new() })),
-            });
-            let uid = object.str(&["metadata", "uid"]).unwrap_or_default().to_owned();
-            table.levels.insert(name.clone(), Arc::new(Level { name, uid, state }));
+        let mut table = Table { stamp: Some(stamp), ..Table::default() };
+        for (name, object) in by_name {
+            let before = old.levels.get(&name).map(|level| level.state.clone());
+            let level = self.level(&object, shares, before);
+            table.levels.insert(name, Arc::new(level));
         }
         let mut matchers: HashMap<String, Matcher> = HashMap::new();
         for object in mandatory_schemas.iter().chain(&schemas) {
@@ -246,6 +282,45 @@ impl Table {
         table.schemas.sort_by_key(order);
         table
     }
+
+    /// A level as its object has it, of all shares there are; what it has `before` it keeps until seats are adjusted.
+    fn level(&self, object: &Object, shares_of_all: u64, before: Option<Arc<Mutex<State>>>) -> Level {
+        let exempt = is_exempt(object);
+        let percent = |field| member(object, field).and_then(Value::as_u64);
+        let nominal = (self.seats * shares(object)).div_ceil(shares_of_all.max(1));
+        let (lendable, borrowing) =
+            (percent("lendablePercent").unwrap_or(0), percent("borrowingLimitPercent"));
+        let range = Range::new(nominal, lendable, borrowing, self.seats);
+        let sizes = sizes(object);
+        let state = before.unwrap_or_else(|| {
+            let share = Share::new(exempt, range, self.began.elapsed());
+            let (queues, wake) = (Queues::new(sizes), HashMap::new());
+            Arc::new(Mutex::new(State { queues, wake, share, began: self.began }))
+        });
+        let mut held = lock(&state);
+        (held.share.exempt, held.share.range) = (exempt, range);
+        held.queues.resize(sizes);
+        held.seat();
+        drop(held);
+        let uid = object.str(&["metadata", "uid"]).unwrap_or_default().to_owned();
+        Level { name: object.name().to_owned(), uid, width_max: widest(nominal, sizes), state }
+    }
+}
+
+impl Table {
+    /// Ends a period: every level has the seats that its demand gives it, and who fits now has its turn.
+    fn adjust(&self, flow: &Flow) {
+        let now = flow.began.elapsed();
+        let levels: Vec<&Arc<Level>> = self.levels.values().collect();
+        let wishes: Vec<_> = levels.iter().map(|level| lock(&level.state).share.observe(now)).collect();
+        let (seats, fair) = borrow::adjust(&wishes);
+        flow.fair.store(fair.to_bits(), Ordering::Relaxed);
+        for (level, seats) in levels.into_iter().zip(seats) {
+            let mut held = lock(&level.state);
+            held.share.current = seats;
+            held.seat();
+        }
+    }
 }
 
 fn read(kind: &Kind) -> Vec<Object> {
@@ -260,36 +335,44 @@ fn read(kind: &Kind) -> Vec<Object> {
     entries.range(None, None).filter_map(read).collect()
 }
 
-fn member<'a>(level: &'a Object, of: &str, field: &str) -> Option<&'a Value> {
-    level.get(&["spec", of, field])
+/// A field of what the level's type has.
+fn member<'a>(level: &'a Object, field: &str) -> Option<&'a Value> {
+    level.get(&["spec", if is_exempt(level) { "exempt" } else { "limited" }, field])
 }
 
 fn shares(level: &Object) -> u64 {
-    let (of, unset) = if is_exempt(level) { ("exempt", 0) } else { ("limited", 30) };
-    member(level, of, "nominalConcurrencyShares").and_then(Value::as_u64).unwrap_or(unset)
+    let unset = if is_exempt(level) { 0 } else { 30 };
+    member(level, "nominalConcurrencyShares").and_then(Value::as_u64).unwrap_or(unset)
 }
 
 fn is_exempt(level: &Object) -> bool {
     level.str(&["spec", "type"]) == Some("Exempt")
 }
 
-/// The part of all seats that the level's shares come to, rounded up.
-fn limits(level: &Object, seats: u64, all: u64) -> Option<Limits> {
-    if is_exempt(level) {
-        return None;
-    }
-    let response = member(level, "limited", "limitResponse");
+/// The queues of a level; its seats are the share's to say.
+fn sizes(level: &Object) -> Limits {
+    let response = member(level, "limitResponse");
     let queuing = response.filter(|response| response.get("type").is_some_and(|kind| kind == "Queue"));
     let number = |field: &str, unset: u64| {
         let number = queuing.and_then(|response| response.get("queuing")?.get(field)?.as_u64());
         usize::try_from(number.unwrap_or(if queuing.is_some() { unset } else { 0 })).unwrap_or(0)
     };
-    Some(Limits {
-        seats: (seats * shares(level)).div_ceil(all.max(1)).max(1),
+    Limits {
+        seats: 1,
         queues: number("queues", 64),
         hand: number("handSize", 8),
         length_max: number("queueLengthLimit", 50),
-    })
+    }
+}
+
+/// Most seats of one request: in a level with queues, a part of them (upstream `priorityLevelMaxSeatsPercent`), and no
+/// more than lets every queue of a hand have one that wide.
+fn widest(nominal: u64, sizes: Limits) -> u64 {
+    let hand = u64::try_from(sizes.hand).unwrap_or(u64::MAX);
+    match sizes.queues {
+        0 => WIDTH_MAX,
+        _ => (nominal * WIDTH_PERCENT_MAX).div_ceil(100).min(nominal / hand.max(1)).clamp(1, WIDTH_MAX),
+    }
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -297,6 +380,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl State {
+    /// Gives the level the seats that are its own for now, and whose turn it is therefore a seat.
+    fn seat(&mut self) {
+        let seats = if self.share.exempt { u64::MAX } else { self.share.current };
+        self.queues.resize(Limits { seats, ..self.queues.limits() });
+        self.settle();
+    }
+
+    /// Notes how many seats are wanted, whenever that changed.
+    fn note(&mut self) {
+        self.share.demand.set(self.began.elapsed(), self.queues.demand());
+    }
+
     /// Wakes all whose turn it is. Who is gone gives its seats back when its place is dropped.
     fn settle(&mut self) {
         while let Some(id) = self.queues.dispatch() {
@@ -308,12 +403,6 @@ impl State {
     }
 }
 
-impl Seat {
-    fn width(&self) -> u64 {
-        self.width
-    }
-}
-
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
@@ -321,15 +410,16 @@ impl Drop for Seat {
             Some(id) if state.queues.cancel(id) => drop(state.wake.remove(&id)),
             _ => state.queues.release(self.width),
         }
+        state.note();
         state.settle();
     }
 }
 
 impl Place {
-    fn new(schema: Arc<Schema>, seat: Option<Seat>) -> Self {
+    fn new(schema: Arc<Schema>, seat: Seat) -> Self {
         schema.counts.dispatched.fetch_add(1, Ordering::Relaxed);
         schema.counts.executing.fetch_add(1, Ordering::Relaxed);
-        schema.counts.executing_seats.fetch_add(seat.as_ref().map_or(1, Seat::width), Ordering::Relaxed);
+        schema.counts.executing_seats.fetch_add(seat.width, Ordering::Relaxed);
         Self { schema, seat, since: Instant::now() }
     }
 
@@ -340,7 +430,7 @@ impl Place {
 
     #[cfg(test)]
     pub(crate) fn width(&self) -> u64 {
-        self.seat.as_ref().map_or(0, |seat| seat.width)
+        self.seat.width
     }
 }
 
@@ -348,9 +438,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let counts = &self.schema.counts;
         counts.executing.fetch_sub(1, Ordering::Relaxed);
-        counts.executing_seats.fetch_sub(self.seat.as_ref().map_or(1, Seat::width), Ordering::Relaxed);
+        counts.executing_seats.fetch_sub(self.seat.width, Ordering::Relaxed);
         counts.executed.took(self.since.elapsed());
-        drop(self.seat.take());
     }
 }
 

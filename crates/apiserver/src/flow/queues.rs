@@ -55,6 +55,7 @@ pub(crate) struct Queues {
     limits: Limits,
     in_use: u64,
     waiting: usize,
+    waiting_seats: u64,
     queues: Vec<Queue>,
     /// Virtual time: the start of what was dispatched last.
     now: u64,
@@ -63,7 +64,8 @@ pub(crate) struct Queues {
 
 impl Queues {
     pub(crate) fn new(limits: Limits) -> Self {
-        let mut this = Self { limits, in_use: 0, waiting: 0, queues: Vec::new(), now: 0, last_id: 0 };
+        let mut this =
+            Self { limits, in_use: 0, waiting: 0, waiting_seats: 0, queues: Vec::new(), now: 0, last_id: 0 };
         this.resize(limits);
         this
     }
@@ -79,7 +81,7 @@ impl Queues {
     /// A request of a flow, known by its hash.
     pub(crate) fn offer(&mut self, flow: u64, width: u64) -> Offer {
         let width = width.clamp(1, self.limits.seats);
-        if self.waiting == 0 && self.in_use + width <= self.limits.seats {
+        if self.waiting == 0 && self.in_use.saturating_add(width) <= self.limits.seats {
             self.in_use += width;
             return Offer::Runs { width };
         }
@@ -99,6 +101,7 @@ impl Queues {
         queue.next = start + width;
         queue.waiting.push_back(Waiting { id: self.last_id, width, start });
         self.waiting += 1;
+        self.waiting_seats += width;
         Offer::Waits { id: self.last_id, width }
     }
 
@@ -112,7 +115,7 @@ impl Queues {
     pub(crate) fn cancel(&mut self, id: u64) -> bool {
         for queue in &mut self.queues {
             if let Some(at) = queue.waiting.iter().position(|waiting| waiting.id == id) {
-                queue.waiting.remove(at);
+                self.waiting_seats -= queue.waiting.remove(at).map_or(0, |waiting| waiting.width);
                 self.waiting -= 1;
                 return true;
             }
@@ -135,6 +138,7 @@ impl Queues {
         }
         let next = queue.waiting.pop_front()?;
         self.waiting -= 1;
+        self.waiting_seats -= next.width;
         self.now = self.now.max(next.start);
         // What it was promised, even where the level became smaller since.
         self.in_use += next.width;
@@ -145,6 +149,11 @@ impl Queues {
     #[cfg(test)]
     pub(crate) fn load(&self) -> (u64, usize) {
         (self.in_use, self.waiting)
+    }
+
+    /// Seats that are in use or waited for.
+    pub(crate) fn demand(&self) -> u64 {
+        self.in_use + self.waiting_seats
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -276,6 +285,8 @@ mod tests {
                 }
                 seen.settle(&mut level);
                 prop_assert_eq!(level.load(), (seen.running.iter().sum(), seen.waiting.len()));
+                let waited_for: u64 = seen.waiting.values().sum();
+                prop_assert_eq!(level.demand(), level.load().0 + waited_for);
                 prop_assert!(level.queues.iter().all(|queue| queue.waiting.len() <= LIMITS.length_max));
                 prop_assert!(seen.waiting.is_empty() || !seen.running.is_empty(), "somebody waits for nobody");
             }

@@ -77,7 +77,7 @@ fn own_configuration(server: &Shared) -> serde_json::Value {
         "requestTimeout": "1m0s",
         "minRequestTimeout": 1800,
         "maxRequestBodyBytes": super::body::BODY_BYTES_MAX,
-        "maxInflightSeats": crate::flow::SEATS,
+        "maxInflightSeats": server.flow.seats(),
         "http2MaxStreamsPerConnection": super::serve::STREAMS_MAX,
         "anonymousAuth": server.authenticator.takes_anonymous(),
         "audit": server.audit.is_some(),

@@ -178,6 +178,12 @@ impl Server {
         self.with(|shared| shared.configured.push((component.to_owned(), configured)))
     }
 
+    /// Shares so many seats among the priority levels instead of 600.
+    #[must_use]
+    pub fn with_seats(self, seats: u64) -> Self {
+        self.with(|shared| shared.flow = Flow::new(shared.rest.cache(), seats))
+    }
+
     /// Replaces the health checks.
     #[must_use]
     pub fn with_health(self, health: Health) -> Self {
@@ -193,6 +199,18 @@ impl Server {
     /// The server as a tower service that acts as `user`, without a socket.
     pub fn service(&self, user: User) -> InProcess {
         InProcess::new(self.shared.clone(), user)
+    }
+
+    /// What priority and fairness does beside requests, until `stop`: priority levels lend seats and borrow them, and
+    /// FlowSchemas say whether their level is there. To be run once, when the server has everything that it is made of.
+    pub fn keep_flow(&self, stop: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        let shared = self.shared.clone();
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = shared.flow.keep(&shared.rest) => {}
+            }
+        }
     }
 
     /// Serves HTTPS on every address until [`Serving::stop`].
@@ -225,10 +243,6 @@ impl Server {
 impl Server {
     pub(crate) fn with_head_timeout(self, within: Duration) -> Self {
         self.with(|shared| shared.head_timeout = within)
-    }
-
-    pub(crate) fn with_seats(self, seats: u64) -> Self {
-        self.with(|shared| shared.flow = Flow::new(shared.rest.cache(), seats))
     }
 
     /// What the task of one request takes before anything is on the heap.

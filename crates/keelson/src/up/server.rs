@@ -77,6 +77,7 @@ pub(crate) struct ApiServer {
     aggregating: JoinHandle<()>,
     compactor: JoinHandle<()>,
     expiry: JoinHandle<()>,
+    flow: JoinHandle<()>,
     repair: JoinHandle<()>,
     reloading: JoinHandle<()>,
     auditing: Option<JoinHandle<()>>,
@@ -191,6 +192,7 @@ impl ApiServer {
             server = server.with_tracing(tracing);
             exporting = Some(tokio::spawn(exporter.run(stop.clone())));
         }
+        let flow = tokio::spawn(server.keep_flow(stop.clone()));
         let mut this = Self {
             server,
             rest,
@@ -208,6 +210,7 @@ impl ApiServer {
             aggregating,
             compactor,
             expiry,
+            flow,
             repair,
             reloading,
             auditing: auditing.flatten(),
@@ -347,6 +350,7 @@ impl ApiServer {
             aggregating,
             compactor,
             expiry,
+            flow,
             repair,
             reloading,
             auditing,
@@ -357,7 +361,8 @@ impl ApiServer {
         for serving in serving {
             serving.stop().await;
         }
-        drop((crds.await, aggregating.await, compactor.await, expiry.await, repair.await, reloading.await));
+        drop((crds.await, aggregating.await, compactor.await, expiry.await));
+        drop((flow.await, repair.await, reloading.await));
         drop((server, rest));
         if let Some(exporting) = exporting {
             // It sends what is left, for five seconds at most.
