@@ -1,5 +1,6 @@
 //! The command line, and `KEELSON_*` variables for every flag.
 
+mod inflight;
 mod parts;
 
 use std::{
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{pool::NodePool, security::SecurityOptions};
 
+pub(crate) use inflight::InflightOptions;
 pub(crate) use parts::{
     ApiserverOptions, ControllerManagerOptions, NodeOptions, PartOptions, SchedulerOptions,
 };
@@ -141,6 +143,8 @@ pub(crate) struct UpOptions {
     pub(crate) store: StoreOptions,
     #[command(flatten)]
     pub(crate) observe: ObserveOptions,
+    #[command(flatten)]
+    pub(crate) inflight: InflightOptions,
     #[command(flatten)]
     pub(crate) security: SecurityOptions,
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
-use super::{DataDir, MachineOptions, ObserveOptions, RuntimeChoice, StoreOptions};
+use super::{DataDir, InflightOptions, MachineOptions, ObserveOptions, RuntimeChoice, StoreOptions};
 use crate::security::SecurityOptions;
 
 #[derive(Debug, Args)]
@@ -28,6 +28,8 @@ pub(crate) struct ApiserverOptions {
     pub(crate) store: StoreOptions,
     #[command(flatten)]
     pub(crate) observe: ObserveOptions,
+    #[command(flatten)]
+    pub(crate) inflight: InflightOptions,
     #[command(flatten)]
     pub(crate) security: SecurityOptions,
 }

@@ -74,6 +74,7 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     operators::check(&options.operators)?;
     pool::check(options.own_nodes(), &options.node_pools).map_err(Failure::usage)?;
     options.security.check()?;
+    let seats = options.inflight.seats()?;
     if let Some(pid) = data.running() {
         let what =
             format!("a cluster runs in {} already: process {}", data.path().display(), pid.as_raw_nonzero());
@@ -91,7 +92,8 @@ async fn run(options: &UpOptions, stop: &CancellationToken) -> Result<(), Failur
     let extra = if runtime.is_real() { own.iter().map(ToString::to_string).collect() } else { Vec::new() };
     // containerd takes the longest; it starts beside everything else.
     let starting = tokio::spawn(runtime.clone().start(machine.clone()));
-    let stand = Stand::of(&options.store, &data, options.listen, None, extra)?.traced(&options.observe)?;
+    let stand = Stand::of(&options.store, seats, &data, options.listen, None, extra)?;
+    let stand = stand.traced(&options.observe)?;
     let security = &options.security;
     let mut server = ApiServer::start(&data, &stand, security, &clock, &random, &mut steps).await?;
     let pid = std::process::id().to_string();

@@ -180,6 +180,7 @@ impl ApiServer {
             .with_aggregation(aggregation)
             .with_backup(store)
             .with_metrics(Arc::new(move |out: &mut Exposition| out.append(&counted.lock().text())))
+            .with_seats(stand.seats)
             .with_health(health(&rest))
             .with_metrics(Arc::new(move |out: &mut Exposition| webhooks.expose(out)))
             .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));

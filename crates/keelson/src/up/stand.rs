@@ -36,11 +36,14 @@ pub(crate) struct Stand {
     pub(crate) extra: Vec<String>,
     /// Which requests are traced; `None` for none.
     pub(crate) tracing: Option<TracingConfiguration>,
+    /// What priority levels share.
+    pub(crate) seats: u64,
 }
 
 impl Stand {
     pub(crate) fn of(
         store: &StoreOptions,
+        seats: u64,
         data: &DataDir,
         listen: SocketAddr,
         advertise: Option<(String, u16)>,
@@ -52,7 +55,7 @@ impl Stand {
             None => data.pki(),
         };
         extra.extend(advertise.iter().map(|(host, _)| host.clone()));
-        Ok(Self { place: Place::of(store, data)?, authority, listen, advertise, extra, tracing: None })
+        Ok(Self { place: Place::of(store, data)?, authority, listen, advertise, extra, tracing: None, seats })
     }
 
     /// Traces what the file of a flag says.
@@ -80,12 +83,15 @@ pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> 
             shutdown_delay_seconds,
             store,
             observe,
+            inflight,
             security,
         } = options;
         security.check()?;
+        let seats = inflight.seats()?;
         let data = DataDir::locate(&data)?;
         data.prepare()?;
-        let stand = Stand::of(&store, &data, listen, advertise.clone(), Vec::new())?.traced(&observe)?;
+        let stand = Stand::of(&store, seats, &data, listen, advertise.clone(), Vec::new())?;
+        let stand = stand.traced(&observe)?;
         let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(System), Arc::new(Dice::new()));
         let mut steps = Steps::begin();
         let server = ApiServer::start(&data, &stand, &security, &clock, &random, &mut steps).await?;
