@@ -8,11 +8,20 @@ mod log;
 mod policy;
 mod webhook;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Uri, header};
-use meta::{Clock, Status, Timestamp};
+use meta::{
+    Clock, Status, Timestamp,
+    metrics::{Exposition, Kind, labels},
+};
 use resource::User;
 use serde_json::{Map, Value, json};
 
@@ -36,6 +45,42 @@ pub struct Audit {
     log: Option<Log>,
     webhook: Option<EventWebhook>,
     clock: Arc<dyn Clock>,
+    counts: Counts,
+}
+
+/// Upstream's (`apiserver/pkg/audit/metrics.go`).
+#[derive(Default)]
+struct Counts {
+    /// Events for the log or the webhook, one for each stage.
+    events: AtomicU64,
+    /// Requests that were refused since their event could not be written.
+    refused: AtomicU64,
+    /// Requests by level, [`Level::None`] too.
+    levels: [AtomicU64; Level::ALL.len()],
+}
+
+/// Writes what is counted of auditing; without it, that there was none.
+pub(crate) fn expose(audit: Option<&Audit>, out: &mut Exposition) {
+    let of = |count: fn(&Counts) -> &AtomicU64| audit.map_or(0, |audit| count(&audit.counts).load(Relaxed));
+    let mut family = |name: &str, help: &str, count| out.family(name, Kind::Counter, help).value("", count);
+    family("apiserver_audit_event_total", "Audit events.", of(|counts| &counts.events));
+    let help = "Requests that were refused because they could not be audited.";
+    family("apiserver_audit_requests_rejected_total", help, of(|counts| &counts.refused));
+    let Some(audit) = audit else { return };
+    let mut family = out.family("apiserver_audit_level_total", Kind::Counter, "Requests by audit level.");
+    for (level, count) in Level::ALL.iter().zip(&audit.counts.levels) {
+        family.value(&labels(&[("level", level.as_str())]), count.load(Relaxed));
+    }
+    let mut family = out.family("apiserver_audit_error_total", Kind::Counter, "Audit events that were lost.");
+    let ways = [
+        ("log", audit.log.as_ref().map(Log::lost)),
+        ("webhook", audit.webhook.as_ref().map(EventWebhook::lost)),
+    ];
+    for (plugin, lost) in ways {
+        if let Some(lost) = lost {
+            family.value(&labels(&[("plugin", plugin)]), lost);
+        }
+    }
 }
 
 impl Audit {
@@ -46,7 +91,17 @@ impl Audit {
         webhook: Option<EventWebhook>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { policy, log, webhook, clock }
+        Self { policy, log, webhook, clock, counts: Counts::default() }
+    }
+
+    /// How much is logged of a request.
+    fn decide(&self, about: &About<'_>) -> Verdict {
+        let verdict = self.policy.decide(about);
+        let mut levels = Level::ALL.iter().zip(&self.counts.levels);
+        if let Some((_, count)) = levels.find(|(level, _)| **level == verdict.level) {
+            count.fetch_add(1, Relaxed);
+        }
+        verdict
     }
 
     /// Events that could not be written since the start, by each way for itself.
@@ -132,9 +187,10 @@ impl Record {
             self.event.insert("objectRef".to_owned(), Value::Object(object));
         }
         let about = About { user: self.user.as_deref(), verb, of };
-        self.verdict = Some(self.audit.policy.decide(&about));
+        self.verdict = Some(self.audit.decide(&about));
         let strict = self.audit.log.as_ref().is_some_and(Log::is_strict);
         if !self.emit(Stage::RequestReceived) && strict {
+            self.audit.counts.refused.fetch_add(1, Relaxed);
             return Err(Status::internal("audit failed: the event of this request could not be written"));
         }
         Ok(())
@@ -193,7 +249,7 @@ impl Record {
         if self.verdict.is_none() {
             // Refused before anybody knew what it is about: authentication failed.
             let about = About { user: self.user.as_deref(), verb: "", of: Of::Path("") };
-            self.verdict = Some(self.audit.policy.decide(&about));
+            self.verdict = Some(self.audit.decide(&about));
         }
         let status = match answer {
             Ok(code) => json!({ "metadata": {}, "code": code }),
@@ -239,6 +295,7 @@ impl Record {
             set("annotations", Value::Object(self.annotations.clone()));
         }
         let event = Value::Object(event);
+        self.audit.counts.events.fetch_add(1, Relaxed);
         let written = self.audit.log.as_ref().is_none_or(|log| {
             let mut line = event.to_string().into_bytes();
             line.push(b'\n');
@@ -416,5 +473,39 @@ rules:
             (Ok(200), false)
         });
         assert_eq!(all[0]["annotations"]["audit.keelson.dev/omitted-responseObject"], "1048577 bytes");
+    }
+
+    /// A disk that is full, and a log that no request goes without.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn events_and_requests_are_counted() {
+        let clock = Arc::new(meta::Fixed::new("2026-01-01T00:00:00Z".parse().unwrap()));
+        let options = LogOptions {
+            path: "/dev/full".into(),
+            mode: Mode::BlockingStrict,
+            bytes_max: 0,
+            backups_max: 0,
+            days_max: 0,
+        };
+        let log = Log::open(options, clock.clone()).unwrap();
+        let audit = Arc::new(Audit::new(Policy::parse(POLICY).unwrap(), Some(log), None, clock));
+        for (resource, refused) in [("secrets", true), ("pods", false)] {
+            let uri = "/api/v1/x".parse().unwrap();
+            let mut record = Record::begin(&audit, "id", &uri, &HeaderMap::new(), None);
+            record.user(&ann());
+            assert_eq!(record.about("get", "v1", of(resource)).is_err(), refused, "{resource}");
+        }
+        let mut out = Exposition::default();
+        expose(Some(&audit), &mut out);
+        for line in [
+            "event_total 1",
+            "requests_rejected_total 1",
+            "level_total{level=\"None\"} 1",
+            "level_total{level=\"Metadata\"} 1",
+            "level_total{level=\"Request\"} 0",
+            "error_total{plugin=\"log\"} 1",
+        ] {
+            assert!(out.text().contains(&format!("\napiserver_audit_{line}\n")), "{line}\n{}", out.text());
+        }
     }
 }

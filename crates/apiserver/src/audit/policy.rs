@@ -15,6 +15,8 @@ pub enum Level {
 }
 
 impl Level {
+    pub(super) const ALL: [Self; 4] = [Self::None, Self::Metadata, Self::Request, Self::RequestResponse];
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::None => "None",

@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc, time::Durati
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, header::AUTHORIZATION};
-use meta::{Clock, Status};
+use meta::{Clock, Status, metrics::Exposition};
 use resource::{User, View};
 use rustls::{
     RootCertStore,
@@ -18,6 +18,7 @@ use rustls::{
 
 use super::{
     AUTHENTICATED, FrontProxy, TokenWebhook, UNAUTHENTICATED, bootstrap_token, memo::Memo, oidc::Oidc,
+    token_cache::TokenCache,
 };
 use crate::{http::TlsError, pki::Identity, tokens::Tokens};
 
@@ -34,6 +35,8 @@ pub struct Authenticator {
     /// Replaced when their file changes.
     issuers: ArcSwap<Issuers>,
     webhook: Option<TokenWebhook>,
+    /// Of what is remembered of the answers of both.
+    cache: Arc<TokenCache>,
     proxies: Option<Proxies>,
     anonymous: ArcSwap<Anonymous>,
     view: Arc<dyn View>,
@@ -58,8 +61,10 @@ struct Issuers {
 }
 
 impl Issuers {
-    fn new(list: Vec<Oidc>, clock: &Arc<dyn Clock>) -> Self {
-        Self { list, remembered: Memo::new(clock.clone(), REMEMBERED_MAX) }
+    fn new(list: Vec<Oidc>, clock: &Arc<dyn Clock>, counts: &Arc<TokenCache>) -> Self {
+        let mut remembered = Memo::new(clock.clone(), REMEMBERED_MAX);
+        remembered.count(counts);
+        Self { list, remembered }
     }
 
     async fn user(&self, token: &str) -> Option<User> {
@@ -98,12 +103,14 @@ pub struct Peer {
 impl Authenticator {
     /// Certificates only, and anonymous users; other ways are added with the methods below.
     pub fn new(view: Arc<dyn View>, clock: Arc<dyn Clock>) -> Self {
+        let cache = Arc::default();
         Self {
             tokens: None,
             statics: StaticTokens::default(),
             bootstrap_tokens: false,
-            issuers: ArcSwap::from_pointee(Issuers::new(Vec::new(), &clock)),
+            issuers: ArcSwap::from_pointee(Issuers::new(Vec::new(), &clock, &cache)),
             webhook: None,
+            cache,
             proxies: None,
             anonymous: ArcSwap::from_pointee(Anonymous::On),
             view,
@@ -134,7 +141,7 @@ impl Authenticator {
 
     /// Accepts the tokens of these issuers, and of no others any more.
     pub fn set_issuers(&self, issuers: Vec<Oidc>) {
-        self.issuers.store(Arc::new(Issuers::new(issuers, &self.clock)));
+        self.issuers.store(Arc::new(Issuers::new(issuers, &self.clock, &self.cache)));
     }
 
     /// Who is let in without credentials from now on; the others are refused.
@@ -144,7 +151,8 @@ impl Authenticator {
 
     /// Accepts the tokens that a webhook knows.
     #[must_use]
-    pub fn with_webhook(mut self, webhook: TokenWebhook) -> Self {
+    pub fn with_webhook(mut self, mut webhook: TokenWebhook) -> Self {
+        webhook.count(&self.cache);
         self.webhook = Some(webhook);
         self
     }
@@ -160,6 +168,11 @@ impl Authenticator {
         let (clients, proxies) = (verifier(client_ca_pem)?, verifier(proxy_ca_pem)?);
         self.proxies = Some(Proxies { headers, clients, proxies });
         Ok(self)
+    }
+
+    /// What `/metrics` says of it.
+    pub(crate) fn expose(&self, out: &mut Exposition) {
+        self.cache.expose(out);
     }
 
     /// Whether requests without credentials are somebody, for some paths at least.

@@ -12,7 +12,9 @@ use meta::{Clock, FieldError, Random};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{AccessWebhook, AccessWebhookOptions, Always, Authorizer, Union, authentication_file::aggregate};
+use super::{
+    AccessWebhook, AccessWebhookOptions, Always, Authorizer, Decisions, Union, authentication_file::aggregate,
+};
 use crate::{
     conditions::Conditions,
     config_file,
@@ -25,9 +27,9 @@ const CONDITIONS_MAX: usize = 64;
 /// Longest time a webhook may be given, as upstream.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
-/// What an AuthorizationConfiguration says.
+/// What an AuthorizationConfiguration says: its members with their names.
 #[derive(Debug)]
-pub struct AuthorizationConfiguration(Vec<Member>);
+pub struct AuthorizationConfiguration(Vec<(String, Member)>);
 
 #[derive(Debug)]
 enum Member {
@@ -38,9 +40,20 @@ enum Member {
     Webhook(Webhook),
 }
 
+impl Member {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::AlwaysAllow => "AlwaysAllow",
+            Self::AlwaysDeny => "AlwaysDeny",
+            Self::Node => "Node",
+            Self::Rbac => "RBAC",
+            Self::Webhook(_) => "Webhook",
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Webhook {
-    name: String,
     options: AccessWebhookOptions,
     timeout: Duration,
     kubeconfig: PathBuf,
@@ -59,6 +72,8 @@ pub struct AuthorizerParts {
     pub random: Arc<dyn Random>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Where what they decide is counted.
+    pub decisions: Arc<Decisions>,
 }
 
 #[derive(Deserialize)]
@@ -151,7 +166,8 @@ impl AuthorizationConfiguration {
                 continue;
             }
             check_name(&member.name, &path, &mut names, &mut errors);
-            members.extend(member.read(&path, &mut errors));
+            let name = member.name.clone();
+            members.extend(member.read(&path, &mut errors).map(|member| (name, member)));
         }
         match errors.as_slice() {
             [] => Ok(Self(members)),
@@ -161,14 +177,15 @@ impl AuthorizationConfiguration {
 
     /// The row of authorizers. Reads the kubeconfig of each webhook.
     pub fn authorizers(self, parts: &AuthorizerParts) -> Result<Union, String> {
-        let AuthorizerParts { node, rbac, client, random, clock } = parts;
-        let make = |member: Member| -> Result<Arc<dyn Authorizer>, String> {
-            Ok(match member {
+        let AuthorizerParts { node, rbac, client, random, clock, decisions } = parts;
+        let make = |(name, member): (String, Member)| -> Result<Arc<dyn Authorizer>, String> {
+            let kind = member.kind();
+            let made: Arc<dyn Authorizer> = match member {
                 Member::AlwaysAllow => Arc::new(Always::Allow),
                 Member::AlwaysDeny => Arc::new(Always::Deny),
                 Member::Node => node.clone(),
                 Member::Rbac => rbac.clone(),
-                Member::Webhook(Webhook { name, options, timeout, kubeconfig, conditions }) => {
+                Member::Webhook(Webhook { options, timeout, kubeconfig, conditions }) => {
                     let failed = |why: String| format!("webhook {name:?}: {}: {why}", kubeconfig.display());
                     let text = std::fs::read_to_string(&kubeconfig).map_err(|e| failed(e.to_string()))?;
                     let beside = kubeconfig.parent().unwrap_or(Path::new("/"));
@@ -177,7 +194,8 @@ impl AuthorizationConfiguration {
                     let reviewer = reviewer.map_err(failed)?;
                     Arc::new(AccessWebhook::new(reviewer, options, clock.clone()).when(conditions))
                 }
-            })
+            };
+            Ok(decisions.counted(kind, &name, made))
         };
         self.0.into_iter().map(make).collect::<Result<_, _>>().map(Union)
     }
@@ -201,14 +219,14 @@ fn check_name(name: &str, path: &str, names: &mut BTreeSet<String>, errors: &mut
 
 impl FileMember {
     fn read(self, path: &str, errors: &mut Errors) -> Option<Member> {
-        let Self { kind, name, webhook } = self;
+        let Self { kind, name: _, webhook } = self;
         let field = format!("{path}.webhook");
         let member = match (kind.as_str(), webhook) {
             ("Webhook", None) => {
                 errors.push(FieldError::required(field, "required when type=Webhook"));
                 return None;
             }
-            ("Webhook", Some(webhook)) => return webhook.read(name, path, errors).map(Member::Webhook),
+            ("Webhook", Some(webhook)) => return webhook.read(path, errors).map(Member::Webhook),
             (_, Some(_)) => {
                 invalid(errors, field, "non-null", "may only be specified when type=Webhook");
                 return None;
@@ -223,7 +241,7 @@ impl FileMember {
 }
 
 impl FileWebhook {
-    fn read(self, name: String, path: &str, errors: &mut Errors) -> Option<Webhook> {
+    fn read(self, path: &str, errors: &mut Errors) -> Option<Webhook> {
         let mut duration = |key: &str, text: &str, default: Option<Duration>, most: Duration, why: &str| {
             let field = format!("{path}.{key}");
             match (text, meta::parse_duration(text)) {
@@ -258,7 +276,6 @@ impl FileWebhook {
         let conditions = self.match_conditions.iter().map(|c| json!({ "expression": c.expression }));
         let conditions = json!({ "matchConditions": conditions.collect::<Vec<_>>() });
         Some(Webhook {
-            name,
             options: AccessWebhookOptions {
                 version: version?,
                 authorized_for: kept(self.cache_authorized, yes)?,

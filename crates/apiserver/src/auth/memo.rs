@@ -13,6 +13,8 @@ use std::{
 use meta::{Clock, Timestamp};
 use tokio::sync::OnceCell;
 
+use super::token_cache::TokenCache;
+
 type Digest = [u8; 32];
 type Slot<V> = Arc<OnceCell<(Timestamp, V)>>;
 
@@ -21,12 +23,18 @@ pub(super) struct Memo<V> {
     slots: Mutex<HashMap<Digest, Slot<V>>>,
     clock: Arc<dyn Clock>,
     max: usize,
+    counts: Option<Arc<TokenCache>>,
 }
 
 impl<V: Clone> Memo<V> {
     /// Keeps `max` answers at most; when there are more, all are forgotten.
     pub(super) fn new(clock: Arc<dyn Clock>, max: usize) -> Self {
-        Self { slots: Mutex::default(), clock, max }
+        Self { slots: Mutex::default(), clock, max, counts: None }
+    }
+
+    /// Counts who asks for what from now on.
+    pub(super) fn count(&mut self, counts: &Arc<TokenCache>) {
+        self.counts = Some(counts.clone());
     }
 
     /// The answer that is known, or that `ask` gives, with the time it is good for. One of no time is still
@@ -38,8 +46,14 @@ impl<V: Clone> Memo<V> {
     ) -> Result<V, E> {
         let key = digest(key);
         let slot = self.slot(key);
+        let _asking = self.counts.as_ref().map(|counts| counts.asking(slot.get().is_some()));
         let asked = slot.get_or_try_init(|| async {
-            let (value, good) = ask.await?;
+            let fetching = self.counts.as_ref().map(TokenCache::fetching);
+            let answer = ask.await;
+            if let Some(fetching) = fetching {
+                fetching.answered(answer.is_ok());
+            }
+            let (value, good) = answer?;
             let now = self.clock.now();
             Ok((now.checked_add(good).unwrap_or(now), value))
         });
@@ -136,6 +150,40 @@ mod tests {
             ask(&memo, &[name], 0, 10).await;
         }
         assert!(memo.len() <= 4);
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_counted_by_what_was_known() {
+        let (_, mut memo) = memo(8);
+        let counts = Arc::<TokenCache>::default();
+        memo.count(&counts);
+        let text = || {
+            let mut out = meta::metrics::Exposition::default();
+            counts.expose(&mut out);
+            let line = |line: &str| Some(line.strip_prefix("authentication_token_cache_")?.to_owned());
+            let all = out.text().lines().filter_map(line).filter(|line| !line.contains("seconds_"));
+            all.collect::<Vec<String>>()
+        };
+        assert_eq!(text(), [""; 0], "nothing was asked");
+        for _ in 0..3 {
+            ask(&memo, &["a"], 1, 10).await;
+        }
+        assert!(memo.get(&["x"], ready(Err::<(u8, Duration), _>("down"))).await.is_err());
+        let pending = std::future::pending::<Result<(u8, Duration), Infallible>>;
+        let (one, other) = (memo.get(&["y"], pending()), memo.get(&["y"], pending()));
+        let (mut one, mut other) = (std::pin::pin!(one), std::pin::pin!(other));
+        assert!(futures::poll!(&mut one).is_pending() && futures::poll!(&mut other).is_pending());
+        assert_eq!(
+            text(),
+            [
+                "request_total{status=\"hit\"} 2",
+                "request_total{status=\"miss\"} 2",
+                "fetch_total{status=\"error\"} 1",
+                "fetch_total{status=\"ok\"} 1",
+                "active_fetch_count{status=\"blocked\"} 2",
+                "active_fetch_count{status=\"in_flight\"} 1",
+            ]
+        );
     }
 
     #[tokio::test]

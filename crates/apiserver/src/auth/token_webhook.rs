@@ -9,7 +9,7 @@ use meta::{Clock, Value};
 use resource::User;
 use serde_json::json;
 
-use super::{AUTHENTICATED, memo::Memo};
+use super::{AUTHENTICATED, memo::Memo, token_cache::TokenCache};
 use crate::webhook::Reviewer;
 
 /// Answers remembered.
@@ -42,6 +42,11 @@ impl TokenWebhook {
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self { reviewer, version, remembered_for, own, remembered: Memo::new(clock, REMEMBERED_MAX) }
+    }
+
+    /// Counts who asks for what from now on.
+    pub(super) fn count(&mut self, counts: &Arc<TokenCache>) {
+        self.remembered.count(counts);
     }
 
     /// Who has a token that is good for one of `audiences` (empty: this server's own).

@@ -89,6 +89,8 @@ fn metrics(server: &Shared) -> String {
     let mut out = Exposition::default();
     server.rest.metrics().expose(&mut out, server.rest.cache(), &server.version);
     server.flow.expose(&mut out);
+    server.authenticator.expose(&mut out);
+    crate::audit::expose(server.audit.as_deref(), &mut out);
     server.health.expose(&mut out);
     crate::aggregation::expose(&server.rest.registry().remotes(), &mut out);
     server.exposed.iter().for_each(|expose| expose(&mut out));

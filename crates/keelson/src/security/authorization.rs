@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use apiserver::auth::{
     AccessWebhook, AccessWebhookOptions, Always, AuthorizationConfiguration, Authorizer, AuthorizerParts,
-    NodeAuthorizer, Rbac, Replaceable, Union,
+    Decisions, NodeAuthorizer, Rbac, Replaceable, Union,
 };
 use clap::Args;
 use meta::Clock;
@@ -71,6 +71,17 @@ impl Mode {
             _ => return None,
         })
     }
+
+    /// As upstream calls it in a configuration that it makes of flags.
+    fn named(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AlwaysAllow => ("AlwaysAllow", "alwaysallow"),
+            Self::AlwaysDeny => ("AlwaysDeny", "alwaysdeny"),
+            Self::Node => ("Node", "node"),
+            Self::Rbac => ("RBAC", "rbac"),
+            Self::Webhook => ("Webhook", "default"),
+        }
+    }
 }
 
 impl AuthorizationOptions {
@@ -125,11 +136,13 @@ impl AuthorizationOptions {
         rbac: Rbac,
         callers: &Callers,
         clock: &Arc<dyn Clock>,
+        decisions: &Arc<Decisions>,
     ) -> Result<(Arc<dyn Authorizer>, Option<Reloaded>), Failure> {
         let (node, rbac): (Arc<dyn Authorizer>, Arc<dyn Authorizer>) = (Arc::new(node), Arc::new(rbac));
         if let Some(path) = &self.authorization_config {
             let Callers { client, random } = callers.clone();
-            let parts = AuthorizerParts { node, rbac, client, random, clock: clock.clone() };
+            let (clock, decisions) = (clock.clone(), decisions.clone());
+            let parts = AuthorizerParts { node, rbac, client, random, clock, decisions };
             let authorizer = Arc::new(Replaceable::new(Union(Vec::new())));
             let replaced = authorizer.clone();
             let apply = move |text: &str| {
@@ -141,13 +154,15 @@ impl AuthorizationOptions {
         }
         let mut row: Vec<Arc<dyn Authorizer>> = Vec::new();
         for mode in self.modes()? {
-            row.push(match mode {
+            let (kind, name) = mode.named();
+            let member: Arc<dyn Authorizer> = match mode {
                 Mode::AlwaysAllow => Arc::new(Always::Allow),
                 Mode::AlwaysDeny => Arc::new(Always::Deny),
                 Mode::Node => node.clone(),
                 Mode::Rbac => rbac.clone(),
                 Mode::Webhook => Arc::new(self.webhook(callers, clock)?),
-            });
+            };
+            row.push(decisions.counted(kind, name, member));
         }
         Ok((Arc::new(Union(row)), None))
     }

@@ -9,7 +9,7 @@ use std::{
 use apiserver::{
     Cache, Registry,
     aggregation::Aggregation,
-    auth::{self, Authenticator, Authorizer, NodeAuthorizer, Rbac, Rule},
+    auth::{self, Authenticator, Authorizer, Decisions, NodeAuthorizer, Rbac, Rule},
     cache::Kind,
     compactor,
     connect::Kubelets,
@@ -133,7 +133,9 @@ impl ApiServer {
         let webhooks = apiserver::webhook::Webhooks::new(view.clone());
         let callers = Callers { client: webhooks.clone(), random: random.clone() };
         let (audit, auditing) = security.audit.open(&callers, clock)?.unzip();
-        let (authorizer, permissions) = security.authorization.authorizer(node, rbac, &callers, clock)?;
+        let decisions = Arc::<Decisions>::default();
+        let (authorizer, permissions) =
+            security.authorization.authorizer(node, rbac, &callers, clock, &decisions)?;
         let authenticator = Authenticator::new(view, clock.clone()).with_tokens(tokens.clone());
         let audiences = tokens.audiences();
         let authenticator =
@@ -180,6 +182,7 @@ impl ApiServer {
             .with_aggregation(aggregation)
             .with_backup(store)
             .with_metrics(Arc::new(move |out: &mut Exposition| out.append(&counted.lock().text())))
+            .with_metrics(Arc::new(move |out: &mut Exposition| decisions.expose(out)))
             .with_seats(stand.seats)
             .with_health(health(&rest))
             .with_metrics(Arc::new(move |out: &mut Exposition| webhooks.expose(out)))

@@ -112,6 +112,7 @@ async fn the_row_is_as_the_file_says() {
         client: Webhooks::new(Arc::new(Objects::default())),
         random: Arc::new(meta::Seeded::new(1)),
         clock: Arc::new(meta::Fixed::new(meta::Timestamp::UNIX_EPOCH)),
+        decisions: Arc::default(),
     };
     let conditions = "matchConditionSubjectAccessReviewVersion: v1, matchConditions: [{expression: \
                       'has(request.resourceAttributes)'}], timeout";
@@ -132,6 +133,12 @@ async fn the_row_is_as_the_file_says() {
     assert!(!decide(&union, &Ask::new(&eve, "list", pods)).await.allows());
     assert!(decide(&union, &Ask::new(&eve, "get", Asked::Path("/livez"))).await.allows(), "not asked");
     assert_eq!(hook.calls().len(), 2);
+    let mut out = meta::metrics::Exposition::default();
+    parts.decisions.expose(&mut out);
+    for (decision, name, kind, count) in [("allowed", "rbac", "RBAC", 2), ("denied", "a", "Webhook", 1)] {
+        let line = format!("{{decision=\"{decision}\",name=\"{name}\",type=\"{kind}\"}} {count}\n");
+        assert!(out.text().contains(&line), "{line}{}", out.text());
+    }
 
     // A kubeconfig that cannot be used is told, and by which webhook.
     fs::write(&file, "{}").unwrap();
