@@ -193,6 +193,14 @@ pub enum Acted {
     },
     /// Nothing is stored; this is the answer (201).
     Answer(Value),
+    /// Of a virtual kind: the body is meant for the POST subresource of the object that it names by `metadata.name`, in
+    /// the namespace of the request. Admission sees the request as it came.
+    Of {
+        /// Whose.
+        resource: GroupResource,
+        /// Which.
+        subresource: &'static str,
+    },
 }
 
 /// Conversion between a served and the stored version. Total: an object that cannot be represented keeps

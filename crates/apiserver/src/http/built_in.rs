@@ -145,3 +145,38 @@ async fn a_service_takes_conditions_without_a_time() {
     assert_eq!(service["status"]["conditions"][0]["reason"], "R");
     asker.0.serving.stop().await;
 }
+
+/// What schedulers did before pods had a subresource for it.
+#[tokio::test]
+async fn a_binding_names_its_pod() {
+    let asker = Asker::start().await;
+    let container = json!({"name": "c", "image": "i:1"});
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}});
+    let pod = asker.ask("POST", "/api/v1/namespaces/ns/pods", pod, 201).await;
+    let (one, bindings) = ("/api/v1/namespaces/ns/pods/p", "/api/v1/namespaces/ns/bindings");
+    let binding = |metadata: Value| json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": {"kind": "Node", "name": "n"}});
+    for (metadata, code, why) in [
+        (json!({}), 400, "Name parameter required."),
+        (json!({"name": "q"}), 404, "pods \"q\" not found"),
+        (json!({"name": "p", "namespace": "other"}), 400, "does not match the namespace"),
+        (json!({"name": "p", "uid": "0"}), 409, "UID in precondition: 0"),
+    ] {
+        let refused = asker.ask("POST", bindings, binding(metadata), code).await;
+        assert!(refused["message"].as_str().unwrap().contains(why), "{refused}");
+    }
+    assert_eq!(asker.ask("GET", one, Value::Null, 200).await, pod);
+    asker.ask("GET", bindings, Value::Null, 405).await;
+    asker.ask("POST", &format!("{bindings}?dryRun=All"), binding(json!({"name": "p"})), 201).await;
+    assert_eq!(asker.ask("GET", one, Value::Null, 200).await, pod, "a dry run leaves all as it is");
+    let named = json!({"name": "p", "annotations": {"by": "me"}, "uid": pod["metadata"]["uid"]});
+    let done = asker.ask("POST", bindings, binding(named), 201).await;
+    assert_eq!((&done["kind"], &done["status"]), (&json!("Status"), &json!("Success")));
+    let bound = asker.ask("GET", one, Value::Null, 200).await;
+    assert_eq!(
+        (&bound["spec"]["nodeName"], &bound["metadata"]["annotations"]["by"]),
+        (&json!("n"), &json!("me"))
+    );
+    let again = asker.ask("POST", bindings, binding(json!({"name": "p"})), 409).await;
+    assert!(again["message"].as_str().unwrap().contains("already assigned to node \"n\""), "{again}");
+    asker.0.serving.stop().await;
+}

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use meta::{Object, Status, Value};
+use meta::{GroupResource, Object, ObjectKey, Status, Value};
 use resource::{Acted, Operation, Resource, Subresource};
 
 use super::{
-    Caller, DeleteOptions, Duplicates, Propagation, Rest, TRIES_MAX, Target, attributes, create::Origin,
-    delete::preconditions, metadata::settle_name, update::Change,
+    Caller, DeleteOptions, Duplicates, Propagation, Rest, TRIES_MAX, Target, attributes,
+    create::Origin,
+    delete::preconditions,
+    metadata::{settle_name, settle_namespace},
+    pipeline::named,
+    update::Change,
 };
 
 impl Rest {
@@ -33,36 +37,34 @@ impl Rest {
             return Err(Status::method_not_allowed(&resource.group_resource(), "create"));
         };
         let (group, version, kind) = act.body();
-        let expected = meta::GroupVersion::new(group, version).to_string();
-        for (field, wanted) in [("apiVersion", expected.as_str()), ("kind", kind)] {
-            match body.str(&[field]) {
-                None | Some("") => body.set(&[field], wanted),
-                Some(given) if given == wanted => {}
-                // Upstream still reads evictions of kubectl before 1.22.
-                Some("policy/v1beta1") if kind == "Eviction" => body.set(&[field], wanted),
-                Some(given) => {
-                    return Err(Status::bad_request(format!(
-                        "the {field} in the data ({given}) does not match the expected {field} ({wanted})"
-                    )));
-                }
-            }
-        }
+        let of_body = meta::GroupVersion::new(group, version);
+        settle_kind(&of_body.to_string(), kind, &mut body)?;
         let mut attributes = attributes(caller, resource, target, Operation::Create);
         kind.clone_into(&mut attributes.kind);
-        attributes.kind_version = meta::GroupVersion::new(group, version);
-        let cx = self.context(&attributes);
+        attributes.kind_version = of_body;
+        let mut of = (resource.clone(), target.clone());
         if target.key.name.is_empty() {
+            let cx = self.context(&attributes);
             let acted = match act.outside(&cx, &body) {
                 Some(answer) => answer.await?,
                 None => act.act(&cx, None, &body)?,
             };
-            return match acted {
-                Acted::Answer(answer) => Ok(answer),
-                Acted::Update { .. } | Acted::Delete { .. } => {
-                    Err(Status::internal("a virtual kind cannot change objects"))
+            match acted {
+                Acted::Answer(answer) => return Ok(answer),
+                Acted::Of { resource, subresource } => {
+                    of = self.named_in(&resource, subresource, &target.key, &mut body)?;
+                    attributes = named(attributes, body.name());
                 }
-            };
+                Acted::Update { .. } | Acted::Delete { .. } => {
+                    return Err(Status::internal("a virtual kind cannot change objects"));
+                }
+            }
         }
+        let (resource, target) = (&of.0, &of.1);
+        let Some(Subresource::Act(act)) = resource.subresource(&target.subresource) else {
+            return Err(Status::internal(format!("{resource:?} has no act {}", target.subresource)));
+        };
+        let cx = self.context(&attributes);
         settle_name(&target.key, &mut body)?;
         self.mutate(&cx, Some(&mut body), None).await?;
         self.admit(&cx, Some(&body), None).await?;
@@ -72,6 +74,7 @@ impl Rest {
             };
             match act.act(&cx, Some(&current), &body)? {
                 Acted::Answer(answer) => return Ok(answer),
+                Acted::Of { .. } => return Err(Status::internal("an object's act is its own")),
                 Acted::Update { object, answer } => {
                     if self.act_update(caller, resource, target, &entry, object).await? {
                         return Ok(answer);
@@ -92,6 +95,24 @@ impl Rest {
             }
         }
         Err(super::update::modified(resource, &target.key.name))
+    }
+
+    /// The kind and the place of the object that a body names, in the namespace of `place`.
+    fn named_in(
+        &self,
+        of: &GroupResource,
+        subresource: &'static str,
+        place: &ObjectKey,
+        body: &mut Object,
+    ) -> Result<(Arc<Resource>, Target), Status> {
+        if body.name().is_empty() {
+            return Err(Status::bad_request("Name parameter required."));
+        }
+        let resource = self.registry.stored(of).filter(|resource| resource.group_resource() == *of);
+        let resource = resource.ok_or_else(|| Status::internal(format!("kind {of} is not served")))?;
+        let key = ObjectKey::new(place.namespace.clone(), body.name());
+        settle_namespace(&resource, &key, body)?;
+        Ok((resource, Target { key, subresource: subresource.to_owned() }))
     }
 
     /// Asks admission about a stream. `options` is its body as upstream has it (`PodExecOptions`).
@@ -194,6 +215,24 @@ impl Rest {
             Err(status) => Err(status),
         }
     }
+}
+
+/// Checks that a body is of the kind that an act takes, or says nothing else.
+fn settle_kind(api_version: &str, kind: &str, body: &mut Object) -> Result<(), Status> {
+    for (field, wanted) in [("apiVersion", api_version), ("kind", kind)] {
+        match body.str(&[field]) {
+            None | Some("") => body.set(&[field], wanted),
+            Some(given) if given == wanted => {}
+            // Upstream still reads evictions of kubectl before 1.22.
+            Some("policy/v1beta1") if kind == "Eviction" => body.set(&[field], wanted),
+            Some(given) => {
+                return Err(Status::bad_request(format!(
+                    "the {field} in the data ({given}) does not match the expected {field} ({wanted})"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// DeleteOptions as an act gives them, and whether they ask for a dry run.

@@ -13,7 +13,7 @@ use crate::{
     },
     entry::Group,
     strategy::{
-        Binding, ConfigMap, Endpoints, Eviction, LimitRange, Namespace, Node, PersistentVolume,
+        Binding, Bindings, ConfigMap, Endpoints, Eviction, LimitRange, Namespace, Node, PersistentVolume,
         PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Rules, Secret,
         Service,
     },
@@ -44,6 +44,7 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
         service_account = service_account.subresource("token", Subresource::Act(Arc::clone(token)));
     }
     vec![
+        group.namespaced("Binding", "bindings").answered_by(Arc::new(Bindings)).done(),
         group
             .namespaced("ConfigMap", "configmaps")
             .short("cm")

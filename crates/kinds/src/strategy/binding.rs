@@ -32,6 +32,19 @@ impl Act for Binding {
     }
 }
 
+/// `bindings`: the same for the pod that the body names (`LegacyBindingREST`).
+pub(crate) struct Bindings;
+
+impl Act for Bindings {
+    fn body(&self) -> (&'static str, &'static str, &'static str) {
+        Binding.body()
+    }
+
+    fn act(&self, _: &Context<'_>, _: Option<&Object>, _: &Object) -> Result<Acted, Status> {
+        Ok(Acted::Of { resource: GroupResource::new("", "pods"), subresource: "binding" })
+    }
+}
+
 /// The node that the body names.
 fn target(body: &Object, pod: &str) -> Result<String, Status> {
     let mut errors = Vec::new();

@@ -44,7 +44,7 @@ pub(crate) use admission::Webhooks;
 pub(crate) use admission_policy::{Policy, PolicyBinding};
 pub(crate) use api_service::ApiService;
 pub(crate) use autoscaling::Autoscaler;
-pub(crate) use binding::Binding;
+pub(crate) use binding::{Binding, Bindings};
 pub(crate) use certificates::SigningRequest;
 pub(crate) use claims::{Address, NODE_PORTS, NodePort};
 pub(crate) use config::{ConfigMap, Secret};
