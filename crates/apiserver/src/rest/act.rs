@@ -194,15 +194,19 @@ impl Rest {
     /// Updates the status of other objects that an act depends on; false when one of them has changed.
     async fn act_also(&self, caller: &Caller, also: Vec<Object>) -> Result<bool, Status> {
         for object in also {
-            if !self.amend(caller, object).await? {
+            if self.amend(caller, object).await?.is_none() {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Updates the status of an object if it is unchanged since it was read; false when it is not.
-    pub(super) async fn amend(&self, caller: &Caller, object: Object) -> Result<bool, Status> {
+    /// Updates the status of an object if it is unchanged since it was read; `None` when it is not.
+    pub(super) async fn amend(
+        &self,
+        caller: &Caller,
+        object: Object,
+    ) -> Result<Option<Arc<meta::Entry>>, Status> {
         let version = object.group_version().unwrap_or_else(|| meta::GroupVersion::new("", "v1"));
         let resource = self
             .registry
@@ -210,8 +214,8 @@ impl Rest {
             .ok_or_else(|| Status::internal(format!("kind {} is not served", object.kind())))?;
         let target = Target { key: object.key(), subresource: "status".to_owned() };
         match self.update(caller, &resource, &target, object, Duplicates::default()).await {
-            Ok(_) => Ok(true),
-            Err(Status { code: 409, .. }) => Ok(false),
+            Ok(written) => Ok(Some(written.entry)),
+            Err(Status { code: 409, .. }) => Ok(None),
             Err(status) => Err(status),
         }
     }

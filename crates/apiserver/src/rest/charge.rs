@@ -9,7 +9,7 @@ use meta::{Object, Reason, Status};
 use resource::{Context, User};
 use tokio::sync::Mutex;
 
-use super::{Caller, Rest, TRIES_MAX};
+use super::{Caller, Rest, TRIES_MAX, pipeline::UNKNOWN};
 use crate::auth::{AUTHENTICATED, MASTERS};
 
 /// Stripes of namespaces that wait for one another. More would let more namespaces write at once than one
@@ -34,13 +34,57 @@ impl Turns {
     }
 }
 
+/// What a request took: each budget as it was before, at the revision at which it is without.
+#[derive(Default)]
+#[must_use]
+pub(super) struct Taken(Vec<Object>);
+
 impl Rest {
-    /// Takes what the object needs from every budget, or refuses. A dry run only asks.
+    /// Takes what the object needs from every budget, or refuses and takes nothing. A dry run only asks.
     pub(super) async fn charge(
         &self,
         cx: &Context<'_>,
         object: &Object,
         old: Option<&Object>,
+    ) -> Result<Taken, Status> {
+        let mut all = Taken::default();
+        match self.take(cx, object, old, &mut all).await {
+            Ok(()) => Ok(all),
+            Err(status) => {
+                self.give_back(all).await;
+                Err(status)
+            }
+        }
+    }
+
+    /// Gives back what was taken for an object that is not stored: each budget that nobody has changed since is as it
+    /// was. Of others only whoever counts knows what is in them, and counts anew.
+    pub(super) async fn give_back(&self, taken: Taken) {
+        for budget in taken.0 {
+            let key = budget.key();
+            match Box::pin(self.amend(&server(), budget)).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    tracing::debug!(%key, "a budget has changed since, it is left to be counted anew")
+                }
+                Err(status) => tracing::warn!(%key, %status, "give back what was taken from a budget"),
+            }
+        }
+    }
+
+    /// The same after a failed write; where nobody knows whether the object is stored, what it took stays taken.
+    pub(super) async fn give_back_after(&self, status: &Status, taken: Taken) {
+        if status.code != UNKNOWN {
+            self.give_back(taken).await;
+        }
+    }
+
+    async fn take(
+        &self,
+        cx: &Context<'_>,
+        object: &Object,
+        old: Option<&Object>,
+        all: &mut Taken,
     ) -> Result<(), Status> {
         let mut taken = BTreeSet::new();
         for plugin in self.admission.iter().filter(|plugin| plugin.handles(cx.attributes)) {
@@ -63,15 +107,30 @@ impl Rest {
                 }
                 tries += 1;
                 for budget in budgets {
-                    let key = budget.key();
+                    let (key, before) = (budget.key(), self.unchanged(&budget));
                     // Boxed: the update of a budget is itself an update.
-                    if Box::pin(self.amend(&server(), budget)).await? {
+                    if let Some(after) = Box::pin(self.amend(&server(), budget)).await? {
                         taken.insert(key);
+                        all.0.extend(before.map(|mut before| {
+                            before.set(&["metadata", "resourceVersion"], after.revision.to_string());
+                            before
+                        }));
                     }
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Rest {
+    /// A budget as it is stored, if that is what `changed` was made from.
+    fn unchanged(&self, changed: &Object) -> Option<Object> {
+        let version = changed.group_version()?;
+        let resource = self.registry.by_kind(&version.group, &version.version, changed.kind())?;
+        let entry = self.kind(&resource).get(&changed.key())?;
+        let same = changed.str(&["metadata", "resourceVersion"]) == Some(&entry.revision.to_string());
+        same.then(|| entry.object().ok()).flatten()
     }
 }
 

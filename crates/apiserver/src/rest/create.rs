@@ -102,7 +102,7 @@ impl Rest {
             warnings.extend(resource.strategy.warnings(&object, None));
             let name = object.name().to_owned();
             if caller.dry_run {
-                self.charge(&cx, &object, None).await?;
+                drop(self.charge(&cx, &object, None).await?);
                 return match self.kind(resource).get(&object.key()) {
                     Some(_) => Err(Status::already_exists(&resource.group_resource(), &name)),
                     None => self.pretend(&object, None),
@@ -115,13 +115,21 @@ impl Rest {
                 }
                 return Err(Status::already_exists(&resource.group_resource(), &name));
             }
-            self.charge(&cx, &object, None).await?;
-            match self.store_new(resource, object).await? {
-                Stored::Done(entry) => return self.serve(resource, entry).await,
+            let taken = self.charge(&cx, &object, None).await?;
+            match self.store_new(resource, object).await {
+                Ok(Stored::Done(entry)) => return self.serve(resource, entry).await,
                 // Another object took the claim since `prepare` chose it: choose again.
-                Stored::Claimed => {}
-                Stored::Exists if generated => {}
-                Stored::Exists => return Err(Status::already_exists(&resource.group_resource(), &name)),
+                Ok(Stored::Claimed) => self.give_back(taken).await,
+                Ok(Stored::Exists) => {
+                    self.give_back(taken).await;
+                    if !generated {
+                        return Err(Status::already_exists(&resource.group_resource(), &name));
+                    }
+                }
+                Err(status) => {
+                    self.give_back_after(&status, taken).await;
+                    return Err(status);
+                }
             }
         }
         Err(Status::new(

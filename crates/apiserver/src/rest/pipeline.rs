@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The code of a write that may or may not have happened.
-const UNKNOWN: u16 = 504;
+pub(super) const UNKNOWN: u16 = 504;
 
 /// Something wrong with the way a body is written, not with what it says.
 pub(super) fn strict(

@@ -152,14 +152,21 @@ impl Rest {
         pipeline::validate(resource, &cx, &mut new, Some(&mut old))?;
         self.admit(&cx, Some(&new), Some(&old)).await?;
         warnings.extend(resource.strategy.warnings(&new, Some(&old)));
-        self.charge(&cx, &new, Some(&old)).await?;
+        let taken = self.charge(&cx, &new, Some(&old)).await?;
         if caller.dry_run {
             return Ok(Tried::Done(self.pretend(&new, Some(entry))?));
         }
         if new == old {
             return Ok(Tried::Done(entry.clone()));
         }
-        self.store_change(resource, entry, &old, new).await
+        let stored = self.store_change(resource, entry, &old, new).await;
+        match &stored {
+            Ok(Tried::Done(_)) => {}
+            // It is decided anew, and takes anew.
+            Ok(Tried::Again) => self.give_back(taken).await,
+            Err(status) => self.give_back_after(status, taken).await,
+        }
+        stored
     }
 
     /// Commits a decided change. An object whose deletion waited for this very change is gone with it.

@@ -1,8 +1,9 @@
 //! ResourceQuotas are not exceeded (`plugin/pkg/admission/resourcequota`).
 //!
 //! What an object takes is added to `status.used` before the object is stored, by a conditional write, so
-//! that two requests cannot both take the last of a quota. A request that fails after that leaves the usage
-//! too high until the quota controller counts anew, as upstream. Unlike upstream, a quota that nobody has
+//! that two requests cannot both take the last of a quota. What a request took that fails after that is given back
+//! by the engine where nobody has changed the quota since; else the usage is too high until the quota controller
+//! counts anew, as upstream. Unlike upstream, a quota that nobody has
 //! counted yet is counted here instead of refusing everything.
 
 use std::collections::BTreeSet;

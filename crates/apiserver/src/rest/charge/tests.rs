@@ -104,3 +104,39 @@ async fn nothing_is_taken_by_a_dry_run_or_for_a_name_that_is_there() {
     let kept = ObjectKey::new("ns", "b");
     assert!(server.rest.get(&server.kind("secrets"), &kept, None).await.is_ok());
 }
+
+/// Both find the name free, and one of them takes a secret from the quota for nothing.
+#[tokio::test]
+async fn who_comes_second_gives_back_what_it_took() {
+    let server = Server::start().await;
+    server.quota("q", json!({"secrets": "3"})).await;
+    let user = Caller { field_manager: "test".to_owned(), ..Caller::default() };
+    let create = || server.create(&user, "secrets", secret("a"));
+    let (one, other) = tokio::join!(create(), create());
+    assert_eq!((one.is_ok(), other.unwrap_err().code), (true, 409));
+    assert_eq!(server.used("q", "secrets").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn what_others_took_since_stays_taken() {
+    let server = Server::start().await;
+    server.quota("q", json!({"secrets": "9"})).await;
+    let kind = server.kind("secrets");
+    let user = Caller::default();
+    let key = ObjectKey::new("ns", "a");
+    let target = crate::rest::Target { key, subresource: String::new() };
+    let attributes = crate::rest::attributes(&user, &kind, &target, resource::Operation::Create);
+    let cx = server.rest.context(&attributes);
+    let object = Object::from_value(secret("a")).unwrap();
+    let take = || server.rest.charge(&cx, &object, None);
+    let (first, second) = (take().await.unwrap(), take().await.unwrap());
+    let used = || server.used("q", "secrets").unwrap();
+    assert_eq!(used(), "2");
+    server.rest.give_back(first).await;
+    assert_eq!(used(), "2", "it was the second who changed it last");
+    server.rest.give_back_after(&Status::new(504, Reason::Timeout, "x"), second).await;
+    assert_eq!(used(), "2", "its object may be stored");
+    let third = take().await.unwrap();
+    server.rest.give_back_after(&Status::internal("x"), third).await;
+    assert_eq!(used(), "2");
+}
