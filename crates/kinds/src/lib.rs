@@ -4,8 +4,7 @@
 //! Guarantees: everything here is data or a pure function of its arguments; nothing waits, nothing is stored.
 //! Deliberately unaware of HTTP, of storage and of CRDs, which are values of the same type made elsewhere.
 //!
-//! Not served, so that discovery is honest: `resource.k8s.io`, `v1` ComponentStatus and Binding (the subresource
-//! `pods/binding` is), `pods/resize`.
+//! What is not here is not served, so that discovery is honest; what nothing acts on is in `inert.rs`.
 
 mod admission;
 mod bootstrap;

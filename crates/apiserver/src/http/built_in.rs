@@ -180,3 +180,31 @@ async fn a_binding_names_its_pod() {
     assert!(again["message"].as_str().unwrap().contains("already assigned to node \"n\""), "{again}");
     asker.0.serving.stop().await;
 }
+
+/// Upstream warns whoever uses a version that is to go, whatever for, and once.
+#[tokio::test]
+async fn who_uses_what_is_deprecated_is_warned() {
+    let asker = Asker::start().await;
+    let admin = asker.0.pki.admin().unwrap();
+    let all = "/api/v1/namespaces/ns/endpoints";
+    let one = format!("{all}/e");
+    let endpoints = || Some(json!({"metadata": {"name": "e"}}));
+    let deprecated = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
+    for (method, path, body, warnings) in [
+        ("POST", all.to_owned(), endpoints(), 1),
+        ("PUT", one.clone(), endpoints(), 1),
+        ("GET", one.clone(), None, 1),
+        ("GET", all.to_owned(), None, 1),
+        ("GET", format!("{all}?watch=1&timeoutSeconds=1"), None, 1),
+        ("DELETE", one.clone(), None, 1),
+        ("GET", "/api/v1/namespaces/ns/configmaps".to_owned(), None, 0),
+        ("GET", "/api/v1/componentstatuses".to_owned(), None, 1),
+    ] {
+        let answer = asker.0.send(Some(&admin), true, request(method, &path, body)).await;
+        assert!(answer.status().is_success(), "{method} {path}");
+        let said: Vec<_> = answer.headers().get_all("warning").iter().collect();
+        assert_eq!(said.len(), warnings, "{method} {path}: {said:?}");
+        assert!(!path.contains("endpoints") || said[0] == deprecated, "{said:?}");
+    }
+    asker.0.serving.stop().await;
+}

@@ -193,7 +193,7 @@ pub(crate) async fn answer(
     resource: &Arc<Resource>,
     input: Input,
 ) -> Result<Response<Body>, Status> {
-    match call.verb {
+    let answered = match call.verb {
         "get" => get(call, resource).await,
         "list" => {
             let wanted = call.wanted_of(resource)?;
@@ -208,6 +208,11 @@ pub(crate) async fn answer(
         "delete" if call.subresource().is_empty() => Box::pin(write::delete(call, resource, input)).await,
         "deletecollection" => Box::pin(write::delete_collection(call, resource, input)).await,
         other => Err(Status::method_not_allowed(&resource.group_resource(), other)),
+    };
+    match call.verb {
+        // They say it among what else they warn of.
+        "create" | "update" | "patch" => answered,
+        _ => answered.map(|answer| write::warned(answer, resource.deprecated.as_slice())),
     }
 }
 
@@ -248,7 +253,7 @@ pub(crate) async fn watch(call: &Call<'_>, resource: &Arc<Resource>) -> Result<R
         began: Instant::now(),
     };
     match call.rest().watch(resource, call.namespace(), &options).await {
-        Ok(watch) => Ok(watch::response(watch, writing)),
+        Ok(watch) => Ok(write::warned(watch::response(watch, writing), resource.deprecated.as_slice())),
         Err(expired) if expired.reason == Some(Reason::Expired) => {
             Ok(watch::broken(resource, &writing, &expired))
         }

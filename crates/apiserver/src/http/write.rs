@@ -184,9 +184,10 @@ fn answer(
     Ok(warned(warned(response, warnings), &caller.notes.warnings()))
 }
 
-fn warned(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+/// Adds a `Warning` header for each text.
+pub(super) fn warned<T: AsRef<str>>(mut response: Response<Body>, warnings: &[T]) -> Response<Body> {
     for text in warnings {
-        if let Ok(value) = HeaderValue::from_str(&warning(text)) {
+        if let Ok(value) = HeaderValue::from_str(&warning(text.as_ref())) {
             response.headers_mut().append(header::WARNING, value);
         }
     }

@@ -12,7 +12,12 @@ use crate::{
     data_dir::DataDir,
     error::Failure,
     parts,
-    up::{choose::Started, machine::Containers, server::ApiServer},
+    up::{
+        choose::Started,
+        components::{Alive, Check},
+        machine::Containers,
+        server::ApiServer,
+    },
 };
 
 /// Group that passes every authorization, for components whose bootstrap role is wider than any list.
@@ -117,7 +122,8 @@ impl Actors {
         });
     }
 
-    /// The controller manager and the operators: one set of caches for all. Returns what answers for them.
+    /// The controller manager and the operators: one set of caches for all. Returns what answers for them, and what tells
+    /// whether they run.
     pub(crate) fn controllers(
         &mut self,
         server: &ApiServer,
@@ -125,7 +131,7 @@ impl Actors {
         operators: Vec<reconcile::Controller>,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
-    ) -> controllers::Desk {
+    ) -> (controllers::Desk, Check) {
         let client = server.client("system:kube-controller-manager", &[MASTERS]);
         let options = controllers::Options {
             root_ca_pem: server.pki.ca_pem().to_owned(),
@@ -139,11 +145,16 @@ impl Actors {
         let context = reconcile::Context::new(client, clock.clone(), random.clone());
         let desk = controllers::Desk::new(all.iter().map(reconcile::Controller::control).collect());
         let election = self.election(server, "kube-controller-manager", clock, random);
-        self.spawn(election.hold(move |token| async move {
+        let (alive, check) = Alive::new();
+        let working = election.hold(move |token| async move {
             reconcile::run(all, context.clone(), token).await;
             context.stores.shutdown().await;
-        }));
-        desk
+        });
+        self.spawn(async move {
+            let _alive = alive;
+            working.await
+        });
+        (desk, check)
     }
 
     /// The scheduler. Returns what answers for it.

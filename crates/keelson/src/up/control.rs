@@ -15,6 +15,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::graceful::Watcher,
 };
+use parking_lot::Mutex;
 use resource::User;
 use rpc::{
     controllermanager::controller_manager_server::ControllerManagerServer,
@@ -34,7 +35,7 @@ use crate::{
     data_dir::DataDir,
     error::Failure,
     serve::{self, BoxError, HANDSHAKE_TIMEOUT},
-    up::server::ApiServer,
+    up::{components::Check, server::ApiServer},
 };
 
 /// How often the scheduler is asked whether it answers.
@@ -68,6 +69,8 @@ struct Site {
 /// What is served; its task ends with the cluster.
 pub(crate) struct Control {
     pub(crate) address: SocketAddr,
+    /// Whether the scheduler answered when it was asked last.
+    pub(crate) scheduler: Check,
     pub(crate) task: futures::future::BoxFuture<'static, ()>,
 }
 
@@ -100,13 +103,15 @@ pub(crate) async fn start(
     let (authenticator, authorizer) = server.guards();
     let site = Site { authenticator, authorizer, services: Arc::new(services) };
     let tls = TlsAcceptor::from(Arc::new(server.tls()));
+    let answered = Arc::new(Mutex::new(Err("it has not been asked yet".to_owned())));
+    let noted = answered.clone();
     let task = async move {
         let accept = serve::accept(listener, stop.clone(), move |stream, watcher| {
             connection(site.clone(), tls.clone(), watcher, stream)
         });
         let probe = async {
             tokio::select! {
-                () = probe(scheduler, reporter) => {}
+                () = probe(scheduler, reporter, &noted) => {}
                 () = stop.cancelled() => {}
             }
         };
@@ -114,7 +119,7 @@ pub(crate) async fn start(
         // The file only names an address that answers.
         drop(std::fs::remove_file(path));
     };
-    Ok(Control { address, task: task.boxed() })
+    Ok(Control { address, scheduler: Arc::new(move || answered.lock().clone()), task: task.boxed() })
 }
 
 fn named<S>(service: S) -> (&'static str, Service)
@@ -131,10 +136,16 @@ where
 }
 
 /// Keeps the scheduler's health true to whether it answers.
-async fn probe(scheduler: scheduler::Desk, reporter: HealthReporter) {
+async fn probe(scheduler: scheduler::Desk, reporter: HealthReporter, noted: &Mutex<Result<(), String>>) {
     loop {
-        let asked = scheduler.queue(tonic::Request::new(QueueRequest { limit: 1 })).await;
-        if asked.is_ok() {
+        let asked = scheduler.queue(tonic::Request::new(QueueRequest { limit: 1 }));
+        let answered = match timeout(PROBE_EVERY, asked).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(status)) => Err(status.message().to_owned()),
+            Err(_) => Err("it does not answer".to_owned()),
+        };
+        noted.lock().clone_from(&answered);
+        if answered.is_ok() {
             reporter.set_serving::<SchedulerServer<scheduler::Desk>>().await;
         } else {
             reporter.set_not_serving::<SchedulerServer<scheduler::Desk>>().await;

@@ -8,6 +8,7 @@ mod alone;
 mod bootstrap;
 mod bridge;
 mod choose;
+mod components;
 mod control;
 mod machine;
 mod nodes;
@@ -196,9 +197,10 @@ async fn start(
     };
     steps.done(if names.is_empty() { "none".to_owned() } else { names.join(", ") }.as_str());
     steps.start("controllers");
-    let all = actors.controllers(server, data, controllers, clock, random);
+    let (all, controllers) = actors.controllers(server, data, controllers, clock, random);
     let desk = actors.scheduler(server, placing, clock, random);
     let control = control::start(server, data, desk, all, stop.clone()).await?;
+    components::show(&server.rest, control.scheduler, controllers);
     let answering = control.task;
     actors.spawn(async move {
         answering.await;

@@ -19,6 +19,7 @@ use crate::{
     term::{self, Steps},
     up::{
         bootstrap::{self, Addresses},
+        components,
         server::ApiServer,
         until_stopped, usage,
     },
@@ -105,6 +106,8 @@ pub(crate) async fn apiserver(options: ApiserverOptions) -> Result<(), Failure> 
             }
             server.write_node_kubeconfigs(&node, &data)?;
             term::line(&format!("ready in {} ms: https://{}", steps.elapsed_ms(), server.address));
+            let part = |name| components::lease(&server.rest, name);
+            components::show(&server.rest, part("kube-scheduler"), part("kube-controller-manager"));
             let (_, asking) = usage::show(&server, stop.clone());
             let asking = tokio::spawn(asking);
             tokio::select! {

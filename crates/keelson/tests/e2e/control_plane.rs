@@ -390,6 +390,10 @@ fn scheduler_and_controllers_say_what_they_do() {
     let (done, _, errors) = say(&["explain", "pod", "nobody"]);
     assert!(!done && errors.contains("there is no pod \"nobody\""), "{errors}");
 
+    let path = "jsonpath={range .items[*]}{.metadata.name}={.conditions[0].message} {end}";
+    let parts = cluster.kubectl(&["get", "componentstatuses", "-o", path]);
+    assert_eq!(parts.trim(), "controller-manager=ok etcd-0=ok scheduler=ok");
+
     // A paused controller does nothing, whatever comes; resumed, it has missed nothing.
     let name = "replicaset";
     let (done, told, errors) = say(&["controllers", "pause", name]);

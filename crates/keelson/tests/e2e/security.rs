@@ -220,6 +220,10 @@ fn flags_that_cannot_work_say_so() {
         (&["--oidc-signing-algs", "HS256"], "not supported"),
         (&["--encryption-provider-config", "/nowhere"], "there is no such file"),
         (&["--token-auth-file", "/nowhere"], "there is no such file"),
+        (
+            &["--max-requests-inflight=0", "--max-mutating-requests-inflight=0"],
+            "no request would be answered",
+        ),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_keelson"))
             .args(["up", "--listen", "127.0.0.1:0", "--runtime", "simulated", "--data-dir"])

@@ -23,6 +23,25 @@ pub(crate) const NODE: &[Col] = &[
     Col::text("Container-Runtime", |o, _| info(o, "containerRuntimeVersion").into()).wide(),
 ];
 
+/// Columns of a ComponentStatus.
+pub(crate) const COMPONENT: &[Col] = &[
+    Col::text("Status", |o, _| {
+        let status = healthy(o).and_then(|condition| condition.get("status"));
+        let shown = status.map(|status| if status == "True" { "Healthy" } else { "Unhealthy" });
+        shown.unwrap_or("Unknown").into()
+    }),
+    Col::text("Message", |o, _| said(o, "message")),
+    Col::text("Error", |o, _| said(o, "error")),
+];
+
+fn healthy(component: &Object) -> Option<&Value> {
+    component.list(&["conditions"]).iter().find(|condition| condition["type"] == "Healthy")
+}
+
+fn said(component: &Object, field: &str) -> Value {
+    healthy(component).and_then(|condition| condition.get(field)).cloned().unwrap_or_else(|| "".into())
+}
+
 fn info<'a>(node: &'a Object, field: &str) -> &'a str {
     or(node.str(&["status", "nodeInfo", field]), "<unknown>")
 }

@@ -8,8 +8,8 @@ use super::events::{EVENT_FIELDS, EVENT_TTL, event_source};
 use crate::{
     Acts, Options,
     columns::{
-        AGE, CLAIM, CONFIG_MAP, CREATED, ENDPOINTS, EVENT, NAMESPACE, NODE, POD, POD_TEMPLATE, QUOTA,
-        REPLICATION_CONTROLLER, SECRET, SERVICE, VOLUME,
+        AGE, CLAIM, COMPONENT, CONFIG_MAP, CREATED, ENDPOINTS, EVENT, NAMESPACE, NODE, POD, POD_TEMPLATE,
+        QUOTA, REPLICATION_CONTROLLER, SECRET, SERVICE, VOLUME,
     },
     entry::Group,
     strategy::{
@@ -30,6 +30,7 @@ const POD_FIELDS: &[(&str, &str)] = &[
     ("status.nominatedNodeName", ""),
 ];
 
+const COMPONENT_STATUS_DEPRECATED: &str = "v1 ComponentStatus is deprecated in v1.19+";
 const ENDPOINTS_DEPRECATED: &str =
     "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
@@ -45,6 +46,13 @@ pub(super) fn kinds(group: &Group<'_>, options: &Options, acts: &Acts) -> Vec<Re
     }
     vec![
         group.namespaced("Binding", "bindings").answered_by(Arc::new(Bindings)).done(),
+        group
+            .cluster("ComponentStatus", "componentstatuses")
+            .short("cs")
+            .deprecated(COMPONENT_STATUS_DEPRECATED)
+            .columns(COMPONENT)
+            .measured()
+            .done(),
         group
             .namespaced("ConfigMap", "configmaps")
             .short("cm")
