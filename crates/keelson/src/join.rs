@@ -240,10 +240,8 @@ async fn ask(
     stop: &CancellationToken,
 ) -> Result<Option<String>, Failure> {
     let (api, name): (Api<CertificateSigningRequest>, _) = (Api::all(client), name(node, key, purpose));
-    let failed = |error| {
-        Failure::of(format!("ask for the certificate of node {node}"), error)
-            .advise(purpose.needs())
-    };
+    let failed =
+        |error| Failure::of(format!("ask for the certificate of node {node}"), error).advise(purpose.needs());
     let mut new = CertificateSigningRequest::default();
     new.metadata.name = Some(name.clone());
     new.spec = CertificateSigningRequestSpec {

@@ -167,7 +167,7 @@ impl Chaos {
                 Mend::Clock(at) => cluster.parts.get(at).into_iter().for_each(|p| p.clock.set(0)),
             }
         }
-        if self.random.below(20) == 0 {
+        if self.random.below(10) == 0 {
             self.break_something(second, cluster);
         }
         Ok(())

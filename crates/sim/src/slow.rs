@@ -12,6 +12,10 @@ use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use meta::{Random, Revision};
 use store::{Change, Head, Loaded, Memory, Outcome, Result, Store, Write, Writers};
 
+/// What any commit takes at least, in milliseconds of the cluster's time. Were it nothing, loops that undo each other's
+/// work until one of them hears of something later would go on for ever: there would be no later.
+const COMMIT_MS_MIN: u64 = 1;
+
 /// The memory store behind a disk of changing speed. Clones are one.
 #[derive(Clone)]
 pub(crate) struct Slow {
@@ -25,7 +29,7 @@ impl Slow {
         Self { inner: Memory::new(), random, commit_ms_max: Arc::default() }
     }
 
-    /// From now on a commit takes up to so long.
+    /// From now on a commit takes up to so much longer than it has to.
     pub(crate) fn set(&self, commit_ms_max: u64) {
         self.commit_ms_max.store(commit_ms_max, Relaxed);
     }
@@ -41,11 +45,9 @@ impl Store for Slow {
     }
 
     fn commit(&self, batch: Vec<Write>) -> BoxFuture<'_, Result<Vec<Outcome>>> {
-        let wait = self.random.below(self.commit_ms_max.load(Relaxed));
+        let wait = COMMIT_MS_MIN + self.random.below(self.commit_ms_max.load(Relaxed));
         async move {
-            if wait > 0 {
-                tokio::time::sleep(Duration::from_millis(wait)).await;
-            }
+            tokio::time::sleep(Duration::from_millis(wait)).await;
             self.inner.commit(batch).await
         }
         .boxed()

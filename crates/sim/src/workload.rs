@@ -94,20 +94,20 @@ impl Users {
             let taints: Vec<_> = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).collect();
             let kept: Vec<_> = taints.into_iter().filter(|taint| taint.key != "sim").collect();
             let patch = json!({ "spec": { "unschedulable": null, "taints": kept } });
-            nodes.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+            there(nodes.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await)?;
         }
         let quotas: Api<ResourceQuota> = Api::all(self.client.clone());
         for quota in quotas.list(&Default::default()).await? {
             let namespaced: Api<ResourceQuota> =
                 Api::namespaced(self.client.clone(), &quota.namespace().unwrap_or_default());
-            namespaced.delete(&quota.name_any(), &DeleteParams::default()).await?;
+            there(namespaced.delete(&quota.name_any(), &DeleteParams::default()).await)?;
         }
         let crons: Api<CronJob> = Api::all(self.client.clone());
         for cron in crons.list(&Default::default()).await? {
             let namespaced: Api<CronJob> =
                 Api::namespaced(self.client.clone(), &cron.namespace().unwrap_or_default());
             let patch = Patch::Merge(json!({ "spec": { "suspend": true } }));
-            namespaced.patch(&cron.name_any(), &PatchParams::default(), &patch).await?;
+            there(namespaced.patch(&cron.name_any(), &PatchParams::default(), &patch).await)?;
         }
         Ok(())
     }
@@ -330,6 +330,14 @@ impl Users {
         let mut spec = spec;
         spec["selector"] = json!({ "matchLabels": { "app": name } });
         json!({ "metadata": { "name": name }, "spec": spec })
+    }
+}
+
+/// What is gone with its namespace since it was listed keeps nothing from coming to rest.
+fn there<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        other => other.map(drop),
     }
 }
 
