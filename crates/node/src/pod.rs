@@ -157,6 +157,16 @@ pub fn has(pod: &Pod, name: &str) -> bool {
     member(pod, name).is_some() || ephemeral(pod).any(|own| own.container.name == name)
 }
 
+/// The image that the container of this name asks for, of whatever kind it is.
+pub fn image(pod: &Pod, name: &str) -> String {
+    let own = |member: Member<'_>| member.container.image.clone();
+    let found = match member(pod, name) {
+        Some(member) => own(member),
+        None => ephemeral(pod).find(|own| own.container.name == name).and_then(|found| own(found.member())),
+    };
+    found.unwrap_or_default()
+}
+
 /// `spec.restartPolicy`.
 pub fn restart_policy(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always")

@@ -48,8 +48,7 @@ impl Start {
             let (event, message) = match reason.as_str() {
                 "PostStartHookError" => ("FailedPostStartHook", format!("Error: {message}")),
                 "ErrImagePull" | "RegistryUnavailable" => {
-                    let member = pod::member(&self.want, &self.name);
-                    let image = member.and_then(|member| member.container.image.clone()).unwrap_or_default();
+                    let image = pod::image(&self.want, &self.name);
                     self.event(
                         Level::Warning,
                         "Failed",

@@ -1,5 +1,7 @@
 //! Containers of a pod whose sandbox is ready: who is to be started, stopped or left alone.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use meta::Timestamp;
 use runtime::{
@@ -7,12 +9,16 @@ use runtime::{
     action::{Role, SPEC_HASH},
 };
 
-use super::{Action, Observed};
+use super::{Action, Again, Observed};
 use crate::{
-    backoff::{Backoff, Gate, gate},
+    backoff::{Backoff, Gate, gate, since},
     pod::{self, Member},
     resize::{self, Resize},
 };
+
+/// How often it is said that a container waits for its back-off to end: upstream looks once a minute at a pod that
+/// waits longer, and says so each time (`pod_workers.go`, `completeWork`).
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Plans the containers in the ready sandbox `sandbox`.
 pub(super) fn plan(want: &Pod, have: &Observed, sandbox: &str, now: Timestamp, plan: &mut Vec<Action>) {
@@ -184,8 +190,19 @@ impl Planning<'_> {
         let last = self.have.facts.get(&container.name).and_then(|facts| facts.crash);
         match gate(last, finished, self.now) {
             Gate::Go(backoff) => self.start(member, container.attempt + 1, None, Some(backoff)),
-            Gate::Wait { left, .. } => self.plan.push(Action::Recheck { after: left }),
+            Gate::Wait { left, .. } => self.back_off(&container.name, Again::Run, finished, left),
         }
+    }
+
+    /// Waits `left` more; says so at the beginning of the wait, which was at `begun`, and from time to time.
+    fn back_off(&mut self, name: &str, again: Again, begun: Timestamp, left: Duration) {
+        let told = self.have.facts.get(name).and_then(|facts| facts.told).filter(|told| *told >= begun);
+        let untold = told.map_or(Duration::ZERO, |told| TELL_EVERY.saturating_sub(since(self.now, told)));
+        if untold.is_zero() {
+            self.plan.push(Action::BackOff { name: name.to_owned(), again });
+        }
+        let next = if untold.is_zero() { TELL_EVERY } else { untold };
+        self.plan.push(Action::Recheck { after: left.min(next) });
     }
 
     /// Starts it, unless the last try failed a moment ago.
@@ -198,8 +215,14 @@ impl Planning<'_> {
     ) {
         let name = &member.container.name;
         let failure = self.have.facts.get(name).and_then(|facts| facts.failure.as_ref());
-        if let Some(after) = failure.and_then(|failure| failure.retry_in(self.now)) {
-            self.plan.push(Action::Recheck { after });
+        if let Some((failure, after)) =
+            failure.and_then(|failure| Some((failure, failure.retry_in(self.now)?)))
+        {
+            if failure.is_pull() {
+                self.back_off(name, Again::Pull, failure.at, after);
+            } else {
+                self.plan.push(Action::Recheck { after });
+            }
             return;
         }
         self.plan.push(Action::StartContainer {

@@ -87,6 +87,13 @@ pub enum Action {
         /// Runtime id.
         id: String,
     },
+    /// Say that a container waits for its back-off to end.
+    BackOff {
+        /// Name in the pod.
+        name: String,
+        /// What it waits to do again.
+        again: Again,
+    },
     /// Give up starting a container.
     AbortStart {
         /// Name in the pod.
@@ -103,6 +110,15 @@ pub enum Action {
         /// How long.
         after: Duration,
     },
+}
+
+/// What is done again after a back-off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// The container ended and is to run again.
+    Run,
+    /// Its image could not be pulled.
+    Pull,
 }
 
 /// Decides what to do now for `want`.

@@ -103,6 +103,8 @@ pub struct Facts {
     pub failure: Option<Failure>,
     /// The crash back-off last imposed.
     pub crash: Option<Backoff>,
+    /// When an event last said that it waits for a back-off to end.
+    pub told: Option<Timestamp>,
     /// The startup probe passed, or there is none and the container runs.
     pub started: bool,
     /// The readiness probe passes, or there is none and it has started.
@@ -144,6 +146,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether it is one of the tries that upstream counts as pulls, which show `ImagePullBackOff` while they wait.
+    pub(crate) fn is_pull(&self) -> bool {
+        matches!(self.reason.as_str(), "ErrImagePull" | "RegistryUnavailable")
+    }
+
     /// What is left of the wait; `None` when the next try is due.
     pub fn retry_in(&self, now: Timestamp) -> Option<Duration> {
         self.backoff.step.checked_sub(since(now, self.at)).filter(|left| !left.is_zero())

@@ -48,7 +48,7 @@ fn merge(into: &mut Value, change: &Value) {
 
 /// Words: `sandbox`, `dead-sandbox`, `NAME.ATTEMPT=running|created|exit:CODE@SECOND`, `NAME!started`,
 /// `NAME!starting`, `NAME!stopping:GRACE`, `NAME!crash:STEP@SECOND`, `NAME!unhealthy`,
-/// `NAME!failed:STEP@SECOND`, `NAME!changed`, `NAME!has:CPU`, `NAME!unresized:STEP@SECOND`, `NAME!resizing`,
+/// `NAME!failed:STEP@SECOND`, `NAME!unpulled:STEP@SECOND`, `NAME!told:SECOND`, `NAME!changed`, `NAME!has:CPU`, `NAME!unresized:STEP@SECOND`, `NAME!resizing`,
 /// `NAME!renewed:ID`, `taken`, `deferred`, `no-volumes`, `broken-volumes`, `gone`, `reported`, `asked`, `busy`,
 /// `finished`, `stopping@SECOND`.
 fn have(words: &str) -> Observed {
@@ -115,6 +115,11 @@ fn add_fact(have: &mut Observed, observed: &mut ObservedPod, name: &str, fact: &
             let (step, second) = pair();
             facts.failure = Some(failure(step, second));
         }
+        "unpulled" => {
+            let (step, second) = pair();
+            facts.failure = Some(Failure { reason: "ErrImagePull".into(), ..failure(step, second) });
+        }
+        "told" => facts.told = Some(at(value.parse().unwrap())),
         // Of cpu, what the container has.
         "has" => facts.resources = Some(serde_json::from_value(json!({"requests": {"cpu": value}})).unwrap()),
         "unresized" => {
@@ -203,6 +208,8 @@ fn words(plan: &[Action]) -> String {
         Action::StopContainer { id, grace, .. } => format!("stop:{id}/{}s", grace.as_secs()),
         Action::ResizeContainer { id, .. } => format!("resize:{id}"),
         Action::RemoveContainer { id } => format!("remove:{id}"),
+        Action::BackOff { name, again: Again::Run } => format!("back-off:{name}"),
+        Action::BackOff { name, again: Again::Pull } => format!("back-off-pull:{name}"),
         Action::AbortStart { name } => format!("abort:{name}"),
         Action::TearDownVolumes => "no-volumes".to_owned(),
         Action::Delete => "delete".to_owned(),
@@ -302,12 +309,30 @@ fn crashes_wait_longer_each_time() {
         &pod("a", json!({})),
         &[
             ("sandbox a.0=exit:1@0", 0, "start:a.1+10s"),
-            ("sandbox a.1=exit:1@1 a!crash:10@0", 2, "in:9s"),
+            ("sandbox a.1=exit:1@1 a!crash:10@0", 2, "back-off:a in:9s"),
+            ("sandbox a.1=exit:1@1 a!crash:10@0 a!told:2", 3, "in:8s"),
             ("sandbox a.1=exit:1@1 a!crash:10@0", 11, "start:a.2+20s"),
             ("sandbox a.7=exit:1@10 a!crash:300@0", 310, "start:a.8+300s"),
             ("sandbox a.8=exit:1@700 a!crash:300@0", 701, "start:a.9+10s"),
             ("sandbox a.0=exit:0@0", 0, "start:a.1+10s"),
             ("sandbox a.2=running a.1=exit:1@1 a.0=exit:1@0", 5, "remove:a.0"),
+        ],
+    );
+}
+
+#[test]
+fn a_wait_is_told_when_it_begins_and_once_a_minute() {
+    check(
+        &pod("a", json!({})),
+        &[
+            ("sandbox a.7=exit:1@10 a!crash:300@0 a!told:9", 10, "back-off:a in:60s"),
+            ("sandbox a.7=exit:1@10 a!crash:300@0 a!told:10", 30, "in:40s"),
+            ("sandbox a.7=exit:1@10 a!crash:300@0 a!told:10", 70, "back-off:a in:60s"),
+            ("sandbox a.7=exit:1@10 a!crash:300@0 a!told:250", 290, "in:20s"),
+            ("sandbox a!unpulled:20@0", 0, "back-off-pull:a in:20s"),
+            ("sandbox a!unpulled:20@0 a!told:0", 5, "in:15s"),
+            ("sandbox a!unpulled:300@0 a!told:0", 60, "back-off-pull:a in:60s"),
+            ("sandbox a!unpulled:20@0", 20, "start:a.0"),
         ],
     );
 }

@@ -173,8 +173,7 @@ fn creating(want: &Pod, have: &Observed) -> ContainerStateWaiting {
 /// `ImagePullBackOff` while the wait grows.
 fn failing(member: Member<'_>, facts: &Facts) -> Option<ContainerStateWaiting> {
     let failure = facts.failure.as_ref()?;
-    let pulling = matches!(failure.reason.as_str(), "ErrImagePull" | "RegistryUnavailable");
-    if pulling && failure.backoff.step > backoff::INITIAL {
+    if failure.is_pull() && failure.backoff.step > backoff::INITIAL {
         let image = member.container.image.as_deref().unwrap_or_default();
         let message = format!("Back-off pulling image {image:?}: {}: {}", failure.reason, failure.message);
         return Some(ContainerStateWaiting {

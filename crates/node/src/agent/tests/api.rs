@@ -82,6 +82,15 @@ impl Api {
         self.state.lock().unwrap().removed.get(&key).cloned()
     }
 
+    /// The events about a pod that have this reason.
+    pub(super) fn events(&self, pod: &str, reason: &str) -> Vec<Value> {
+        let state = self.state.lock().unwrap();
+        let all = state.objects.iter().filter(|((plural, ..), _)| plural == "events").map(|(_, event)| event);
+        all.filter(|event| event["involvedObject"]["name"] == pod && event["reason"] == reason)
+            .cloned()
+            .collect()
+    }
+
     /// Requests that changed something, as `VERB path`.
     pub(super) fn writes(&self) -> Vec<String> {
         self.state.lock().unwrap().log.clone()

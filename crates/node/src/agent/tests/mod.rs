@@ -202,6 +202,15 @@ async fn crash_loops_back_off() {
     assert!((150..=155).contains(&took), "10 + 20 + 40 + 80 s, not {took}");
     assert_eq!(pod["status"]["phase"], "Running");
     assert_eq!(pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 1);
+    let told = world.api.events("bad", "BackOff");
+    assert_eq!(told.len(), 1, "one event with a count: {told:?}");
+    let message = "Back-off restarting failed container c in pod bad_ns(uid-bad)";
+    assert_eq!(told[0]["message"], message);
+    assert_eq!(told[0]["type"], "Warning");
+    assert_eq!(told[0]["involvedObject"]["fieldPath"], "spec.containers{c}");
+    // At the beginning of the four waits, once more in the one of 80 s, and the next wait may have begun.
+    let count = told[0]["count"].as_u64().unwrap();
+    assert!((5..=6).contains(&count), "{count}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,6 +287,14 @@ async fn missing_references_and_images_are_explained_and_cured() {
             .starts_with("Back-off pulling image \"missing.invalid/x:1\": ErrImagePull: "),
         "{waiting}"
     );
+    let told = |reason: &str| -> Vec<(Value, Value)> {
+        let events = world.api.events("b", reason).into_iter();
+        events.map(|event| (event["type"].clone(), event["message"].clone())).collect()
+    };
+    let back_off = json!("Back-off pulling image \"missing.invalid/x:1\"");
+    assert_eq!(told("BackOff"), [(json!("Normal"), back_off)]);
+    let failed = (json!("Warning"), json!("Error: ImagePullBackOff"));
+    assert!(told("Failed").contains(&failed), "{:?}", told("Failed"));
     world.pod("c", json!({}), json!({ "containers": [{ "name": "c", "image": "missing.invalid/x:1", "imagePullPolicy": "Never" }] }));
     let waiting = world.waiting("c", "ErrImageNeverPull").await;
     assert_eq!(

@@ -21,7 +21,7 @@ use crate::{
         volumes,
     },
     backoff::{self, Backoff, since},
-    plan::{Action, Busy, Facts, Failure, Volumes},
+    plan::{Action, Again, Busy, Facts, Failure, Volumes},
     pod, resize, resources, sandbox,
 };
 
@@ -128,6 +128,7 @@ impl Worker {
                 let ip = self.pod_ips().into_iter().next().unwrap_or_default();
                 self.stop(Stop { agent, want, id, name, grace, why, ip, hook_done: false });
             }
+            Action::BackOff { name, again } => self.tell_back_off(&name, again),
             Action::AbortStart { name } => {
                 let of = Subject::Container(name);
                 for (_, handle) in self.subjects.values().filter(|(subject, _)| *subject == of) {
@@ -149,6 +150,25 @@ impl Worker {
     fn running(&self) -> BTreeMap<String, String> {
         let running = self.have.containers().filter(|container| container.is_running());
         running.map(|container| (container.name.clone(), container.id.clone())).collect()
+    }
+
+    /// The words and types are upstream's (`kuberuntime_manager.go`, `doBackOff`; `image_manager.go`).
+    fn tell_back_off(&mut self, name: &str, again: Again) {
+        let (agent, want) = (Arc::clone(&self.agent), Arc::clone(&self.pod));
+        self.facts(name).told = Some(agent.now());
+        let tell = |level, reason, message| agent.event(&want, Some(name), level, reason, message);
+        match again {
+            Again::Run => {
+                let pod = pod::long_name(&want);
+                let message = format!("Back-off restarting failed container {name} in pod {pod}");
+                tell(Level::Warning, "BackOff", message);
+            }
+            Again::Pull => {
+                let image = pod::image(&want, name);
+                tell(Level::Normal, "BackOff", format!("Back-off pulling image {image:?}"));
+                tell(Level::Warning, "Failed", "Error: ImagePullBackOff".to_owned());
+            }
+        }
     }
 
     fn start(&mut self, start: Start, backoff: Option<Backoff>) {
