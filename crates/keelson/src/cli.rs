@@ -177,6 +177,24 @@ pub(crate) struct MachineOptions {
     /// What must be left of memory, disk, inodes and process ids; below it the node takes no more pods
     #[arg(long, env = "KEELSON_EVICTION_HARD", value_name = "SIGNAL<VALUE,...", default_value = "")]
     pub(crate) eviction_hard: node::pressure::Thresholds,
+    /// What runs the pods of a RuntimeClass with this handler: an OCI runtime with runc's command line, such as
+    /// gvisor=/usr/bin/runsc; may be given several times. `runc` is there anyway, `crun` where it is installed
+    #[arg(long, env = "KEELSON_RUNTIME_HANDLER", value_name = "NAME=BINARY", value_delimiter = ',', value_parser = runtime_handler)]
+    pub(crate) runtime_handler: Vec<(String, PathBuf)>,
+}
+
+/// The name is what a RuntimeClass can have as its handler.
+fn runtime_handler(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, binary) =
+        text.split_once('=').ok_or("want NAME=BINARY, such as gvisor=/usr/bin/runsc".to_owned())?;
+    if let Some(why) = meta::names::dns1123_label(name).first() {
+        return Err(format!("no RuntimeClass can have the handler {name:?}: {why}"));
+    }
+    let binary = PathBuf::from(binary);
+    match binary.is_absolute() && binary.is_file() {
+        true => Ok((name.to_owned(), binary)),
+        false => Err(format!("{} is no program; name one by its whole path", binary.display())),
+    }
 }
 
 #[derive(Debug, Default, Args)]

@@ -5,8 +5,7 @@
 //! adopted, not restarted. Knows nothing of how pods are placed, of Services' traffic or of DNS.
 //!
 //! Not supported, and said so where a pod asks for it: CSI, NFS, image and block volumes,
-//! RuntimeClasses, user namespaces. Not there yet: static pods,
-//! eviction under pressure, pod-level cgroup limits.
+//! user namespaces. Not there yet: static pods, eviction under pressure, pod-level cgroup limits.
 
 pub mod admission;
 mod agent;

@@ -32,7 +32,7 @@ pub fn log_dir(root: &std::path::Path, want: &Pod) -> PathBuf {
     root.join(format!("{}_{}_{}", pod::namespace(want), pod::name(want), pod::uid(want)))
 }
 
-/// The sandbox of `want`.
+/// The sandbox of `want`, without the handler of its RuntimeClass, which no pod knows.
 pub fn spec(want: &Pod, attempt: u32, around: &Surroundings) -> PodSandboxSpec {
     let wanted = want.spec.clone().unwrap_or_default();
     let context = wanted.security_context.unwrap_or_default();
@@ -81,9 +81,6 @@ pub fn spec(want: &Pod, attempt: u32, around: &Surroundings) -> PodSandboxSpec {
 /// What the pod asks of its sandbox that this node does not do.
 pub fn not_supported(want: &Pod) -> Option<&'static str> {
     let spec = want.spec.as_ref()?;
-    if spec.runtime_class_name.as_deref().is_some_and(|name| !name.is_empty()) {
-        return Some("runtimeClassName");
-    }
     (spec.host_users == Some(false)).then_some("hostUsers: false")
 }
 
@@ -123,7 +120,6 @@ mod tests {
     fn what_cannot_be_had_is_named() {
         for (spec, expected) in [
             (serde_json::json!({ "containers": [] }), None),
-            (serde_json::json!({ "containers": [], "runtimeClassName": "gvisor" }), Some("runtimeClassName")),
             (serde_json::json!({ "containers": [], "hostUsers": false }), Some("hostUsers: false")),
         ] {
             let want = serde_json::from_value(serde_json::json!({ "metadata": {}, "spec": spec })).unwrap();

@@ -1,6 +1,6 @@
 //! [`Runtime`] on containerd: each action is one CRI call.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,18 +32,25 @@ pub struct Containerd {
     connection: Connection,
     registries: Registries,
     network: Option<Arc<Network>>,
+    /// What it is configured with, for versions that do not tell.
+    handlers: Arc<[String]>,
 }
 
 impl Containerd {
     /// A containerd that someone else runs and configures, its pod network included. Connects when first
     /// used; must be called within a tokio runtime.
     pub fn new(socket: &Path, registries: Registries) -> Self {
-        Self { connection: Connection::new(socket), registries, network: None }
+        Self { connection: Connection::new(socket), registries, network: None, handlers: Arc::default() }
     }
 
-    /// The same, but the pod network is ours to configure.
-    pub(crate) fn with_network(socket: &Path, registries: Registries, network: Network) -> Self {
-        Self { network: Some(Arc::new(network)), ..Self::new(socket, registries) }
+    /// The same, but the pod network is ours to configure, and so were the runtime handlers.
+    pub(crate) fn configured(
+        socket: &Path,
+        registries: Registries,
+        network: Network,
+        handlers: Arc<[String]>,
+    ) -> Self {
+        Self { network: Some(Arc::new(network)), handlers, ..Self::new(socket, registries) }
     }
 
     async fn call<Q, A>(
@@ -291,6 +298,7 @@ impl Runtime for Containerd {
         let about = (Step::Status, "containerd");
         let answer: cri::StatusResponse =
             self.call(about, "/runtime.v1.RuntimeService/Status", cri::Empty {}, QUICK).await?;
+        let handlers = handlers(answer.runtime_handlers, &self.handlers);
         let conditions = answer.status.unwrap_or_default().conditions;
         let condition = |kind: &str| match conditions.iter().find(|condition| condition.kind == kind) {
             Some(condition) if condition.status => Readiness::Ready,
@@ -302,7 +310,7 @@ impl Runtime for Containerd {
                 message: format!("containerd does not tell {kind}"),
             },
         };
-        Ok(Status { runtime: condition("RuntimeReady"), network: condition("NetworkReady") })
+        Ok(Status { runtime: condition("RuntimeReady"), network: condition("NetworkReady"), handlers })
     }
 
     async fn stats(&self) -> Result<Stats> {
@@ -314,6 +322,16 @@ impl Runtime for Containerd {
         let image_filesystem = images::filesystem(&self.connection).await?;
         Ok(Stats { containers: answer.stats.into_iter().map(container_stats).collect(), image_filesystem })
     }
+}
+
+/// Those that it tells, else those that it is configured with; the default among them.
+fn handlers(told: Vec<cri::RuntimeHandler>, configured: &[String]) -> Vec<String> {
+    let mut names: BTreeSet<String> = told.into_iter().map(|handler| handler.name).collect();
+    if names.is_empty() {
+        names.extend(configured.iter().cloned());
+        names.insert(String::new());
+    }
+    names.into_iter().collect()
 }
 
 fn container_stats(stats: cri::ContainerStats) -> ContainerStats {

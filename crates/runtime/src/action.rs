@@ -136,7 +136,8 @@ pub struct PodSandboxSpec {
     /// Security of the sandbox itself; it does not apply to containers. `privileged` must be set when any
     /// container of the pod will be privileged.
     pub security: SecurityContext,
-    /// Handler of the RuntimeClass; empty for the default.
+    /// Handler of the RuntimeClass; empty for the default. Only [`Action::CreateSandbox`] goes by it: what is made in
+    /// a sandbox is run by what runs the sandbox.
     pub runtime_handler: String,
     /// Labels to keep with it.
     pub labels: Map,

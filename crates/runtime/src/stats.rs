@@ -18,6 +18,8 @@ pub struct Status {
     pub runtime: Readiness,
     /// Pods can get an address.
     pub network: Readiness,
+    /// Names that a RuntimeClass may have as its handler, in order; the empty one is the default.
+    pub handlers: Vec<String>,
 }
 
 /// Ready, or why not.

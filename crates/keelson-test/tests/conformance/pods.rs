@@ -211,3 +211,17 @@ async fn a_pod_of_a_runtime_class_is_placed_with_its_overhead() {
         json!({ "metadata": { "name": "heavy" }, "handler": "runc", "overhead": { "podFixed": fixed } });
     assert_eq!(of_class(class).await, fixed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_no_runtime_class_is_refused() {
+    let kit = Kit::nodes(1).await;
+    kit.create("runtimeclasses", json!({ "metadata": { "name": "gone" }, "handler": "runc" })).await;
+    kit.delete("runtimeclasses/gone").await;
+    for class in ["never", "gone"] {
+        let mut pod = pod("web");
+        pod["spec"]["runtimeClassName"] = json!(class);
+        let refused = kit.try_create("pods", &pod).await.unwrap_err();
+        let message = format!("pods \"web\" is forbidden: pod rejected: RuntimeClass \"{class}\" not found");
+        assert_eq!((refused.code, refused.message), (403, message));
+    }
+}

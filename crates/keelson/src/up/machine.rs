@@ -1,6 +1,7 @@
 //! A node with containers: this machine. What `up`'s own node and `keelson node` have in common.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -10,7 +11,7 @@ use meta::{Clock, Random};
 use network::{Commands, Overlay, OverlayOptions};
 use runtime_containerd::{
     Registries,
-    private::{Private, Settings},
+    private::{Handlers, Private, Settings},
 };
 
 use super::{CLUSTER_CIDR, CLUSTER_DOMAIN, actors::Actors, bridge, nodes::first_address};
@@ -36,6 +37,7 @@ pub(crate) struct Machine {
     /// By what address other machines reach this one; `None` where it is alone.
     pub(crate) address: Option<Ipv4Addr>,
     registries: Registries,
+    handlers: Handlers,
     collection: node::Collection,
     thresholds: node::pressure::Thresholds,
     pub(crate) data: DataDir,
@@ -52,6 +54,24 @@ pub(crate) fn settings(data: &DataDir) -> Settings {
     Settings { ip_masquerade: false, ..Settings::new(data.containerd()) }
 }
 
+/// Refuses what contradicts itself.
+pub(crate) fn check(options: &MachineOptions) -> Result<(), Failure> {
+    let (high, low) = (options.image_gc_high_threshold, options.image_gc_low_threshold);
+    if low > high {
+        let what = format!("images cannot be removed from {high} % of the disk down to {low} %");
+        return Err(Failure::usage(what).advise("--image-gc-low-threshold is the lower one of the two"));
+    }
+    let mut handlers = BTreeMap::new();
+    for (name, binary) in &options.runtime_handler {
+        if let Some(other) = handlers.insert(name, binary).filter(|other| *other != binary) {
+            let (one, two) = (other.display(), binary.display());
+            return Err(Failure::usage(format!("the runtime handler {name} cannot be both {one} and {two}"))
+                .advise("give each --runtime-handler a name of its own"));
+        }
+    }
+    Ok(())
+}
+
 impl Machine {
     pub(crate) fn new(
         name: &str,
@@ -60,13 +80,9 @@ impl Machine {
         options: &MachineOptions,
         data: &DataDir,
     ) -> Result<Self, Failure> {
+        check(options)?;
         let gateway = first_address(pod_cidr)?;
         let (high_percent, low_percent) = (options.image_gc_high_threshold, options.image_gc_low_threshold);
-        if low_percent > high_percent {
-            let what =
-                format!("images cannot be removed from {high_percent} % of the disk down to {low_percent} %");
-            return Err(Failure::usage(what).advise("--image-gc-low-threshold is the lower one of the two"));
-        }
         let collection = node::Collection { high_percent, low_percent, ..node::Collection::default() };
         let registries = match options.registries {
             RegistriesChoice::On => Registries::On,
@@ -78,6 +94,7 @@ impl Machine {
             gateway,
             address,
             registries,
+            handlers: Handlers::Given(options.runtime_handler.iter().cloned().collect()),
             collection,
             thresholds: options.eviction_hard,
             data: data.clone(),
@@ -113,7 +130,7 @@ impl Machine {
     /// Starts or adopts containerd. Pods' interfaces are made for what passes the device to other nodes.
     pub(crate) async fn containerd(&self, overlay: Option<Overlay>) -> Result<Containers, runtime::Error> {
         let (mtu, registries) = (overlay.as_ref().map(Overlay::mtu), self.registries);
-        let settings = Settings { mtu, registries, ..settings(&self.data) };
+        let settings = Settings { mtu, registries, handlers: self.handlers.clone(), ..settings(&self.data) };
         let private = Private::start(settings).await?;
         Ok(Containers { private: Arc::new(private), overlay })
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
     core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount},
+    node::v1::RuntimeClass,
 };
 use kube::{
     Api, Client,
@@ -52,6 +53,12 @@ pub(crate) async fn secret(
 ) -> Result<Option<Secret>, FetchError> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     secrets.get_opt(name).await.map_err(fail("Secret", name))
+}
+
+/// A RuntimeClass.
+pub(crate) async fn runtime_class(client: &Client, name: &str) -> Result<Option<RuntimeClass>, FetchError> {
+    let classes: Api<RuntimeClass> = Api::all(client.clone());
+    classes.get_opt(name).await.map_err(fail("RuntimeClass", name))
 }
 
 /// The Secrets in `spec.imagePullSecrets` that exist.

@@ -14,7 +14,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use meta::Timestamp;
-use runtime::stats::Readiness;
+use runtime::stats::{Readiness, Status};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
@@ -154,15 +154,15 @@ impl Keeper {
         let away = |error: runtime::Error| {
             let not =
                 Readiness::NotReady { reason: "RuntimeUnavailable".to_owned(), message: error.to_string() };
-            (not.clone(), not)
+            Status { runtime: not.clone(), network: not, handlers: Vec::new() }
         };
-        let (ready, network) =
-            runtime.status().await.map_or_else(away, |status| (status.runtime, status.network));
+        let Status { runtime: ready, network, handlers } = runtime.status().await.unwrap_or_else(away);
         let images = runtime.list_images().await.unwrap_or_else(|error| {
             tracing::debug!(%error, "cannot list images");
             Vec::new()
         });
-        Some(Findings { measured, version: runtime.version().await.ok(), runtime: ready, network, images })
+        let version = runtime.version().await.ok();
+        Some(Findings { measured, version, runtime: ready, network, images, handlers })
     }
 
     async fn registered(&self, nodes: &Api<Node>, findings: &Findings) -> Result<Node, kube::Error> {
@@ -226,7 +226,14 @@ fn is_news(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
         || old.allocatable != new.allocatable
         || old.node_info != new.node_info
         || kubelet_port(old) != kubelet_port(new)
+        || handlers(new).is_some_and(|new| handlers(old) != Some(new))
         || old.images.as_deref().unwrap_or_default() != new.images.as_deref().unwrap_or_default()
+}
+
+/// Their names; a runtime that does not answer tells none.
+fn handlers(status: &NodeStatus) -> Option<Vec<&str>> {
+    let list = status.runtime_handlers.as_ref()?;
+    Some(list.iter().map(|handler| handler.name.as_deref().unwrap_or_default()).collect())
 }
 
 /// The API server shows port 0 where there is none.

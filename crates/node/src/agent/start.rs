@@ -270,6 +270,19 @@ impl Agent {
         Ok(sandbox::spec(want, attempt, &around))
     }
 
+    /// What runs the sandbox of a pod: the handler of its RuntimeClass, as it is now; empty for the default
+    /// (upstream `pkg/kubelet/runtimeclass`).
+    pub(super) async fn runtime_handler(&self, want: &Pod) -> Result<String, Failed> {
+        let named = want.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref());
+        let Some(name) = named.filter(|name| !name.is_empty()) else { return Ok(String::new()) };
+        let class = fetch::runtime_class(&self.client, name)
+            .await
+            .map_err(|error| Failed::new("CreatePodSandboxError", error))?;
+        let missing = || format!("runtimeclass.node.k8s.io {name:?} not found");
+        let class = class.ok_or_else(|| Failed::new("CreatePodSandboxError", missing()))?;
+        Ok(class.handler)
+    }
+
     /// Records an event about a pod.
     pub(super) fn event(
         &self,

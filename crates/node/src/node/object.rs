@@ -60,6 +60,8 @@ pub struct Findings {
     pub network: Readiness,
     /// Its images.
     pub images: Vec<Image>,
+    /// What pods of RuntimeClasses can be run by, the default as the empty name.
+    pub handlers: Vec<String>,
 }
 
 /// The object to create when there is none.
@@ -118,7 +120,7 @@ pub fn status(
             .then_some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port }) }),
         images: Some(images(&findings.images)),
         node_info: Some(info(findings)),
-        runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: None }]),
+        runtime_handlers: (!findings.handlers.is_empty()).then(|| handlers(&findings.handlers)),
         ..NodeStatus::default()
     }
 }
@@ -129,6 +131,11 @@ pub(crate) fn extended(status: &NodeStatus) -> BTreeMap<String, String> {
     let capacity = status.capacity.iter().flatten();
     let extended = capacity.filter(|(name, _)| name.contains('/') && !name.contains("kubernetes.io/"));
     extended.map(|(name, amount)| (name.clone(), amount.0.clone())).collect()
+}
+
+/// Without features: recursive read-only mounts and user namespaces are refused whatever the runtime can do.
+fn handlers(names: &[String]) -> Vec<NodeRuntimeHandler> {
+    names.iter().map(|name| NodeRuntimeHandler { name: Some(name.clone()), features: None }).collect()
 }
 
 fn addresses(identity: &Identity) -> Vec<NodeAddress> {
@@ -321,6 +328,7 @@ mod tests {
             runtime: Readiness::Ready,
             network: Readiness::Ready,
             images: Vec::new(),
+            handlers: vec![String::new(), "crun".into()],
         };
         change(&mut findings);
         findings

@@ -241,11 +241,21 @@ pub(crate) struct RuntimeStatus {
     pub(crate) conditions: Vec<RuntimeCondition>,
 }
 
+/// `RuntimeHandler`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RuntimeHandler {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+}
+
 /// `StatusResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct StatusResponse {
     #[prost(message, optional, tag = "1")]
     pub(crate) status: Option<RuntimeStatus>,
+    /// Told by containerd 2 and later.
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) runtime_handlers: Vec<RuntimeHandler>,
 }
 
 /// `ListContainerStatsRequest`.

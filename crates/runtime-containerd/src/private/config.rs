@@ -1,25 +1,28 @@
 //! containerd's configuration file.
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use runtime::{Error, ErrorKind, Result, Step};
 
-use super::{Settings, missing::Programs};
+use super::{Settings, handlers, missing::Programs};
 use crate::pause;
 
 /// Writes the file and the directories that it names. Whether the file is another one than before.
-pub(super) async fn write(settings: &Settings, programs: &Programs) -> Result<bool> {
+pub(super) async fn write(
+    settings: &Settings,
+    programs: &Programs,
+    handlers: &BTreeMap<String, PathBuf>,
+) -> Result<bool> {
     let directory = &settings.directory;
-    let failed = |path: &Path, error: std::io::Error| {
-        let message = format!("cannot write {}: {error}", path.display());
-        Error::new(Step::Prepare, "containerd", ErrorKind::Internal, message).with_source(error)
-    };
     for part in ["root", "state", "cni/net.d", "cni/ipam", "certs.d"] {
         let path = directory.join(part);
         tokio::fs::create_dir_all(&path).await.map_err(|error| failed(&path, error))?;
     }
     let path = directory.join("config.toml");
-    let wanted = text(settings, programs);
+    let wanted = text(settings, programs, handlers);
     let found = match tokio::fs::read_to_string(&path).await {
         Ok(found) => Some(found),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -32,13 +35,19 @@ pub(super) async fn write(settings: &Settings, programs: &Programs) -> Result<bo
     Ok(changed)
 }
 
+pub(super) fn failed(path: &Path, error: std::io::Error) -> Error {
+    let message = format!("cannot write {}: {error}", path.display());
+    Error::new(Step::Prepare, "containerd", ErrorKind::Internal, message).with_source(error)
+}
+
 /// Version 2 of the format, which containerd 1.3 to 2 read.
-fn text(settings: &Settings, programs: &Programs) -> String {
+fn text(settings: &Settings, programs: &Programs, handlers: &BTreeMap<String, PathBuf>) -> String {
     let directory = settings.directory.display();
-    let Programs { plugins, runc, snapshotter, restrict_oom_score, .. } = programs;
-    let (plugins, runc, socket) = (plugins.display(), runc.display(), settings.socket());
+    let Programs { plugins, snapshotter, restrict_oom_score, .. } = programs;
+    let (plugins, socket) = (plugins.display(), settings.socket());
     let socket = socket.display();
-    let pause = pause::NAME;
+    let (pause, default) = (pause::NAME, handlers::DEFAULT);
+    let runtimes: String = handlers.iter().map(|(name, binary)| runtime(name, binary)).collect();
     format!(
         r#"# Written by keelson at every start; changes are lost.
 version = 2
@@ -65,15 +74,8 @@ disabled_plugins = [
 
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "{snapshotter}"
-    default_runtime_name = "runc"
-
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
-
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-        BinaryName = "{runc}"
-        SystemdCgroup = false
-
+    default_runtime_name = "{default}"
+{runtimes}
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{plugins}"
     conf_dir = "{directory}/cni/net.d"
@@ -81,6 +83,21 @@ disabled_plugins = [
 
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "{directory}/certs.d"
+"#
+    )
+}
+
+/// A runtime handler: runc's shim runs every program with runc's command line.
+fn runtime(name: &str, binary: &Path) -> String {
+    let binary = binary.to_string_lossy().replace('\\', r"\\").replace('"', "\\\"");
+    format!(
+        r#"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}]
+      runtime_type = "io.containerd.runc.v2"
+
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}.options]
+        BinaryName = "{binary}"
+        SystemdCgroup = false
 "#
     )
 }

@@ -31,6 +31,8 @@ pub(super) struct Programs {
     pub(super) containerd: PathBuf,
     pub(super) ctr: PathBuf,
     pub(super) runc: PathBuf,
+    /// Another OCI runtime, which is offered where it is there.
+    pub(super) crun: Option<PathBuf>,
     pub(super) setsid: PathBuf,
     /// For taking the bridge away; it stays without.
     pub(super) ip: Option<PathBuf>,
@@ -77,6 +79,7 @@ pub(super) fn check(settings: &Settings) -> Result<Programs> {
         containerd,
         ctr,
         runc,
+        crun: find("crun"),
         setsid,
         ip: find("ip"),
         plugins: plugins.to_owned(),
@@ -141,6 +144,25 @@ fn may_lower_oom_score() -> bool {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .is_some_and(|set| set >> CAP_SYS_RESOURCE & 1 == 1)
+}
+
+#[cfg(test)]
+impl Programs {
+    /// Nothing but names.
+    pub(super) fn for_tests() -> Self {
+        Self {
+            containerd: "/bin/containerd".into(),
+            ctr: "/bin/ctr".into(),
+            runc: "/bin/runc".into(),
+            crun: None,
+            setsid: "/bin/setsid".into(),
+            ip: None,
+            plugins: "/cni".into(),
+            snapshotter: "native",
+            restrict_oom_score: false,
+            portmap_backend: None,
+        }
+    }
 }
 
 #[cfg(test)]

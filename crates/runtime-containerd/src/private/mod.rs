@@ -8,6 +8,7 @@
 //! Deliberately unaware of Services (the network crate's) and of which images there are to load.
 
 mod config;
+mod handlers;
 mod import;
 mod leftovers;
 mod missing;
@@ -24,6 +25,7 @@ use runtime::{Action, Error, ErrorKind, Result, Runtime, Step};
 use tokio::sync::{Mutex, watch};
 
 use crate::{Containerd, Registries, pause};
+pub use handlers::Handlers;
 pub(crate) use network::Network;
 use process::Process;
 
@@ -42,10 +44,13 @@ pub struct Settings {
     pub mtu: Option<u32>,
     /// Whether images may be fetched.
     pub registries: Registries,
+    /// What runs the pods of RuntimeClasses.
+    pub handlers: Handlers,
 }
 
 impl Settings {
-    /// The usual settings below `directory`: bridge `keelson0`, masquerade, no registries.
+    /// The usual settings below `directory`: bridge `keelson0`, masquerade, no registries, the handlers of the last
+    /// start.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
@@ -53,6 +58,7 @@ impl Settings {
             ip_masquerade: true,
             mtu: None,
             registries: Registries::Off,
+            handlers: Handlers::AsBefore,
         }
     }
 
@@ -98,10 +104,12 @@ impl Private {
     pub async fn start(settings: Settings) -> Result<Self> {
         let programs = missing::check(&settings)?;
         let starting = process::lock(&settings.directory, START).await?;
-        let changed = config::write(&settings, &programs).await?;
+        let handlers = handlers::of(&settings, &programs).await?;
+        let changed = config::write(&settings, &programs, &handlers).await?;
         let socket = settings.socket();
         let network = Network::new(&settings, programs.portmap_backend);
-        let runtime = Containerd::with_network(&socket, settings.registries, network);
+        let names = handlers.into_keys().collect();
+        let runtime = Containerd::configured(&socket, settings.registries, network, names);
         let (process, origin) = match process::find(&settings.directory).await {
             Some(process) if !changed && answers(&runtime, Duration::from_secs(10)).await.is_ok() => {
                 (process, Origin::Adopted)

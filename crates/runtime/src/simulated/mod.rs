@@ -296,7 +296,8 @@ impl Runtime for Simulated {
             let message = "no pod address range yet: the node has no spec.podCIDR".into();
             Readiness::NotReady { reason: "NetworkPluginNotReady".into(), message }
         };
-        Ok(Status { runtime: Readiness::Ready, network })
+        // Whatever the handler, there is nothing to run.
+        Ok(Status { runtime: Readiness::Ready, network, handlers: vec![String::new()] })
     }
 
     async fn stats(&self) -> Result<Stats> {

@@ -10,7 +10,7 @@ use std::{
 
 use meta::{Clock, Seeded, Timestamp};
 use runtime::Runtime;
-use runtime_containerd::private::{Private, Settings};
+use runtime_containerd::private::{Handlers, Private, Settings};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,9 @@ use super::{
     server::{Ca, Caller, port},
 };
 use crate::{Collection, Options, dns::ClusterDns, host::System, run};
+
+/// What is done here takes a tenth of it.
+const LIMIT: Duration = Duration::from_secs(120);
 
 struct Wall;
 
@@ -151,24 +154,87 @@ fn objects(api: &Api, root: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_with_everything() {
+    on_containerd(7, |runtime, root| async move { life(runtime, &root).await }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_class_says_what_runs_a_pod() {
+    on_containerd(8, |runtime, root| async move { classes(runtime, &root).await }).await;
+}
+
+/// An OCI runtime that notes what it was asked, beside itself, and has runc do it.
+fn noting(root: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = root.join("noting");
+    std::fs::write(&path, format!("#!/bin/sh\necho \"$@\" >> {}\nexec runc \"$@\"\n", noted(root).display()))
+        .unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn noted(root: &Path) -> PathBuf {
+    root.join("noted")
+}
+
+async fn classes(runtime: Arc<dyn Runtime>, root: &Path) {
+    let (api, ca) = (Api::new(), Ca::new());
+    for (name, handler) in [("noted", "noting"), ("odd", "no-such")] {
+        api.put("runtimeclasses", json!({ "metadata": { "name": name }, "handler": handler }));
+    }
+    let agent = start(&api, runtime, root, &ca, None);
+    let pod = |class: &str| {
+        let container = json!({ "name": "c", "image": "busybox:1.35", "command": ["sleep", "600"] });
+        json!({
+            "metadata": { "name": class, "namespace": "ns", "uid": format!("uid-{class}"), "generation": 1 },
+            "spec": { "nodeName": "n1", "runtimeClassName": class, "containers": [container] },
+        })
+    };
+    api.put("pods", pod("odd"));
+    let told = api.until("it says why", |api| api.events("odd", "FailedCreatePodSandBox").pop()).await;
+    let message = told["message"].as_str().unwrap();
+    assert!(message.starts_with("Failed to create pod sandbox: "), "{message}");
+    assert!(message.contains("no runtime for \"no-such\" is configured"), "{message}");
+    // The class was deleted and is there again, with another handler.
+    api.put("runtimeclasses", json!({ "metadata": { "name": "odd" }, "handler": "runc" }));
+    let ready = |name: &'static str| {
+        move |api: &Api| api.get("pods", "ns", name).filter(|pod| condition(pod, "Ready") == "True")
+    };
+    api.until("the pod of the odd class is ready", ready("odd")).await;
+    assert!(!noted(root).exists(), "nobody has asked for that runtime");
+
+    api.put("pods", pod("noted"));
+    api.until("the other pod is ready", ready("noted")).await;
+    let asked = std::fs::read_to_string(noted(root)).unwrap();
+    let made = asked.lines().filter(|line| line.contains(" create --bundle ")).count();
+    assert_eq!(made, 2, "a sandbox and a container: {asked}");
+    let node = api.get("nodes", "", "n1").unwrap();
+    let handlers = node["status"]["runtimeHandlers"].as_array().unwrap();
+    for name in ["", "noting", "runc"] {
+        assert!(handlers.contains(&json!({ "name": name })), "{name:?} of {handlers:?}");
+    }
+    agent.stop().await;
+}
+
+/// Runs `work` on a containerd of its own, which is stopped however it ends.
+async fn on_containerd<F: Future<Output = ()> + Send + 'static>(
+    number: u8,
+    work: impl FnOnce(Arc<dyn Runtime>, PathBuf) -> F,
+) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: containers need root");
         return;
     }
     let directory = tempfile::Builder::new().prefix("keelson-node-").tempdir().unwrap();
     let root = directory.path().canonicalize().unwrap();
-    let settings = Settings { bridge: "keelson-n7".into(), ..Settings::new(root.join("c")) };
+    let handlers = Handlers::Given([("noting".to_owned(), noting(&root))].into());
+    let bridge = format!("keelson-n{number}");
+    let settings = Settings { bridge, handlers, ..Settings::new(root.join("c")) };
     let private = Private::start(settings).await.unwrap();
     private.load_image(&image("busybox")).await.unwrap();
-    // On a task of its own, so that containerd is stopped however it ends.
-    let runtime: Arc<dyn Runtime> = Arc::new(private.runtime());
-    let begun = tokio::spawn(async move {
-        let limit = Duration::from_secs(120);
-        tokio::time::timeout(limit, life(runtime, &root)).await.expect("it takes far less than two minutes");
-    });
+    let begun = tokio::spawn(tokio::time::timeout(LIMIT, work(Arc::new(private.runtime()), root)));
     let ended = begun.await;
     private.stop(Duration::ZERO).await.unwrap();
-    ended.unwrap();
+    ended.unwrap().expect("it takes far less");
 }
 
 async fn images(runtime: &dyn Runtime) -> String {

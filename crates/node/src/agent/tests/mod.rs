@@ -304,6 +304,20 @@ async fn missing_references_and_images_are_explained_and_cured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_runtime_class_is_looked_up_until_it_is_there() {
+    let world = World::new().await;
+    world.pod("p", json!({}), json!({ "containers": [container()], "runtimeClassName": "small" }));
+    let told = world.api.until("why", |api| api.events("p", "FailedCreatePodSandBox").pop()).await;
+    assert_eq!(
+        (told["type"].as_str(), told["message"].as_str()),
+        (Some("Warning"), Some("Failed to create pod sandbox: runtimeclass.node.k8s.io \"small\" not found"))
+    );
+    // Whatever the handler: a simulated runtime has them all.
+    world.api.put("runtimeclasses", json!({ "metadata": { "name": "small" }, "handler": "any" }));
+    world.ready("p", "True").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn probes_decide() {
     let world = World::new().await;
     let probe = json!({ "httpGet": { "port": 80 }, "periodSeconds": 1, "failureThreshold": 2 });

@@ -89,7 +89,8 @@ impl Worker {
             }),
             Action::CreateSandbox { attempt } => self.spawn(Subject::Pod, async move {
                 let made = async {
-                    let spec = agent.sandbox_spec(&want, attempt).await?;
+                    let mut spec = agent.sandbox_spec(&want, attempt).await?;
+                    spec.runtime_handler = agent.runtime_handler(&want).await?;
                     agent.runtime.act(&Step::CreateSandbox(Box::new(spec))).await.map_err(Failed::from)
                 };
                 Outcome::Sandbox(made.await.map(drop))
