@@ -174,6 +174,9 @@ pub(crate) struct MachineOptions {
     /// `node` the one from which it reaches the API server, none where that is loopback]
     #[arg(long, env = "KEELSON_NODE_IP", value_name = "ADDRESS")]
     pub(crate) node_ip: Option<Ipv4Addr>,
+    /// Where the API server reaches its kubelet API [default: 10250; a free port where no other machine reaches it]
+    #[arg(long, env = "KEELSON_KUBELET_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) kubelet_port: Option<u16>,
     /// What must be left of memory, disk, inodes and process ids; below it the node takes no more pods
     #[arg(long, env = "KEELSON_EVICTION_HARD", value_name = "SIGNAL<VALUE,...", default_value = "")]
     pub(crate) eviction_hard: node::pressure::Thresholds,

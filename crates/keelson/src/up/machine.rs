@@ -21,8 +21,8 @@ use crate::{
     error::Failure,
 };
 
-/// Where the kubelet API is, on the address by which other machines reach this one: upstream's port, which firewalls
-/// know.
+/// Where the kubelet API is, unless it is said, on the address by which other machines reach this one: upstream's port,
+/// which firewalls know.
 const KUBELET_PORT: u16 = 10250;
 
 /// Which machine this is.
@@ -36,6 +36,7 @@ pub(crate) struct Machine {
     pub(crate) gateway: Ipv4Addr,
     /// By what address other machines reach this one; `None` where it is alone.
     pub(crate) address: Option<Ipv4Addr>,
+    kubelet_port: u16,
     registries: Registries,
     handlers: Handlers,
     collection: node::Collection,
@@ -93,6 +94,8 @@ impl Machine {
             pod_cidr: pod_cidr.to_owned(),
             gateway,
             address,
+            // Alone, any will do: the API server is on this machine.
+            kubelet_port: options.kubelet_port.unwrap_or(if address.is_some() { KUBELET_PORT } else { 0 }),
             registries,
             handlers: Handlers::Given(options.runtime_handler.iter().cloned().collect()),
             collection,
@@ -163,9 +166,8 @@ impl Machine {
         key_pem: String,
         client_ca_pem: String,
     ) -> node::ServerOptions {
-        let port = if self.address.is_some() { KUBELET_PORT } else { 0 };
         node::ServerOptions {
-            listen: SocketAddr::new(self.primary().into(), port),
+            listen: SocketAddr::new(self.primary().into(), self.kubelet_port),
             certificate_pem,
             key_pem,
             client_ca_pem,
@@ -207,5 +209,47 @@ impl Machine {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        machine: MachineOptions,
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for (words, expected) in [
+            ("", Ok(())),
+            ("--runtime-handler own=/bin/sh --runtime-handler other=/bin/sh", Ok(())),
+            ("--runtime-handler own=/bin/sh,own=/bin/sh", Ok(())),
+            ("--runtime-handler own", Err("want NAME=BINARY")),
+            ("--runtime-handler Own=/bin/sh", Err("no RuntimeClass can have the handler \"Own\"")),
+            ("--runtime-handler own=sh", Err("sh is no program; name one by its whole path")),
+            ("--runtime-handler own=/no/such", Err("/no/such is no program")),
+            (
+                "--runtime-handler own=/bin/sh --runtime-handler own=/bin/cat",
+                Err("the runtime handler own cannot be both /bin/sh and /bin/cat"),
+            ),
+            ("--kubelet-port 0", Err("0 is not in 1..=65535")),
+            ("--image-gc-high-threshold 50", Err("from 50 % of the disk down to 80 %")),
+        ] {
+            let line = Line::try_parse_from(["node"].into_iter().chain(words.split_whitespace()));
+            let got = line
+                .map_err(|error| error.to_string())
+                .and_then(|line| check(&line.machine).map_err(|failure| failure.to_string()));
+            match (got, expected) {
+                (Ok(()), Ok(())) => {}
+                (Err(said), Err(says)) if said.contains(says) => {}
+                (got, expected) => panic!("{words}: {got:?}, not {expected:?}"),
+            }
+        }
     }
 }
