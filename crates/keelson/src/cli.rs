@@ -161,7 +161,8 @@ pub(crate) enum RegistriesChoice {
 /// Of a node with containers.
 #[derive(Debug, Args)]
 pub(crate) struct MachineOptions {
-    /// From how much of the disk in use, in percent, images that no container has are removed; none are with --registries off
+    /// From how much of the disk in use, in percent, images that no container has are removed; none are with 100, and with
+    /// --registries off
     #[arg(long, env = "KEELSON_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT", default_value_t = 85, value_parser = clap::value_parser!(u8).range(..=100))]
     pub(crate) image_gc_high_threshold: u8,
     /// Down to how much

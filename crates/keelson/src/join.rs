@@ -239,6 +239,19 @@ async fn ask(
     purpose: Purpose,
     stop: &CancellationToken,
 ) -> Result<Option<String>, Failure> {
+    tokio::select! {
+        made = certificate(client, node, key, purpose) => made.map(Some),
+        () = stop.cancelled() => Ok(None),
+    }
+}
+
+/// Asks until there is a certificate. Who drops it asks for the same again.
+async fn certificate(
+    client: Client,
+    node: &str,
+    key: &rcgen::KeyPair,
+    purpose: Purpose,
+) -> Result<String, Failure> {
     let (api, name): (Api<CertificateSigningRequest>, _) = (Api::all(client), name(node, key, purpose));
     let failed =
         |error| Failure::of(format!("ask for the certificate of node {node}"), error).advise(purpose.needs());
@@ -251,7 +264,7 @@ async fn ask(
         ..CertificateSigningRequestSpec::default()
     };
     let mut said = "";
-    while !stop.is_cancelled() {
+    loop {
         let status = match look(&api, &name, &new).await {
             Ok(found) => found.status.unwrap_or_default(),
             Err(kube::Error::Api(status)) if status.code < 500 && ![409, 429].contains(&status.code) => {
@@ -265,7 +278,6 @@ async fn ask(
         };
         if let Some(certificate) = status.certificate.filter(|certificate| !certificate.0.is_empty()) {
             return String::from_utf8(certificate.0)
-                .map(Some)
                 .map_err(|error| Failure::of("read the certificate", error));
         }
         let conditions = status.conditions.unwrap_or_default();
@@ -289,12 +301,8 @@ async fn ask(
             };
             term::note(&format!("waiting for the {waits} of {name}: {who}"));
         }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = stop.cancelled() => {}
-        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok(None)
 }
 
 /// The request as it is; made where it is not there, or not any more: what nobody approves goes after a while.

@@ -81,7 +81,7 @@ impl Summary {
         let available = number(node, "/memory/availableBytes").unwrap_or(0);
         let measured = Measured {
             cpu_nanoseconds: number(node, "/cpu/usageCoreNanoSeconds").unwrap_or(0),
-            memory_bytes: available + number(node, "/memory/workingSetBytes")?,
+            memory_bytes: available.saturating_add(number(node, "/memory/workingSetBytes")?),
             memory_available_bytes: available,
             ..Measured::default()
         };
@@ -172,5 +172,8 @@ mod tests {
         let pods = json!([{"podRef": {"name": "p"}}, {"podRef": {"uid": "u"}, "containers": [{"name": "c", "cpu": {"time": time}}]}, 7]);
         let read = Summary::read(&json!({"node": node, "pods": pods})).unwrap();
         assert_eq!((read.pods.len(), read.containers.len()), (1, 0));
+        let endless = json!({"time": time, "workingSetBytes": u64::MAX, "availableBytes": u64::MAX});
+        let read = Summary::read(&json!({"node": {"memory": endless}})).unwrap();
+        assert_eq!(read.measured.memory_bytes, u64::MAX);
     }
 }

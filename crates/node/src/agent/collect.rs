@@ -42,12 +42,12 @@ impl Default for Collection {
 }
 
 impl Collection {
-    /// How many bytes have to go.
+    /// How many bytes have to go; none with a high mark of 100, which upstream takes for "never".
     fn surplus(&self, bytes: u64, available: u64) -> u64 {
         let free = |used: u8| {
             u64::try_from(u128::from(bytes) * u128::from(100 - used.min(100)) / 100).unwrap_or(bytes)
         };
-        if bytes == 0 || available > free(self.high_percent) {
+        if bytes == 0 || self.high_percent >= 100 || available > free(self.high_percent) {
             return 0;
         }
         free(self.low_percent).saturating_sub(available)
@@ -207,6 +207,8 @@ mod tests {
             assert_eq!(marks.surplus(1000, available), surplus, "{available} of 1000 available");
         }
         assert_eq!(marks.surplus(0, 0), 0, "a disk that was not measured");
+        let never = Collection { high_percent: 100, ..marks };
+        assert_eq!(never.surplus(1000, 0), 0);
     }
 
     #[test]
