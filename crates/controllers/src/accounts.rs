@@ -37,6 +37,7 @@ const ACCOUNTS: &[(&str, Option<&str>)] = &[
     ("job-orphaned-pods", Some("job-controller")),
     ("local-path-provisioner", Some("local-path-provisioner")),
     ("namespace", Some("namespace-controller")),
+    ("node-ipam", Some("node-controller")),
     ("node-lifecycle", Some("node-controller")),
     ("persistentvolume-binder", Some("persistent-volume-binder")),
     ("persistentvolume-expander", Some("expand-controller")),
@@ -151,8 +152,9 @@ mod tests {
         for controller in crate::all(&options) {
             assert!(known.remove(controller.name()), "{} has no account", controller.name());
         }
-        // Only with somebody who signs.
-        assert_eq!(known.into_iter().collect::<Vec<_>>(), ["certificatesigningrequest-signing"]);
+        // Only with somebody who signs, and where nodes are given ranges.
+        let optional = ["certificatesigningrequest-signing", "node-ipam"];
+        assert_eq!(known.into_iter().collect::<Vec<_>>(), optional);
         let policy = policy();
         for account in ACCOUNTS.iter().filter_map(|(_, account)| *account) {
             let subject = json!({"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE});

@@ -57,7 +57,7 @@ pub use crate::{
     garbage::GarbageCollector,
     job::{Jobs, OrphanedJobPods},
     namespace::Namespaces,
-    node::{NodeLifecycle, TaintEviction},
+    node::{NodeCidrs, NodeIpam, NodeLifecycle, TaintEviction},
     pod_gc::PodGc,
     quota::ResourceQuotas,
     replicaset::{ReplicaSets, ReplicationControllers},
@@ -81,6 +81,8 @@ pub struct Options {
     pub local_path_root: String,
     /// Who we are in the election of a leader; `None` runs without one (the only manager there is).
     pub leader_elect: Option<String>,
+    /// Where nodes that come without a range of pod addresses get one; `None` gives none.
+    pub node_cidrs: Option<NodeCidrs>,
     /// Who signs certificate requests; `None` leaves approved ones unsigned.
     pub signer: Option<Arc<dyn Signer>>,
     /// Who makes the clients with which each controller acts as a service account of its own; `None` lets all act as
@@ -99,6 +101,7 @@ impl Options {
             root_ca_pem: String::new(),
             local_path_root: "/var/lib/keelson/volumes".to_owned(),
             leader_elect: None,
+            node_cidrs: None,
             signer: None,
             accounts: None,
             metrics: Metrics::default(),
@@ -168,6 +171,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
     ];
     let sign = |signer: &Arc<dyn Signer>| Controller::new(CertificateSigner { signer: Arc::clone(signer) });
     all.extend(options.signer.as_ref().map(sign));
+    all.extend(options.node_cidrs.clone().map(|cidrs| Controller::new(NodeIpam::new(cidrs))));
     let Some(accounts) = &options.accounts else { return all };
     let acting = |controller: Controller| match accounts::account(controller.name()) {
         Some(account) => controller.acting_as(accounts.client(account)),

@@ -74,7 +74,9 @@ pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Res
         cluster_signing_cert_file,
         cluster_signing_key_file,
         use_service_account_credentials,
+        allocate_node_cidrs,
     } = options;
+    let node_cidrs = if allocate_node_cidrs { Some(up::node_cidrs()?) } else { None };
     let root_ca_pem = authority(&part.kubeconfig)?;
     let signer = match (cluster_signing_cert_file, cluster_signing_key_file) {
         (Some(certificate), Some(key)) => Some(signer(&certificate, &key)?),
@@ -93,6 +95,7 @@ pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Res
                 local_path_root: volumes_dir.display().to_string(),
                 signer: signer.clone(),
                 accounts: accounts.clone(),
+                node_cidrs: node_cidrs.clone(),
                 ..controllers::Options::new(part.clock.clone(), part.random.clone())
             };
             let client = part.client.clone();

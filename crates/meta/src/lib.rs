@@ -3,6 +3,7 @@
 //! Guarantees: no I/O, no clock, no randomness of its own. Deliberately unaware of any kind, of
 //! schemas, and of HTTP.
 
+mod cidr;
 mod clock;
 mod condition;
 mod duration;
@@ -18,6 +19,7 @@ mod quantity;
 mod selector;
 mod status;
 
+pub use cidr::{Ipv4Cidr, NotACidr};
 pub use clock::{Clock, Fixed, Random, Seeded, Timestamp, format_micro, format_second, human_duration};
 pub use condition::{Condition, ConditionStatus, find_condition, is_condition_true};
 pub use duration::parse_duration;

@@ -13,7 +13,7 @@ mod watches;
 
 pub use crate::command::{CommandError, Commands};
 pub use crate::dns::{Answer, Dns, DnsError, DnsOptions, Upstreams, Zone, run_dns};
-pub use crate::overlay::{NoRange, Overlay, OverlayError, OverlayOptions, Range, remove_overlay};
+pub use crate::overlay::{Overlay, OverlayError, OverlayOptions, remove_overlay};
 pub use crate::proxy::{
     Flush, Fragment, Front, Place, Proxy, ProxyError, ProxyOptions, Ruleset, Table, Update, plan, remove,
     remove_with, run_proxy,

@@ -38,7 +38,7 @@ pub mod summary;
 pub mod usage;
 pub mod volume;
 
-pub use agent::{Collection, LOCAL_PATH_FINALIZER, RunError, run};
+pub use agent::{Collection, LOCAL_PATH_FINALIZER, RunError, pod_cidr, run};
 pub use host::Host;
 pub use options::Options;
 pub use plan::{Action, Observed, plan_pod};

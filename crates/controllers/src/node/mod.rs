@@ -1,7 +1,8 @@
-//! Nodes that stop answering and the pods on them (upstream `pkg/controller/nodelifecycle`,
-//! `pkg/controller/tainteviction`).
+//! Nodes that stop answering and the pods on them, and where pods' addresses come from (upstream
+//! `pkg/controller/nodelifecycle`, `pkg/controller/tainteviction`, `pkg/controller/nodeipam`).
 
 mod eviction;
+mod ipam;
 mod lifecycle;
 mod taints;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 
 pub use eviction::TaintEviction;
 pub(crate) use eviction::{disrupt, tolerates};
+pub use ipam::{NodeCidrs, NodeIpam};
 pub use lifecycle::NodeLifecycle;
 
 use k8s_openapi::api::core::v1::{Node, NodeCondition};

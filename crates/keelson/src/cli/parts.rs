@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::{DataDir, InflightOptions, MachineOptions, ObserveOptions, RuntimeChoice, StoreOptions};
 use crate::security::SecurityOptions;
@@ -80,6 +80,9 @@ pub(crate) struct ControllerManagerOptions {
     /// of all as the user of --kubeconfig
     #[arg(long, env = "KEELSON_USE_SERVICE_ACCOUNT_CREDENTIALS")]
     pub(crate) use_service_account_credentials: bool,
+    /// Whether nodes that come without a range of pod addresses (`keelson node` without --pod-cidr) are given one
+    #[arg(long, env = "KEELSON_ALLOCATE_NODE_CIDRS", default_value_t = true, action = ArgAction::Set)]
+    pub(crate) allocate_node_cidrs: bool,
 }
 
 #[derive(Debug, Args)]
@@ -95,9 +98,10 @@ pub(crate) struct NodeOptions {
     /// The node's name
     #[arg(long, env = "KEELSON_NODE_NAME", value_parser = node_name)]
     pub(crate) name: String,
-    /// The addresses of its pods, such as 10.42.7.0/24; no two nodes may share any
+    /// The addresses of its pods, such as 10.42.7.0/24; no two nodes may share any [default: those that the controller
+    /// manager gives it]
     #[arg(long, env = "KEELSON_POD_CIDR", value_parser = pod_cidr)]
-    pub(crate) pod_cidr: String,
+    pub(crate) pod_cidr: Option<String>,
     #[command(flatten)]
     pub(crate) machine: MachineOptions,
     /// What runs containers

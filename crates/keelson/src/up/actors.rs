@@ -124,11 +124,13 @@ impl Actors {
 
     /// The controller manager and the operators: one set of caches for all. Returns what answers for them, and what tells
     /// whether they run.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one start; one call site")]
     pub(crate) fn controllers(
         &mut self,
         server: &ApiServer,
         data: &DataDir,
         operators: Vec<reconcile::Controller>,
+        node_cidrs: Option<controllers::NodeCidrs>,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
     ) -> (controllers::Desk, Check) {
@@ -137,6 +139,7 @@ impl Actors {
             root_ca_pem: server.pki.ca_pem().to_owned(),
             signer: Some(Arc::new(Signer(server.pki.authority()))),
             local_path_root: data.volumes().display().to_string(),
+            node_cidrs,
             ..controllers::Options::new(clock.clone(), random.clone())
         };
         let mut all = controllers::all(&options);

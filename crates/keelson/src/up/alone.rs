@@ -9,13 +9,13 @@ use std::{
 
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt, api::ListParams};
-use network::Range;
+use meta::Ipv4Cidr;
 
 use super::{
     CLUSTER_CIDR,
     actors::Actors,
     choose::{Runtime, Started},
-    machine::Machine,
+    machine::{self, Machine},
     nodes,
 };
 use crate::{
@@ -29,21 +29,38 @@ use crate::{
 
 /// Runs until told to stop. Containers go on running (ADR 0003); the next start adopts them.
 pub(crate) async fn run(options: &NodeOptions, part: Part) -> Result<(), Failure> {
+    machine::check(&options.machine)?;
     let runtime = Runtime::choose(options.runtime)?;
     let data = DataDir::locate(&options.data)?;
+    if !runtime.is_real() {
+        return work(options, &data, runtime, &part).await;
+    }
+    prepare(&data)?;
+    let worked = work(options, &data, runtime, &part).await;
+    // The file only names a process that runs.
+    drop(fs::remove_file(data.pid_file()));
+    worked
+}
+
+async fn work(options: &NodeOptions, data: &DataDir, runtime: Runtime, part: &Part) -> Result<(), Failure> {
     let address = match options.machine.node_ip {
         Some(address) => Some(address),
         None if runtime.is_real() => own_address(&options.part.kubeconfig)?,
         None => None,
     };
-    let machine = Machine::new(&options.name, &options.pod_cidr, address, &options.machine, &data)?;
-    let real = runtime.is_real();
-    if real {
+    let range = match &options.pod_cidr {
+        Some(own) => own.clone(),
+        None => match given_range(options, data, address, part).await? {
+            Some(given) => given,
+            None => return Ok(()),
+        },
+    };
+    let machine = Machine::new(&options.name, &range, address, &options.machine, data)?;
+    if runtime.is_real() {
         check_range(&machine, &part.client).await?;
-        prepare(&data)?;
     }
     let mut actors = Actors::new(part.stop.clone());
-    let begun = begin(options, &machine, runtime, &part, &mut actors).await;
+    let begun = begin(options, &machine, runtime, part, &mut actors).await;
     if begun.is_ok() && !part.stop.is_cancelled() {
         term::line(&format!("ready: node {}", machine.name));
         tokio::select! {
@@ -54,10 +71,6 @@ pub(crate) async fn run(options: &NodeOptions, part: Part) -> Result<(), Failure
     part.stop.cancel();
     let containers = actors.runs_containers();
     let ended = actors.join().await;
-    if real {
-        // The file only names a process that runs.
-        drop(fs::remove_file(data.pid_file()));
-    }
     begun.and(ended)?;
     if containers {
         term::line("stopped; containers go on running, `keelson down` stops them");
@@ -65,9 +78,34 @@ pub(crate) async fn run(options: &NodeOptions, part: Part) -> Result<(), Failure
     Ok(())
 }
 
+/// The range that the node's object has, which the controller manager gives it; `None` when told to stop meanwhile.
+async fn given_range(
+    options: &NodeOptions,
+    data: &DataDir,
+    address: Option<Ipv4Addr>,
+    part: &Part,
+) -> Result<Option<String>, Failure> {
+    let name = &options.name;
+    let host = Arc::new(node::host::System::new(data.node(), data.volumes()));
+    let mut agent = node::Options::new(name, host, part.clock.clone(), part.random.clone());
+    agent.addresses = address.iter().map(ToString::to_string).collect();
+    let waits = || {
+        term::note(&format!(
+            "waiting for a range of pod addresses for node {name}: the controller manager gives it one, or say --pod-cidr"
+        ));
+    };
+    tokio::select! {
+        given = node::pod_cidr(&part.client, &agent, waits) => given.map(Some).map_err(|error| {
+            Failure::of(format!("register node {name}"), error)
+                .advise("the user of the kubeconfig has to be system:node:NAME in the group system:nodes, NAME being that of --name")
+        }),
+        () = part.stop.cancelled() => Ok(None),
+    }
+}
+
 /// Refuses a range of pod addresses that the cluster does not route, or that another node has.
 async fn check_range(machine: &Machine, client: &kube::Client) -> Result<(), Failure> {
-    let (own, all): (Range, Range) = match (machine.pod_cidr.parse(), CLUSTER_CIDR.parse()) {
+    let (own, all): (Ipv4Cidr, Ipv4Cidr) = match (machine.pod_cidr.parse(), CLUSTER_CIDR.parse()) {
         (Ok(own), Ok(all)) => (own, all),
         (Err(error), _) | (_, Err(error)) => {
             return Err(Failure::of("read the range of pod addresses", error));
@@ -82,9 +120,17 @@ async fn check_range(machine: &Machine, client: &kube::Client) -> Result<(), Fai
     let nodes: Api<Node> = Api::all(client.clone());
     let nodes = nodes.list(&ListParams::default()).await;
     let nodes = nodes.map_err(|error| Failure::of("read the ranges of other nodes", error))?;
-    for node in nodes.items.into_iter().filter(|node| node.name_any() != machine.name) {
-        let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()?.parse::<Range>().ok());
-        if let Some(range) = range.filter(|range| range.overlaps(&own)) {
+    for node in nodes.items {
+        let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()?.parse::<Ipv4Cidr>().ok());
+        let Some(range) = range else { continue };
+        if node.name_any() == machine.name {
+            // A Node keeps the range that it has.
+            if range != own {
+                return Err(Failure::usage(format!("node {} has {range}, not {own}", machine.name)).advise(
+                    format!("say --pod-cidr {range} or leave it out; for another one, delete the node first"),
+                ));
+            }
+        } else if range.overlaps(&own) {
             return Err(Failure::usage(format!(
                 "{own} has addresses of {range}, which node {} has",
                 node.name_any()

@@ -47,7 +47,7 @@ use crate::{
 pub(crate) use actors::Signer;
 pub(crate) use alone::run as node;
 pub(crate) use machine::settings;
-pub(crate) use nodes::first_address;
+pub(crate) use nodes::{cidrs as node_cidrs, first_address};
 pub(crate) use scheduling::configuration as scheduler_configuration;
 pub(crate) use stand::apiserver;
 
@@ -197,7 +197,9 @@ async fn start(
     };
     steps.done(if names.is_empty() { "none".to_owned() } else { names.join(", ") }.as_str());
     steps.start("controllers");
-    let (all, controllers) = actors.controllers(server, data, controllers, clock, random);
+    // Simulated nodes come with their ranges, and so may Nodes that somebody makes beside them by hand.
+    let node_cidrs = if started.is_real() { Some(nodes::cidrs()?) } else { None };
+    let (all, controllers) = actors.controllers(server, data, controllers, node_cidrs, clock, random);
     let desk = actors.scheduler(server, placing, clock, random);
     let control = control::start(server, data, desk, all, stop.clone()).await?;
     components::show(&server.rest, control.scheduler, controllers);

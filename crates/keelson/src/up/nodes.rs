@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use meta::{Clock, Random};
-use network::Range;
+use controllers::NodeCidrs;
+use meta::{Clock, Ipv4Cidr, Random};
 use node::{simulated::Machine as Simulated, usage::Board};
 
 use crate::{
@@ -14,11 +14,19 @@ use crate::{
     data_dir::DataDir,
     error::Failure,
     pool,
-    up::{actors::Actors, bootstrap, choose::Started, machine::Machine, server::ApiServer},
+    up::{CLUSTER_CIDR, actors::Actors, bootstrap, choose::Started, machine::Machine, server::ApiServer},
 };
 
 /// The pod addresses of the real node: a /24 of the cluster's /16.
 const REAL_CIDR: &str = "10.42.0.0/24";
+
+/// What is given to nodes that come without a range: the first machine of `up`, in whose store they may be, has its own.
+pub(crate) fn cidrs() -> Result<NodeCidrs, Failure> {
+    let read = |text: &str| {
+        text.parse().map_err(|error| Failure::of("read the addresses of the cluster's pods", error))
+    };
+    Ok(NodeCidrs { cluster: read(CLUSTER_CIDR)?, reserved: vec![read(REAL_CIDR)?] })
+}
 
 /// The name of a node.
 pub(crate) fn name(index: u32) -> String {
@@ -92,7 +100,7 @@ pub(crate) fn simulated(
 /// The first address of a range that something can have.
 pub(crate) fn first_address(cidr: &str) -> Result<Ipv4Addr, Failure> {
     let first = || {
-        let range: Range = cidr.parse().ok()?;
+        let range: Ipv4Cidr = cidr.parse().ok()?;
         // Said by its network, so that nobody takes an address in it for the node's.
         (range.to_string() == cidr).then(|| range.first())?
     };

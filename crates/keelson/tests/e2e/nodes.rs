@@ -34,7 +34,7 @@ impl Node {
 
     fn start(&mut self, more: &[&str]) {
         let kubeconfig = self.path("kubeconfig");
-        let mut command = self.keelson(&["node", "--name", "node-1", "--pod-cidr", "10.42.1.0/24"]);
+        let mut command = self.keelson(&["node", "--name", "node-1", "--kubelet-port", "10260"]);
         command.args([
             "--runtime",
             "containerd",
@@ -130,13 +130,33 @@ fn a_second_machine_joins_is_killed_and_leaves() {
         let ready = cluster.try_kubectl(&["wait", "--for=condition=Ready", "node/node-0", "--timeout=60s"]);
         if ready.status.success() { Ok(()) } else { Err(format!("{ready:?}")) }
     });
-    refused(&node);
+    for (range, address, code, says) in [
+        (
+            "10.42.0.128/25",
+            "192.0.2.2",
+            2,
+            "10.42.0.128/25 has addresses of 10.42.0.0/24, which node node-0 has",
+        ),
+        ("10.99.0.0/24", "192.0.2.2", 2, "10.99.0.0/24 is not within 10.42.0.0/16"),
+        ("10.42.1.0/24", "192.0.2.7", 1, "no network interface has the address 192.0.2.7"),
+    ] {
+        refused(&node, range, address, code, says);
+    }
+    // Its range is given to it: the first that is free.
     node.start(&[]);
+    let said = "waiting for a range of pod addresses for node node-1";
+    assert_eq!(node.program.as_ref().unwrap().said().matches(said).count(), 1);
+    let of_node = |path: &str| cluster.kubectl(&["get", "node", "node-1", "-o", &format!("jsonpath={path}")]);
+    assert_eq!(of_node("{.spec.podCIDR}"), "10.42.1.0/24");
     cluster.load_image("busybox");
     node.load_image("busybox");
     for name in ["node-0", "node-1"] {
         cluster.apply(&pod_on(name));
     }
+    cluster.eventually("where its kubelet API is", || {
+        let port = of_node("{.status.daemonEndpoints.kubeletEndpoint.Port}");
+        if port == "10260" { Ok(()) } else { Err(port) }
+    });
     let ready =
         ["wait", "--for=condition=Ready", "node/node-0", "node/node-1", "pod/on-node-0", "pod/on-node-1"];
     cluster.kubectl(&[&ready[..], &["--timeout=120s"]].concat());
@@ -161,9 +181,11 @@ fn a_second_machine_joins_is_killed_and_leaves() {
 
     // It joins again by a token: both of its certificates are asked for, and approved.
     drop(node.program.take());
+    refused(&node, "10.42.9.0/24", "192.0.2.2", 2, "node node-1 has 10.42.1.0/24, not 10.42.9.0/24");
     std::fs::remove_file(node.path("kubeconfig")).unwrap();
     let bootstrap = bootstrap(&cluster, &node);
-    node.start(&["--bootstrap-kubeconfig", bootstrap.to_str().unwrap()]);
+    let joins = ["--pod-cidr", "10.42.1.0/24", "--bootstrap-kubeconfig", bootstrap.to_str().unwrap()];
+    node.start(&joins);
     let said = "waiting for the approval of node-csr-";
     assert_eq!(node.program.as_ref().unwrap().said().matches(said).count(), 2);
     cluster.eventually("the new certificate serves", || {
@@ -184,24 +206,12 @@ fn a_second_machine_joins_is_killed_and_leaves() {
 }
 
 /// What a node cannot begin with is said, and nothing is left behind.
-fn refused(node: &Node) {
-    let kubeconfig = node.path("kubeconfig");
-    for (range, address, code, says) in [
-        (
-            "10.42.0.128/25",
-            "192.0.2.2",
-            2,
-            "10.42.0.128/25 has addresses of 10.42.0.0/24, which node node-0 has",
-        ),
-        ("10.99.0.0/24", "192.0.2.2", 2, "10.99.0.0/24 is not within 10.42.0.0/16"),
-        ("10.42.1.0/24", "192.0.2.7", 1, "no network interface has the address 192.0.2.7"),
-    ] {
-        let mut command = node.keelson(&["node", "--name", "node-1", "--runtime", "containerd"]);
-        command.args(["--pod-cidr", range, "--node-ip", address, "--kubeconfig"]).arg(&kubeconfig);
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(code) && said.contains(says), "{range} {address}: {output:?}");
-    }
+fn refused(node: &Node, range: &str, address: &str, code: i32, says: &str) {
+    let mut command = node.keelson(&["node", "--name", "node-1", "--runtime", "containerd"]);
+    command.args(["--pod-cidr", range, "--node-ip", address, "--kubeconfig"]).arg(node.path("kubeconfig"));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(code) && said.contains(says), "{range} {address}: {output:?}");
     assert!(!node.path("data").join("keelson.pid").exists());
 }
 

@@ -155,11 +155,9 @@ fn each_controller_acts_as_its_account_and_lacks_no_right() {
     let scheduler = cluster.part(&["scheduler"], "kube-scheduler.kubeconfig");
     let nodes: Vec<Part> = ["node-1", "node-2"]
         .map(|name| {
-            let range = name.replace("node-", "10.42.") + ".0/24";
-            cluster.part(
-                &["node", "--name", name, "--pod-cidr", &range, "--runtime", "simulated"],
-                &format!("node-{name}.kubeconfig"),
-            )
+            // Each is given its range of pod addresses.
+            cluster
+                .part(&["node", "--name", name, "--runtime", "simulated"], &format!("node-{name}.kubeconfig"))
         })
         .into();
     eventually("the default service account", || try_kubectl(&admin, &["get", "serviceaccount", "default"]));

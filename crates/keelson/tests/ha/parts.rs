@@ -206,10 +206,9 @@ fn parts_may_do_what_is_theirs_and_no_more() {
     let _manager = cluster.part(&["controller-manager"], "kube-controller-manager.kubeconfig");
     let _nodes: Vec<Part> = ["node-1", "node-2"]
         .map(|name| {
-            let range = name.replace("node-", "10.42.") + ".0/24";
+            // Each is given its range of pod addresses.
             let kubeconfig = format!("node-{name}.kubeconfig");
-            cluster
-                .part(&["node", "--name", name, "--pod-cidr", &range, "--runtime", "simulated"], &kubeconfig)
+            cluster.part(&["node", "--name", name, "--runtime", "simulated"], &kubeconfig)
         })
         .into();
     let admin = cluster.kubeconfig();

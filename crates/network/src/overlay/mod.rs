@@ -22,14 +22,13 @@ use std::{
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, ResourceExt, runtime::watcher};
-use meta::Random;
+use meta::{Ipv4Cidr, NotACidr, Random};
 use reconcile::events;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use self::plan::{Candidate, Entry, Peer};
-pub use self::plan::{NoRange, Range};
+use self::plan::{Candidate, Entry, Peer, hardware};
 use crate::command::{CommandError, Commands, Route2};
 
 /// The device.
@@ -65,7 +64,7 @@ pub struct OverlayOptions {
 pub enum OverlayError {
     /// The range of pods is none.
     #[error("the range of this node's pods: {0}")]
-    Range(#[from] NoRange),
+    Range(#[from] NotACidr),
     /// The address is not this machine's.
     #[error("no network interface has the address {0}")]
     Address(Ipv4Addr),
@@ -78,7 +77,7 @@ pub enum OverlayError {
 #[derive(Debug)]
 pub struct Overlay {
     options: OverlayOptions,
-    range: Range,
+    range: Ipv4Cidr,
     mtu: u32,
     nodes: BTreeMap<String, Candidate>,
     listing: BTreeMap<String, Candidate>,
@@ -88,7 +87,7 @@ pub struct Overlay {
 impl Overlay {
     /// Makes the device, or takes up the one that is there.
     pub async fn prepare(options: OverlayOptions) -> Result<Self, OverlayError> {
-        let range: Range = options.pod_cidr.parse()?;
+        let range: Ipv4Cidr = options.pod_cidr.parse()?;
         let mut this = Self {
             options,
             range,
@@ -233,7 +232,7 @@ impl Overlay {
             }
             make.push(format!(
                 "link add {DEVICE} address {} type vxlan id {NUMBER} local {address} dstport {PORT} nolearning",
-                self.range.hardware()
+                hardware(self.range)
             ));
             make.push(format!("address add {}/32 dev {DEVICE}", self.range.network()));
         }
@@ -250,7 +249,7 @@ impl Overlay {
         has("id", NUMBER.into())
             && has("local", self.options.address.to_string().into())
             && has("port", PORT.into())
-            && link.address.as_deref() == Some(&self.range.hardware())
+            && link.address.as_deref() == Some(&hardware(self.range))
             && link.addr_info.iter().any(|info| info.local == Some(self.range.network()))
     }
 
@@ -343,7 +342,7 @@ struct Route {
 
 impl Route {
     /// A range of one address is printed without its length.
-    fn range(&self) -> Option<Range> {
+    fn range(&self) -> Option<Ipv4Cidr> {
         self.dst.parse().or_else(|_| format!("{}/32", self.dst).parse()).ok()
     }
 }

@@ -22,6 +22,7 @@ use super::{Agent, View};
 use crate::{
     admission::NodeView,
     node::object::{self, Findings, Identity},
+    options::Options,
 };
 
 /// Namespace of the nodes' Leases.
@@ -40,7 +41,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(300);
 pub(super) async fn measure_first(agent: &Agent) {
     match agent.options.host.measure().await {
         Ok(measured) => {
-            let identity = identity(agent, None);
+            let identity = identity(&agent.options, None);
             let node = NodeView {
                 name: agent.options.name.clone(),
                 labels: object::labels(&identity, &measured),
@@ -52,8 +53,7 @@ pub(super) async fn measure_first(agent: &Agent) {
     }
 }
 
-fn identity(agent: &Agent, port: Option<u16>) -> Identity {
-    let options = &agent.options;
+pub(super) fn identity(options: &Options, port: Option<u16>) -> Identity {
     Identity {
         name: options.name.clone(),
         addresses: options.addresses.clone(),
@@ -68,7 +68,7 @@ fn identity(agent: &Agent, port: Option<u16>) -> Identity {
 
 /// Keeps the Node object true.
 pub(super) async fn keep_status(agent: Arc<Agent>, port: Option<u16>) {
-    let identity = identity(&agent, port);
+    let identity = identity(&agent.options, port);
     let mut keeper = Keeper { agent, identity, node: None, posted: None, cidr: None };
     loop {
         let ready = keeper.beat().await;

@@ -11,6 +11,7 @@ mod heartbeat;
 mod job;
 mod local_volumes;
 mod pods;
+mod range;
 mod rotate;
 mod start;
 mod stop;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{admission::NodeView, fields::Place, options::Options, server, status::NodeFacts};
 pub use collect::Collection;
 pub use local_volumes::LOCAL_PATH_FINALIZER;
+pub use range::pod_cidr;
 
 /// Pod statuses on their way to the API server at once, as upstream's status manager. A node full of pods
 /// that start together must not take the places of the other nodes' requests.

@@ -460,6 +460,34 @@ async fn the_node_says_that_it_is_alive() {
     assert!(posts <= 2, "an unchanged status is not posted with every heartbeat: {posts}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_without_a_range_is_registered_and_waits_for_one() {
+    let api = Api::new();
+    let clock = Arc::new(Virtual(tokio::time::Instant::now()));
+    let memory = Arc::new(host::Memory::new(Measured { cpus: 4, ..Measured::default() }));
+    let mut options = Options::new("n1", memory, clock, Arc::new(Seeded::new(7)));
+    options.addresses = vec!["192.0.2.1".into()];
+    let (client, waits) = (api.client(), Arc::new(std::sync::atomic::AtomicU32::new(0)));
+    let told = waits.clone();
+    let waiting = tokio::spawn(async move {
+        let tell = || {
+            told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        crate::pod_cidr(&client, &options, tell).await
+    });
+    let node = api.until("the node is registered", |api| api.get("nodes", "", "n1")).await;
+    assert_eq!((condition(&node, "Ready").as_str(), &node["spec"]["podCIDR"]), ("False", &Value::Null));
+    let ready = &node["status"]["conditions"][3]["message"];
+    assert!(ready.as_str().unwrap().ends_with("the node has no spec.podCIDR yet"), "{ready}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut given = node;
+    given["spec"]["podCIDR"] = json!("10.42.1.0/24");
+    api.put("nodes", given);
+    assert_eq!(waiting.await.unwrap().unwrap(), "10.42.1.0/24");
+    assert_eq!(waits.load(std::sync::atomic::Ordering::Relaxed), 1, "told once");
+    assert_eq!(api.writes(), ["POST /api/v1/nodes"]);
+}
+
 fn resized(name: &str, cpu: &str, generation: i64, policy: Value) -> Value {
     json!({
         "metadata": { "name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": generation },
