@@ -104,7 +104,7 @@ pub(crate) struct NodeOptions {
     pub(crate) pod_cidr: Option<String>,
     #[command(flatten)]
     pub(crate) machine: MachineOptions,
-    /// What runs containers
+    /// What runs containers; auto is containerd for root, and simulated for others
     #[arg(long, env = "KEELSON_RUNTIME", value_enum, default_value = "auto")]
     pub(crate) runtime: RuntimeChoice,
 }

@@ -117,8 +117,14 @@ impl Actors {
         let (name, stopping) = (name.to_owned(), self.token());
         let runtime = Arc::new(containers.private.runtime());
         self.spawn(async move {
-            let ran = node::run(client, runtime, agent, stopping).await;
-            ran.map_err(|error| Failure::of(format!("run the agent of {name}"), error))
+            let doing = format!("run the agent of {name}");
+            match node::run(client, runtime, agent, stopping).await {
+                Ok(()) => Ok(()),
+                Err(error @ node::RunError::Server(_)) => {
+                    Err(Failure::of(doing, error).advise("--kubelet-port says where its kubelet API is"))
+                }
+                Err(error @ node::RunError::Task(_)) => Err(Failure::of(doing, error)),
+            }
         });
     }
 

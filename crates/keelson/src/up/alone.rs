@@ -30,7 +30,7 @@ use crate::{
 /// Runs until told to stop. Containers go on running (ADR 0003); the next start adopts them.
 pub(crate) async fn run(options: &NodeOptions, part: Part) -> Result<(), Failure> {
     machine::check(&options.machine)?;
-    let runtime = Runtime::choose(options.runtime)?;
+    let runtime = Runtime::choose(options.runtime)?.strictly();
     let data = DataDir::locate(&options.data)?;
     if !runtime.is_real() {
         return work(options, &data, runtime, &part).await;
@@ -56,11 +56,12 @@ async fn work(options: &NodeOptions, data: &DataDir, runtime: Runtime, part: &Pa
         },
     };
     let machine = Machine::new(&options.name, &range, address, &options.machine, data)?;
-    if runtime.is_real() {
-        check_range(&machine, &part.client).await?;
-    }
     let mut actors = Actors::new(part.stop.clone());
-    let begun = begin(options, &machine, runtime, part, &mut actors).await;
+    let begun = tokio::select! {
+        begun = begin(options, &machine, runtime, part, &mut actors) => begun,
+        // containerd, if it comes, is adopted by the next start.
+        () = part.stop.cancelled() => Ok(()),
+    };
     if begun.is_ok() && !part.stop.is_cancelled() {
         term::line(&format!("ready: node {}", machine.name));
         tokio::select! {
@@ -168,6 +169,9 @@ async fn begin(
 ) -> Result<(), Failure> {
     let Part { clock, random, stop, .. } = part;
     let client = part.client.clone();
+    if runtime.is_real() {
+        check_range(machine, &client).await?;
+    }
     let mut started = runtime.start(machine.clone()).await?;
     term::note(&started.describe());
     match &mut started {

@@ -62,6 +62,15 @@ impl Runtime {
         }
     }
 
+    /// Nothing else will do where containers were chosen: among the nodes of others, pods that exist in memory only would
+    /// pass for running ones.
+    pub(crate) fn strictly(self) -> Self {
+        match self {
+            Self::Containerd { strict: _ } => Self::Containerd { strict: true },
+            Self::Simulated { why } => Self::Simulated { why },
+        }
+    }
+
     pub(crate) fn is_real(&self) -> bool {
         matches!(self, Self::Containerd { .. })
     }

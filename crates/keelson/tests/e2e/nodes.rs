@@ -142,6 +142,7 @@ fn a_second_machine_joins_is_killed_and_leaves() {
     ] {
         refused(&node, range, address, code, says);
     }
+    stands_in_for_nothing(&node);
     // Its range is given to it: the first that is free.
     node.start(&[]);
     let said = "waiting for a range of pod addresses for node node-1";
@@ -213,6 +214,17 @@ fn refused(node: &Node, range: &str, address: &str, code: i32, says: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(code) && said.contains(says), "{range} {address}: {output:?}");
     assert!(!node.path("data").join("keelson.pid").exists());
+}
+
+/// Where containerd cannot run, a node of a cluster of others is not simulated unasked.
+fn stands_in_for_nothing(node: &Node) {
+    let mut command = node.namespace.command(Path::new(env!("CARGO_BIN_EXE_keelson")));
+    command.args(["node", "--name", "node-1", "--pod-cidr", "10.42.1.0/24", "--kubeconfig"]);
+    command.arg(node.path("kubeconfig")).arg("--data-dir").arg(node.path(&"long".repeat(30)));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let failed = output.status.code() == Some(1) && said.contains("is too long for a socket");
+    assert!(failed && said.contains("--runtime simulated"), "{output:?}");
 }
 
 /// A token for new nodes, as README of `examples/ha` makes it.
