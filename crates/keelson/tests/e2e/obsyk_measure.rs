@@ -242,6 +242,9 @@ impl Rig {
             let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
             Client::try_from(config).unwrap()
         });
+        // Long before the agent: one that the platform does not know yet tries again after half a minute.
+        cluster.apply(&platform.register(crate::obsyk_original::CLIENT));
+        cluster.apply(&platform.register("home"));
         let key = |at: usize| json!({format!("key-{at}"): "dmFsdWU="});
         let meta = |kind: &str, at: usize| json!({"name": format!("{kind}-{at:05}"), "labels": {"app": "a"}});
         tokio.block_on(async {
@@ -252,8 +255,6 @@ impl Rig {
                 "message": format!("Started container main of {at}"), "count": 1, "source": {"component": "kubelet"},
                 "involvedObject": {"kind": "Pod", "name": format!("pod-{at:05}"), "namespace": "default"}})).await;
         });
-        cluster.apply(&platform.register(crate::obsyk_original::CLIENT));
-        cluster.apply(&platform.register("home"));
         cluster.apply(&agent("home", &network.url));
         Self { tokio, cluster, client, platform, network, pods, version: 0 }
     }
