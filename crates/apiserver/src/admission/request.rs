@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use meta::{GroupResource, Object, Status, Value};
+use meta::{FieldSelector, GroupResource, LabelSelector, Object, Status, Value};
 use resource::{Attributes, Context, Operation, Resource};
 use schema::cel::{Asked, Authorize};
 use serde_json::{Map, json};
@@ -188,7 +188,14 @@ impl Authorize for Asker {
             },
         };
         let _entered = self.runtime.as_ref().map(Handle::enter);
-        let decision = self.authorizer.decide(&Ask::new(user, &asked.verb, object));
+        // One that cannot be read narrows nothing, as upstream.
+        let fields = Some(&*asked.fields).filter(|text| !text.is_empty());
+        let fields = fields.and_then(|text| FieldSelector::parse(text).ok());
+        let labels = Some(&*asked.labels).filter(|text| !text.is_empty());
+        let labels = labels.and_then(|text| LabelSelector::parse(text).ok());
+        let ask =
+            Ask { fields: fields.as_ref(), labels: labels.as_ref(), ..Ask::new(user, &asked.verb, object) };
+        let decision = self.authorizer.decide(&ask);
         match decision {
             Decision::Failed { error, .. } => Err(error),
             other => Ok((other.allows(), other.reason().to_owned())),

@@ -23,6 +23,8 @@ impl Authorizer for NoDelete {
     fn decide(&self, ask: &Ask<'_>) -> Decision {
         match ask.verb {
             "delete" if matches!(ask.object, Asked::Resource { .. }) => Decision::NoOpinion("no".to_owned()),
+            // Lists of what is selected are.
+            "list" if ask.fields.is_none() || ask.labels.is_none() => Decision::NoOpinion("no".to_owned()),
             _ => Decision::Allow("yes".to_owned()),
         }
     }
@@ -194,6 +196,7 @@ async fn webhooks_are_asked_about_what_they_want() {
         json!({"rules": [rule]})
     };
     let condition = |text: &str| json!({"matchConditions": [{"name": "c", "expression": text}]});
+    let pods = "authorizer.group('').resource('pods')";
     for (more, passes) in [
         (rule("operations", json!(["UPDATE"])), true),
         (rule("operations", json!(["*"])), false),
@@ -213,6 +216,16 @@ async fn webhooks_are_asked_about_what_they_want() {
         (condition("request.operation == 'CREATE' && object.metadata.namespace == 'default'"), false),
         (condition("authorizer.group('').resource('configmaps').check('delete').allowed()"), true),
         (condition("authorizer.requestResource.check('create').allowed()"), false),
+        (
+            condition(&format!(
+                "{pods}.fieldSelector('a=b').labelSelector('c in (d)').check('list').allowed()"
+            )),
+            false,
+        ),
+        (
+            condition(&format!("{pods}.fieldSelector('a=b').labelSelector('c in').check('list').allowed()")),
+            true,
+        ),
     ] {
         let server = Server::start().await;
         server.hook(VALIDATING, "deny", hook.client_config("/deny"), more.clone()).await.unwrap();

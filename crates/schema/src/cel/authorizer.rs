@@ -1,5 +1,4 @@
-//! `authorizer`: expressions ask who may do what (upstream `apiserver/pkg/cel/library/authz.go`). Selectors
-//! of fields and labels are not known here.
+//! `authorizer`: expressions ask who may do what (upstream `apiserver/pkg/cel/library/authz.go`).
 
 use std::sync::Arc;
 
@@ -22,6 +21,10 @@ pub struct Asked {
     pub namespace: String,
     /// Name; empty for all.
     pub name: String,
+    /// Field selector as written; empty for none.
+    pub fields: String,
+    /// Label selector as written; empty for none.
+    pub labels: String,
     /// Verb.
     pub verb: String,
 }
@@ -123,6 +126,12 @@ pub(super) fn register(context: &mut Context<'_>) {
     });
     context.add_function("name", |This(this): This<Cel>, name: Text| {
         with(&this, |asked| asked.name = name.to_string())
+    });
+    context.add_function("fieldSelector", |This(this): This<Cel>, selector: Text| {
+        with(&this, |asked| asked.fields = selector.to_string())
+    });
+    context.add_function("labelSelector", |This(this): This<Cel>, selector: Text| {
+        with(&this, |asked| asked.labels = selector.to_string())
     });
     context.add_function("check", |This(this): This<Cel>, verb: Text| {
         let Cel::Opaque(opaque) = &this else { return Err(ExecutionError::NoSuchOverload) };

@@ -241,10 +241,12 @@ fn authorizers_answer() {
     struct Only;
     impl Authorize for Only {
         fn check(&self, asked: &Asked) -> Result<(bool, String), String> {
-            let Asked { service_account, path, group, resource, subresource, namespace, name, verb } = asked;
+            let Asked { service_account, path, group, resource, subresource, namespace, name, .. } = asked;
+            let Asked { fields, labels, verb, .. } = asked;
             let place =
                 path.clone().unwrap_or(format!("{group}/{resource}/{subresource}/{namespace}/{name}"));
             match verb.as_str() {
+                "list" => Ok((true, format!("{place} where {fields} and {labels}"))),
                 "fail" => Err("nobody answers".to_owned()),
                 _ => Ok((verb == "get", format!("{verb} {place} {service_account:?}"))),
             }
@@ -265,6 +267,12 @@ fn authorizers_answer() {
     assert_eq!(
         check(&format!("{long}.reason()")),
         Ok(json!("get apps/deployments/scale/n/x Some((\"ns\", \"sa\"))"))
+    );
+    assert_eq!(
+        check(
+            "authorizer.group('').resource('pods').labelSelector('a=b').fieldSelector('c=d').check('list').reason()"
+        ),
+        Ok(json!("/pods/// where c=d and a=b"))
     );
     assert_eq!(check("authorizer.path('/healthz').check('put').allowed()"), Ok(json!(false)));
     assert_eq!(check("authorizer.requestResource.check('get').reason()"), Ok(json!("get /pods/// None")));
