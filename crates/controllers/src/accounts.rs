@@ -54,6 +54,7 @@ const ACCOUNTS: &[(&str, Option<&str>)] = &[
     ("statefulset", Some("statefulset-controller")),
     ("taint-eviction", Some("node-controller")),
     ("ttl-after-finished", Some("ttl-after-finished-controller")),
+    ("validatingadmissionpolicy-status", Some("validatingadmissionpolicy-status-controller")),
 ];
 
 /// What accounts need beside upstream's policy and [`patches`]: verbs, group, resource.

@@ -24,6 +24,7 @@ mod namespace;
 mod node;
 mod pod_gc;
 mod pods;
+mod policy_status;
 mod quota;
 mod rank;
 mod replicaset;
@@ -59,6 +60,7 @@ pub use crate::{
     namespace::Namespaces,
     node::{NodeCidrs, NodeIpam, NodeLifecycle, TaintEviction},
     pod_gc::PodGc,
+    policy_status::PolicyStatus,
     quota::ResourceQuotas,
     replicaset::{ReplicaSets, ReplicationControllers},
     root_ca::RootCaPublisher,
@@ -159,6 +161,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(volume::VolumeExpander),
         Controller::new(volume::VolumeProtection),
         Controller::new(PodGc::default()),
+        Controller::new(PolicyStatus),
         Controller::new(ReplicaSets::default()),
         Controller::new(ReplicationControllers::default()),
         Controller::new(ResourceQuotas::hearing(heard)),

@@ -18,6 +18,8 @@ const KINDS: &[(&str, bool, &str)] = &[
     ("/apis/discovery.k8s.io/v1", true, "endpointslices"),
     ("/apis/scheduling.k8s.io/v1", false, "priorityclasses"),
     ("/apis/node.k8s.io/v1", false, "runtimeclasses"),
+    ("/apis/admissionregistration.k8s.io/v1", false, "validatingadmissionpolicies"),
+    ("/apis/apiextensions.k8s.io/v1", false, "customresourcedefinitions"),
 ];
 
 /// A refusal: its code and what it says.

@@ -19,6 +19,7 @@ mod garbage;
 mod kit;
 mod network;
 mod pods;
+mod policies;
 mod quota;
 mod replicas;
 mod scheduling;
@@ -36,6 +37,7 @@ fn documented() {
         ("garbage", include_str!("garbage.rs")),
         ("network", include_str!("network.rs")),
         ("pods", include_str!("pods.rs")),
+        ("policies", include_str!("policies.rs")),
         ("quota", include_str!("quota.rs")),
         ("replicas", include_str!("replicas.rs")),
         ("scheduling", include_str!("scheduling.rs")),

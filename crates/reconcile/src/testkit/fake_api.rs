@@ -554,6 +554,7 @@ const BUILT_IN: &[(&str, &str, &str, bool)] = &[
     ("", "Secret", "secrets", true),
     ("", "Service", "services", true),
     ("", "ServiceAccount", "serviceaccounts", true),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", false),
     ("apps", "ControllerRevision", "controllerrevisions", true),
     ("apps", "DaemonSet", "daemonsets", true),
     ("apps", "Deployment", "deployments", true),

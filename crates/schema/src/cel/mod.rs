@@ -12,6 +12,7 @@
 //! order-blind equality of lists of type set.
 
 mod authorizer;
+mod check;
 mod convert;
 mod cost;
 mod depth;
@@ -24,5 +25,6 @@ mod rules;
 mod tests;
 
 pub use authorizer::{Asked, Authorize};
+pub use check::{Names, Type};
 pub use expression::{Expression, ExpressionError, MATCH_BUDGET, POLICY_BUDGET, Scope};
 pub use rules::Rules;

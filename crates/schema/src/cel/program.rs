@@ -5,14 +5,18 @@ use std::{collections::BTreeSet, sync::LazyLock};
 use kube_cel::{
     KubeCelExt,
     cel::{
-        Context, Value as Cel,
+        Context, ExecutionError, Value as Cel,
         common::ast::{EntryExpr, Expr, IdedExpr},
         context::VariableResolver,
     },
 };
 
-use super::{authorizer, convert::unescape, depth, rewrite::rewrite};
-use crate::{Shape, TypeId, TypeSet};
+use super::{
+    authorizer,
+    check::{Names, Type, check},
+    depth,
+    rewrite::rewrite,
+};
 
 /// Longest expression, in bytes; upstream bounds the cost of parsing, we its length.
 const SOURCE_MAX: usize = 16 * 1024;
@@ -26,12 +30,27 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
     let mut context = Context::default().with_all();
     // The crate has no type values; their names compare as well: `type(self) == string`.
     context.add_function("type", |value: Cel| type_name(&value).to_owned());
+    context.add_function("dyn", |value: Cel| Ok::<Cel, ExecutionError>(value));
+    context.add_function("bool", truth);
     for name in TYPES {
         context.add_variable_from_value(*name, (*name).to_owned());
     }
     authorizer::register(&mut context);
     context
 });
+
+/// `bool(value)`, with the words that cel-go reads (`common/types/string.go`).
+fn truth(value: Cel) -> Result<Cel, ExecutionError> {
+    match &value {
+        Cel::Bool(_) => Ok(value),
+        Cel::String(text) => match text.as_str() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Cel::Bool(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Cel::Bool(false)),
+            other => Err(ExecutionError::function_error("bool", format!("cannot read {other:?}"))),
+        },
+        _ => Err(ExecutionError::NoSuchOverload),
+    }
+}
 
 /// Names of types that a rule can compare with.
 const TYPES: &[&str] = &[
@@ -77,6 +96,16 @@ pub(super) struct Program {
 impl Program {
     /// Parses `source`, which may refer to `variables` and nothing else.
     pub(super) fn compile(source: &str, variables: &[&str]) -> Result<Self, String> {
+        let (program, _) = Self::parse(source, variables, None)?;
+        Ok(program)
+    }
+
+    /// The same, when it goes with the types of the names; and what it gives.
+    pub(super) fn checked(source: &str, variables: &[&str], types: &Names) -> Result<(Self, Type), String> {
+        Self::parse(source, variables, Some(types))
+    }
+
+    fn parse(source: &str, variables: &[&str], types: Option<&Names>) -> Result<(Self, Type), String> {
         if source.len() > SOURCE_MAX {
             return Err(format!("compilation failed: expression is longer than {SOURCE_MAX} bytes"));
         }
@@ -87,17 +116,19 @@ impl Program {
             let parsed = depth::parser().enable_optional_syntax(true).parse(&settled);
             let mut expression = parsed.map_err(|error| error.to_string())?;
             let depth = depth::of(&expression)?;
+            let words = || [TYPES, NAMESPACES].concat();
+            let of = types.map(|types| check(&settled, &expression, types, &words())).transpose()?;
             rewrite(&mut expression.expr, variables)?;
             let mut free = BTreeSet::new();
             free_names(&expression.expr, &mut Vec::new(), &mut free);
-            Ok((expression, free, depth))
+            Ok((expression, free, depth, of.unwrap_or(Type::Dyn)))
         });
-        let (expression, free, depth) =
+        let (expression, free, depth, of) =
             parsed.unwrap_or_else(|_| Err("expression cannot be parsed".to_owned())).map_err(failed)?;
         let known = |name: &str| [variables, TYPES, NAMESPACES].iter().any(|names| names.contains(&name));
         match free.iter().find(|name| !known(name)) {
             Some(name) => Err(format!("compilation failed: undeclared reference to '{name}'")),
-            None => Ok(Self { expression, free, depth }),
+            None => Ok((Self { expression, free, depth }, of)),
         }
     }
 
@@ -126,13 +157,6 @@ impl Program {
         depth::while_evaluating(self.depth, || {
             Cel::resolve(&self.expression, context).map_err(|error| error.to_string())
         })?
-    }
-
-    /// A field of `self` or `oldSelf` that the type does not have, if the expression selects one.
-    pub(super) fn unknown_field(&self, set: &TypeSet, of: TypeId) -> Option<String> {
-        let mut fields = Fields { set, root: of, scopes: Vec::new(), unknown: None };
-        fields.visit(&self.expression.expr);
-        fields.unknown
     }
 }
 
@@ -175,90 +199,5 @@ fn free_names<'e>(expr: &'e Expr, bound: &mut Vec<&'e str>, free: &mut BTreeSet<
             bound.truncate(depth);
         }
         other => parts(other).into_iter().for_each(|part| free_names(&part.expr, bound, free)),
-    }
-}
-
-/// Follows selections through the schema.
-struct Fields<'a> {
-    set: &'a TypeSet,
-    root: TypeId,
-    /// Bound names and their types, innermost last.
-    scopes: Vec<(String, Option<TypeId>)>,
-    unknown: Option<String>,
-}
-
-impl Fields<'_> {
-    /// The type of an expression, where the schema tells it.
-    fn visit(&mut self, expr: &Expr) -> Option<TypeId> {
-        match expr {
-            Expr::Ident(name) => match self.scopes.iter().rev().find(|(bound, _)| bound == name) {
-                Some((_, of)) => *of,
-                None if matches!(name.as_str(), "self" | "oldSelf") => Some(self.root),
-                None => None,
-            },
-            Expr::Select(select) => {
-                let of = self.visit(&select.operand.expr)?;
-                self.field(of, &select.field)
-            }
-            Expr::Call(call) => {
-                let target = call.target.as_ref().and_then(|target| self.visit(&target.expr));
-                let args: Vec<Option<TypeId>> = call.args.iter().map(|arg| self.visit(&arg.expr)).collect();
-                // `self.list[0]`, `self.map['key']`.
-                let indexed = call.func_name == "_[_]" && target.is_none();
-                if indexed { self.element(args.first().copied().flatten()?, false) } else { None }
-            }
-            Expr::Comprehension(loops) => {
-                let range = self.visit(&loops.iter_range.expr);
-                self.visit(&loops.accu_init.expr);
-                let depth = self.scopes.len();
-                let second = loops.iter_var2.clone();
-                let of = range.and_then(|of| self.element(of, second.is_none()));
-                match second {
-                    // Two variables: index or key, then the element.
-                    Some(second) => {
-                        self.scopes.push((loops.iter_var.clone(), None));
-                        self.scopes.push((second, of));
-                    }
-                    None => self.scopes.push((loops.iter_var.clone(), of)),
-                }
-                self.scopes.push((loops.accu_var.clone(), None));
-                for part in [&loops.loop_cond, &loops.loop_step, &loops.result] {
-                    self.visit(&part.expr);
-                }
-                self.scopes.truncate(depth);
-                None
-            }
-            other => {
-                for part in parts(other) {
-                    self.visit(&part.expr);
-                }
-                None
-            }
-        }
-    }
-
-    fn field(&mut self, of: TypeId, name: &str) -> Option<TypeId> {
-        match &self.set.node(of).shape {
-            Shape::Struct { properties, .. } => {
-                let plain = unescape(name);
-                let found = properties.get(plain.as_str()).map(|property| property.of);
-                if found.is_none() {
-                    self.unknown.get_or_insert_with(|| name.to_owned());
-                }
-                found
-            }
-            Shape::Map { values, .. } => Some(*values),
-            _ => None,
-        }
-    }
-
-    /// The type that a loop over `of` binds, or that an index into it gives.
-    fn element(&self, of: TypeId, loops: bool) -> Option<TypeId> {
-        match &self.set.node(of).shape {
-            Shape::List { items, .. } => Some(*items),
-            // A loop over a map binds its keys.
-            Shape::Map { values, .. } if !loops => Some(*values),
-            _ => None,
-        }
     }
 }

@@ -1,12 +1,16 @@
 //! `x-kubernetes-validations` (upstream `apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube_cel::cel::Value as Cel;
 use meta::{FieldError, FieldErrorKind};
 use serde_json::{Value, json};
 
 use super::{
+    check::{Names, Type},
     convert::{convert, optional},
     cost::{PER_CALL, PER_OBJECT, Sizes, estimate},
     program::Program,
@@ -36,8 +40,24 @@ impl Rules {
     /// Compiles every rule reachable from the root of `schema`; one error for each that does not compile, its
     /// field relative to the schema (`properties[spec].x-kubernetes-validations[0].rule`).
     pub fn compile(schema: &Schema) -> Result<Self, Vec<FieldError>> {
-        let mut compiler =
-            Compiler { set: schema.set(), rules: Self::default(), errors: Vec::new(), open: BTreeSet::new() };
+        Self::compile_as(schema, false)
+    }
+
+    /// What [`Rules::compile`] finds, and where a rule does not go with the types of the schema: for definitions
+    /// that are written. Those that are there are served as they are.
+    pub fn check(schema: &Schema) -> Vec<FieldError> {
+        Self::compile_as(schema, true).err().unwrap_or_default()
+    }
+
+    fn compile_as(schema: &Schema, typed: bool) -> Result<Self, Vec<FieldError>> {
+        let mut compiler = Compiler {
+            set: schema.set(),
+            typed,
+            root: schema.root(),
+            rules: Self::default(),
+            errors: Vec::new(),
+            open: BTreeSet::new(),
+        };
         compiler.visit(schema.root(), "", true);
         if compiler.errors.is_empty() { Ok(compiler.rules) } else { Err(compiler.errors) }
     }
@@ -62,7 +82,10 @@ impl Rules {
 }
 
 struct Compiler<'s> {
-    set: &'s TypeSet,
+    set: &'s Arc<TypeSet>,
+    /// Whether rules must go with the types.
+    typed: bool,
+    root: TypeId,
     rules: Rules,
     errors: Vec<FieldError>,
     /// Types on the way down: a recursive type is compiled once.
@@ -129,14 +152,7 @@ impl Compiler<'_> {
     }
 
     fn compile(&self, of: TypeId, rule: &Rule, correlated: bool) -> Result<Compiled, (&'static str, String)> {
-        let compile = |source: &str| {
-            let program = Program::compile(source, &["self", "oldSelf"])?;
-            match program.unknown_field(self.set, of).filter(|_| rule.optional_old_self != Some(true)) {
-                Some(field) => Err(format!("compilation failed: undefined field '{field}'")),
-                None => Ok(program),
-            }
-        };
-        let program = compile(&rule.rule).map_err(|why| ("rule", why))?;
+        let program = self.program(of, rule, &rule.rule, &Type::Bool).map_err(|why| ("rule", why))?;
         if program.uses("oldSelf") {
             if !correlated {
                 let why = "oldSelf cannot be used on the uncorrelatable portion of the schema";
@@ -149,10 +165,27 @@ impl Compiler<'_> {
             None => None,
             Some(source) => {
                 let why = |why: String| ("messageExpression", format!("messageExpression {why}"));
-                Some(compile(source).map_err(why)?)
+                Some(self.program(of, rule, source, &Type::String).map_err(why)?)
             }
         };
         Ok(Compiled { rule: rule.clone(), program, message })
+    }
+
+    fn program(&self, of: TypeId, rule: &Rule, source: &str, wanted: &Type) -> Result<Program, String> {
+        let variables = ["self", "oldSelf"];
+        if !self.typed {
+            return Program::compile(source, &variables);
+        }
+        let this = Type::typed(self.set, of, of == self.root);
+        let mut names = Names::new();
+        names.declare("self", this.clone());
+        let optional = rule.optional_old_self == Some(true);
+        names.declare("oldSelf", if optional { Type::optional(this) } else { this });
+        match Program::checked(source, &variables, &names)? {
+            (program, Type::Dyn) => Ok(program),
+            (program, given) if given == *wanted => Ok(program),
+            _ => Err(format!("must evaluate to a {wanted}")),
+        }
     }
 }
 

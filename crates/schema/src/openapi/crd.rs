@@ -324,7 +324,7 @@ fn list_type(json: &Value) -> ListType {
     }
 }
 
-fn format(name: &str) -> Format {
+pub(super) fn format(name: &str) -> Format {
     match name {
         "" => Format::None,
         "int32" => Format::Int32,

@@ -1,7 +1,8 @@
-//! OpenAPI: reading the schema of a CRD, publishing any schema as OpenAPI v3 or Swagger 2. Knows no path and
+//! OpenAPI: reading the schema of a CRD or a published document, publishing any schema as OpenAPI v3 or Swagger 2. Knows no path and
 //! no operation: those are the server's.
 
 mod crd;
+mod document;
 mod metadata;
 mod publish;
 mod structural;
@@ -10,6 +11,7 @@ mod structural;
 mod tests;
 
 pub use crd::from_crd;
+pub use document::from_document;
 pub use metadata::object_meta;
 pub use publish::{to_v2, to_v3};
 

@@ -1,6 +1,6 @@
 //! ValidatingAdmissionPolicy and MutatingAdmissionPolicy (upstream `apiserver/pkg/admission/plugin/policy`):
-//! expressions instead of webhooks. Deliberately missing: type checking of expressions against the kinds a
-//! policy matches (`status.typeChecking`).
+//! expressions instead of webhooks. How they go with the kinds a policy matches (`status.typeChecking`) is a
+//! controller's business.
 
 mod mutating;
 mod params;
