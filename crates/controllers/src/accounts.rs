@@ -18,6 +18,7 @@ pub trait Accounts: Send + Sync {
 
 /// Controllers and their accounts; one without acts as the controller manager's own user, as upstream's does.
 const ACCOUNTS: &[(&str, Option<&str>)] = &[
+    ("bootstrap-token-cleaner", Some("token-cleaner")),
     ("certificatesigningrequest-approving", Some("certificate-controller")),
     ("certificatesigningrequest-cleaner", Some("certificate-controller")),
     ("certificatesigningrequest-signing", Some("certificate-controller")),
@@ -51,10 +52,12 @@ const ACCOUNTS: &[(&str, Option<&str>)] = &[
     ("root-ca-certificate-publisher", Some("root-ca-cert-publisher")),
     ("serviceaccount", Some("service-account-controller")),
     ("serviceaccount-token", None),
+    ("service-cidr", Some("service-cidrs-controller")),
     ("statefulset", Some("statefulset-controller")),
     ("taint-eviction", Some("node-controller")),
     ("ttl-after-finished", Some("ttl-after-finished-controller")),
     ("validatingadmissionpolicy-status", Some("validatingadmissionpolicy-status-controller")),
+    ("volumeattributesclass-protection", Some("volumeattributesclass-protection-controller")),
 ];
 
 /// What accounts need beside upstream's policy and [`patches`]: verbs, group, resource.

@@ -31,8 +31,10 @@ mod replicaset;
 mod root_ca;
 mod scale;
 mod service_account;
+mod service_cidr;
 mod spec;
 mod statefulset;
+mod token_cleaner;
 mod tokens;
 mod ttl_after_finished;
 pub mod volume;
@@ -65,7 +67,9 @@ pub use crate::{
     replicaset::{ReplicaSets, ReplicationControllers},
     root_ca::RootCaPublisher,
     service_account::ServiceAccounts,
+    service_cidr::ServiceCidrs,
     statefulset::StatefulSets,
+    token_cleaner::TokenCleaner,
     tokens::ServiceAccountTokens,
     ttl_after_finished::TtlAfterFinished,
 };
@@ -154,6 +158,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(volume::LocalPathProvisioner { root: options.local_path_root.clone() }),
         Controller::new(Namespaces),
         Controller::new(NodeLifecycle::default()),
+        Controller::new(volume::AttributesClassProtection),
         Controller::new(volume::ClaimBinder),
         Controller::new(volume::ClaimProtection),
         Controller::new(volume::EphemeralVolumes),
@@ -168,8 +173,10 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(RootCaPublisher { root_ca_pem: options.root_ca_pem.clone() }),
         Controller::new(ServiceAccounts),
         Controller::new(ServiceAccountTokens { root_ca_pem: options.root_ca_pem.clone() }),
+        Controller::new(ServiceCidrs),
         Controller::new(StatefulSets),
         Controller::new(TaintEviction::default()),
+        Controller::new(TokenCleaner),
         Controller::new(TtlAfterFinished),
     ];
     let sign = |signer: &Arc<dyn Signer>| Controller::new(CertificateSigner { signer: Arc::clone(signer) });

@@ -9,6 +9,7 @@
 //! affinity names deletes the directory and then removes the finalizer; nobody else does, except that
 //! the finalizer of a volume whose node is gone is removed here, its data being gone with the node.
 
+mod attributes;
 mod claim;
 mod ephemeral;
 mod expand;
@@ -20,6 +21,7 @@ mod reclaim;
 #[cfg(test)]
 mod tests;
 
+pub use attributes::AttributesClassProtection;
 pub use claim::ClaimBinder;
 pub use ephemeral::EphemeralVolumes;
 pub use expand::VolumeExpander;

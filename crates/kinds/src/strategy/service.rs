@@ -262,21 +262,24 @@ impl Service {
         if held.is_some() {
             return Ok(()); // it cannot change; validation says so
         }
-        let cidr = self.options.service_cidr;
+        let ranges = service_ip::ranges(cx, self.options.service_cidr);
         let asked = is::cluster_ip(new).to_owned();
         let chosen = if asked.is_empty() {
-            let free = service_ip::free_address(cx, cidr).ok_or_else(|| {
-                let name = new.name();
-                Status::internal(format!(
-                    "failed to allocate a serviceIP for Service \"{name}\": range is full"
-                ))
-            })?;
+            let free =
+                ranges.iter().find_map(|range| service_ip::free_address(cx, *range)).ok_or_else(|| {
+                    let name = new.name();
+                    Status::internal(format!(
+                        "failed to allocate a serviceIP for Service \"{name}\": range is full"
+                    ))
+                })?;
             free.to_string()
         } else {
-            let inside = asked.parse::<IpAddr>().is_ok_and(|address| cidr.contains(address));
-            let why = if !inside {
+            let within = |address: IpAddr| ranges.iter().any(|range| range.contains(address));
+            let why = if !asked.parse::<IpAddr>().is_ok_and(within) {
+                let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
                 format!(
-                    "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {cidr}"
+                    "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {}",
+                    ranges.join(", ")
                 )
             } else if cx.view.get(&claims::addresses(), "", &asked).is_some() {
                 "provided IP is already allocated".to_owned()

@@ -3,13 +3,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use meta::Random;
+use meta::{GroupResource, Random};
 use resource::Context;
 
 use super::claims;
 use crate::options::Cidr;
 
 impl Cidr {
+    fn parse(text: &str) -> Option<Self> {
+        let (network, prefix) = text.split_once('/')?;
+        let range = Self { network: network.parse().ok()?, prefix: prefix.parse().ok()? };
+        (range.prefix <= if range.network.is_ipv4() { 32 } else { 128 }).then_some(range)
+    }
+
     /// `IPv4` or `IPv6`.
     pub(crate) fn family(&self) -> &'static str {
         if self.network.is_ipv4() { "IPv4" } else { "IPv6" }
@@ -63,6 +69,26 @@ impl std::fmt::Display for Cidr {
     }
 }
 
+/// The ranges that Services get addresses from: the server's own, then those of the ServiceCIDRs of its family that are
+/// ready (KEP-1880), by name. One that is being deleted gives nothing more.
+pub(super) fn ranges(cx: &Context<'_>, own: Cidr) -> Vec<Cidr> {
+    let mut ranges = vec![own];
+    for stored in cx.view.list(&GroupResource::new("networking.k8s.io", "servicecidrs"), None) {
+        // One that cannot be read gives nothing.
+        let Ok(object) = stored.object() else { continue };
+        if object.is_deleting() || !meta::is_condition_true(&object, "Ready") {
+            continue;
+        }
+        let texts = object.list(&["spec", "cidrs"]).iter().filter_map(|text| text.as_str());
+        for range in texts.filter_map(Cidr::parse) {
+            if range.family() == own.family() && !ranges.contains(&range) {
+                ranges.push(range);
+            }
+        }
+    }
+    ranges
+}
+
 /// A free address; `None` when all are taken. The lower band is left to those who name an address
 /// (KEP-3070) until the rest is full.
 pub(super) fn free_address(cx: &Context<'_>, cidr: Cidr) -> Option<IpAddr> {
@@ -96,6 +122,8 @@ fn pick(random: &dyn Random, size: u64, band: u64, taken: impl Fn(u64) -> bool) 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::testing::Cx;
 
@@ -138,5 +166,27 @@ mod tests {
         }
         let chosen = free_address(&cx.context(), cidr("10.43.0.0/16")).unwrap();
         assert!(cidr("10.43.0.0/16").contains(chosen) && chosen > IpAddr::from([10, 43, 1, 0]));
+    }
+
+    #[test]
+    fn ready_ranges_give_addresses_too() {
+        let range = |name: &str, cidr: &str, ready: &str| {
+            json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+        };
+        let mut going = range("going", "10.53.0.0/16", "True");
+        going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let cx = [
+            range("kubernetes", "10.43.0.0/16", "True"),
+            range("more", "10.50.0.0/16", "True"),
+            range("new", "10.51.0.0/16", "False"),
+            range("other", "fd00::/112", "True"),
+            going,
+        ]
+        .into_iter()
+        .fold(Cx::new("services", ""), |cx, range| cx.with("networking.k8s.io", "servicecidrs", range));
+        let ranges: Vec<String> =
+            ranges(&cx.context(), cidr("10.43.0.0/16")).iter().map(ToString::to_string).collect();
+        assert_eq!(ranges, ["10.43.0.0/16", "10.50.0.0/16"]);
     }
 }

@@ -565,6 +565,9 @@ const BUILT_IN: &[(&str, &str, &str, bool)] = &[
     ("coordination.k8s.io", "Lease", "leases", true),
     ("discovery.k8s.io", "EndpointSlice", "endpointslices", true),
     ("events.k8s.io", "Event", "events", true),
+    ("networking.k8s.io", "IPAddress", "ipaddresses", false),
+    ("networking.k8s.io", "ServiceCIDR", "servicecidrs", false),
     ("policy", "PodDisruptionBudget", "poddisruptionbudgets", true),
     ("storage.k8s.io", "StorageClass", "storageclasses", false),
+    ("storage.k8s.io", "VolumeAttributesClass", "volumeattributesclasses", false),
 ];
