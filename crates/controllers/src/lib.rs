@@ -44,7 +44,7 @@ use std::sync::Arc;
 use meta::{Clock, Random};
 use parking_lot::Mutex;
 pub use reconcile::CancellationToken;
-use reconcile::{Context, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
+use reconcile::{Context, Control, Controller, LeaseLock, LeaseOptions, MetricsSnapshot};
 
 pub use crate::{
     accounts::Accounts,
@@ -118,20 +118,22 @@ impl Options {
 /// The counters of the controllers that run now. Clones are one.
 #[derive(Clone, Default)]
 pub struct Metrics {
-    readers: Arc<Mutex<Vec<Reader>>>,
+    controls: Arc<Mutex<Vec<Control>>>,
 }
-
-type Reader = Box<dyn Fn() -> MetricsSnapshot + Send>;
 
 impl Metrics {
     /// One entry for each controller; none before the controllers run.
     pub fn snapshot(&self) -> Vec<MetricsSnapshot> {
-        self.readers.lock().iter().map(|read| read()).collect()
+        self.controls.lock().iter().map(Control::metrics).collect()
+    }
+
+    /// The handles of the controllers that run now; none before they do.
+    pub fn controls(&self) -> Vec<Control> {
+        self.controls.lock().clone()
     }
 
     fn follow(&self, controllers: &[Controller]) {
-        let readers = controllers.iter().map(|controller| Box::new(controller.metrics()) as Reader);
-        *self.readers.lock() = readers.collect();
+        *self.controls.lock() = controllers.iter().map(Controller::control).collect();
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{pool::NodePool, security::SecurityOptions};
 
 pub(crate) use inflight::InflightOptions;
 pub(crate) use parts::{
-    ApiserverOptions, ControllerManagerOptions, NodeOptions, PartOptions, SchedulerOptions,
+    ApiserverOptions, ControllerManagerOptions, NodeOptions, PartOptions, SchedulerOptions, SecureOptions,
 };
 use parts::{listen, node_name};
 

@@ -30,6 +30,11 @@ impl Counters {
         self.controllers.extend(controllers.iter().map(Controller::control));
     }
 
+    /// Of these controllers and no operator.
+    pub(crate) fn of(controllers: Vec<Control>) -> Self {
+        Self { controllers, operators: Vec::new() }
+    }
+
     /// Counts one more operator; gives its controllers, to be run.
     pub(crate) fn count(&mut self, started: Started) -> Vec<Controller> {
         let Started { controllers, metrics } = started;

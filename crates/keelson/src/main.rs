@@ -22,6 +22,7 @@ mod logging;
 mod obsyk_platform;
 mod operator;
 mod operators;
+mod part_server;
 mod parts;
 mod place;
 mod pool;

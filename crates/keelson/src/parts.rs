@@ -1,7 +1,14 @@
 //! The parts of a cluster as processes of their own, each a client of the API server: scheduler, controller
 //! manager, node. Of several schedulers or managers the one that holds the Lease works; the others wait for it.
 
-use std::{future::Future, path::Path, sync::Arc};
+use std::{
+    future::Future,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use apiserver::pki::Authority;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -11,16 +18,20 @@ use kube::{
 };
 use meta::{Clock, Random};
 use reconcile::{LeaseLock, LeaseOptions};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::Layer as _;
 
 use crate::{
     accounts::Accounts,
     again::AgainLayer,
-    cli::{ControllerManagerOptions, NodeOptions, PartOptions, SchedulerOptions},
+    cli::{ControllerManagerOptions, NodeOptions, PartOptions, SchedulerOptions, SecureOptions},
     clock::{Dice, System},
+    counters::Counters,
     error::Failure,
-    join, term, up,
+    join,
+    part_server::{self, Said},
+    term, up,
 };
 
 /// Between two attempts to reach the API server at the start.
@@ -30,6 +41,9 @@ const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(75);
 /// Where the Leases are.
 const NAMESPACE: &str = "kube-system";
+/// The Lease of each, and the port at which upstream's serves.
+const SCHEDULER: (&str, u16) = ("kube-scheduler", 10259);
+const MANAGER: (&str, u16) = ("kube-controller-manager", 10257);
 
 /// What every part has.
 #[derive(Clone)]
@@ -39,15 +53,27 @@ pub(crate) struct Part {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) stop: CancellationToken,
     identity: String,
+    /// Whether this process leads now.
+    leads: Arc<AtomicBool>,
 }
 
 pub(crate) async fn scheduler(options: SchedulerOptions) -> Result<(), Failure> {
-    let SchedulerOptions { part, scheduler_config } = options;
+    let SchedulerOptions { part, secure, scheduler_config } = options;
     // Read before anything is waited for.
     let scheduler::Configuration { profiles, backoff, leader_elect } =
         up::scheduler_configuration(scheduler_config.as_deref(), &Dice::new())?;
     let elect = leader_elect || scheduler_config.is_none();
+    let names: Vec<&str> = profiles.iter().map(|profile| &*profile.name).collect();
+    let config = json!({
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": election(elect, SCHEDULER.0),
+        "podInitialBackoffSeconds": backoff.first.as_secs(),
+        "podMaxBackoffSeconds": backoff.longest.as_secs(),
+        "profiles": names.iter().map(|name| json!({"schedulerName": name})).collect::<Vec<_>>(),
+    });
     run(&part, |part| async move {
+        part.shows(&secure, SCHEDULER, ("componentconfig", config), Arc::new(String::new)).await?;
         let schedule = |token: CancellationToken| {
             let instance = format!("default-scheduler-{}", part.identity);
             let options = scheduler::Options {
@@ -58,8 +84,9 @@ pub(crate) async fn scheduler(options: SchedulerOptions) -> Result<(), Failure> 
             scheduler::run(part.client.clone(), options, token.cancelled_owned())
         };
         if elect {
-            return part.lead("kube-scheduler", schedule).await;
+            return part.lead(SCHEDULER.0, schedule).await;
         }
+        part.leads.store(true, Relaxed);
         term::line("ready: works as kube-scheduler without an election");
         schedule(part.stop.clone()).await;
         Ok(())
@@ -70,6 +97,7 @@ pub(crate) async fn scheduler(options: SchedulerOptions) -> Result<(), Failure> 
 pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Result<(), Failure> {
     let ControllerManagerOptions {
         part,
+        secure,
         volumes_dir,
         cluster_signing_cert_file,
         cluster_signing_key_file,
@@ -78,24 +106,40 @@ pub(crate) async fn controller_manager(options: ControllerManagerOptions) -> Res
     } = options;
     let node_cidrs = if allocate_node_cidrs { Some(up::node_cidrs()?) } else { None };
     let root_ca_pem = authority(&part.kubeconfig)?;
+    let config = json!({
+        "Generic": {"LeaderElection": election(true, MANAGER.0)},
+        "KubeCloudShared": {
+            "AllocateNodeCIDRs": allocate_node_cidrs,
+            "UseServiceAccountCredentials": use_service_account_credentials,
+        },
+        "CSRSigningController": {
+            "ClusterSigningCertFile": cluster_signing_cert_file,
+            "ClusterSigningKeyFile": cluster_signing_key_file,
+        },
+    });
     let signer = match (cluster_signing_cert_file, cluster_signing_key_file) {
         (Some(certificate), Some(key)) => Some(signer(&certificate, &key)?),
         _ => None,
     };
     let kubeconfig = part.kubeconfig.clone();
     run(&part, |part| async move {
+        let counted = controllers::Metrics::default();
+        let shown = counted.clone();
+        let metrics = Arc::new(move || Counters::of(shown.controls()).text());
+        part.shows(&secure, MANAGER, ("kubecontrollermanager.config.k8s.io", config), metrics).await?;
         let accounts: Option<Arc<dyn controllers::Accounts>> = if use_service_account_credentials {
             Some(Arc::new(Accounts::at(&kubeconfig, part.client.clone(), part.clock.clone()).await?))
         } else {
             None
         };
-        part.lead("kube-controller-manager", |token| {
+        part.lead(MANAGER.0, |token| {
             let options = controllers::Options {
                 root_ca_pem: root_ca_pem.clone(),
                 local_path_root: volumes_dir.display().to_string(),
                 signer: signer.clone(),
                 accounts: accounts.clone(),
                 node_cidrs: node_cidrs.clone(),
+                metrics: counted.clone(),
                 ..controllers::Options::new(part.clock.clone(), part.random.clone())
             };
             let client = part.client.clone();
@@ -154,10 +198,27 @@ async fn run_until<F: Future<Output = Result<(), Failure>>>(
         return Ok(());
     }
     let identity = identity(&*random);
-    work(Part { client, clock, random, stop, identity }).await
+    work(Part { client, clock, random, stop, identity, leads: Arc::default() }).await
+}
+
+/// What `/configz` says of the election.
+fn election(elect: bool, lease: &str) -> Value {
+    json!({"leaderElect": elect, "resourceLock": "leases", "resourceName": lease, "resourceNamespace": NAMESPACE})
 }
 
 impl Part {
+    /// Shows health, metrics and configuration until the part ends.
+    async fn shows(
+        &self,
+        options: &SecureOptions,
+        (lease, port): (&'static str, u16),
+        config: (&'static str, Value),
+        metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    ) -> Result<(), Failure> {
+        let said = Said { lease, config, metrics, leads: self.leads.clone() };
+        part_server::start(options, port, self.client.clone(), &*self.clock, said, self.stop.clone()).await
+    }
+
     /// Works while this process holds the Lease; stands again when it lost it.
     async fn lead<F: Future<Output = ()>>(
         &self,
@@ -170,9 +231,12 @@ impl Part {
             let lock = LeaseLock::new(self.client.clone(), self.clock.clone(), options);
             let leading = |token| {
                 term::line(&format!("leading: {} works as {name}", self.identity));
+                self.leads.store(true, Relaxed);
                 work(token)
             };
-            if !lock.lead(&self.stop, leading).await {
+            let kept = lock.lead(&self.stop, leading).await;
+            self.leads.store(false, Relaxed);
+            if !kept {
                 term::line(&format!("lost: {} does not work as {name} any more", self.identity));
             }
         }

@@ -1,6 +1,9 @@
 //! The parts of a cluster as processes of their own.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{ArgAction, Args};
 
@@ -42,10 +45,30 @@ pub(crate) struct PartOptions {
     pub(crate) kubeconfig: PathBuf,
 }
 
+/// Where scheduler and controller manager show health, metrics and configuration.
+#[derive(Debug, Args)]
+pub(crate) struct SecureOptions {
+    /// The address at which /healthz, /livez, /readyz, /metrics and /configz are served
+    #[arg(long, env = "KEELSON_BIND_ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) bind_address: IpAddr,
+    /// The port there, by HTTPS; 0 serves nothing [default: 10257 of the controller manager, 10259 of the scheduler,
+    /// nothing where that is in use]
+    #[arg(long, env = "KEELSON_SECURE_PORT")]
+    pub(crate) secure_port: Option<u16>,
+    /// The certificate to serve with [default: one that is made for as long as the process runs]
+    #[arg(long, env = "KEELSON_TLS_CERT_FILE", value_name = "FILE", requires = "tls_private_key_file")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(long, env = "KEELSON_TLS_PRIVATE_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
+    pub(crate) tls_private_key_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct SchedulerOptions {
     #[command(flatten)]
     pub(crate) part: PartOptions,
+    #[command(flatten)]
+    pub(crate) secure: SecureOptions,
     /// A KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1; without one, upstream's defaults with
     /// an election
     #[arg(long, env = "KEELSON_SCHEDULER_CONFIG")]
@@ -56,6 +79,8 @@ pub(crate) struct SchedulerOptions {
 pub(crate) struct ControllerManagerOptions {
     #[command(flatten)]
     pub(crate) part: PartOptions,
+    #[command(flatten)]
+    pub(crate) secure: SecureOptions,
     /// Directory on each node below which local volumes are made
     #[arg(long, env = "KEELSON_VOLUMES_DIR", default_value = "/var/lib/keelson/volumes")]
     pub(crate) volumes_dir: PathBuf,

@@ -20,6 +20,7 @@ mod parts;
 mod race;
 #[path = "../../../store-postgres/tests/common/mod.rs"]
 mod servers;
+mod shown;
 mod stores;
 
 use std::{future::Future, sync::Arc, time::Duration};
