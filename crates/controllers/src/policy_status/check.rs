@@ -144,11 +144,10 @@ fn names(object: Type) -> Names {
             ("status", Type::record("kubernetes.NamespaceStatus", [text("phase")])),
         ],
     );
-    let mut names = Names::new();
+    let mut names = Names::untyped(&["authorizer", "authorizer.requestResource"]);
     names.declare("object", object.clone());
     names.declare("oldObject", object);
     names.declare("request", request);
     names.declare("namespaceObject", namespace);
-    names.declare_authorizer();
     names
 }

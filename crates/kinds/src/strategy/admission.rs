@@ -3,7 +3,7 @@
 
 use meta::{FieldError, FieldErrorKind, Object, names};
 use resource::{Context, Strategy};
-use schema::cel::Expression;
+use schema::cel::{Expression, Names, Type};
 use serde_json::json;
 
 use crate::validate::{At, Errors, label_selector};
@@ -248,12 +248,24 @@ pub(super) fn match_conditions(list: &At<'_>, names: &[&str], before: &[&str], e
             name.duplicate(errors);
         }
         seen.push(name.text());
-        expression(&condition.get("expression"), names, before, errors);
+        expression(&condition.get("expression"), names, TRUTH, before, errors);
     }
 }
 
-/// A required expression over `names`.
-pub(super) fn expression(at: &At<'_>, names: &[&str], before: &[&str], errors: &mut Errors) {
+/// What an expression has to give, and what errors call that; nothing for anything.
+pub(super) type Gives = (&'static [Type], &'static str);
+
+/// Whether something holds.
+pub(super) const TRUTH: Gives = (&[Type::Bool], "bool");
+
+/// A required expression over `names`. What it gives is refused where it is known to be something else.
+pub(super) fn expression(
+    at: &At<'_>,
+    names: &[&str],
+    (gives, called): Gives,
+    before: &[&str],
+    errors: &mut Errors,
+) {
     if at.text().trim().is_empty() {
         return at.required(errors, "");
     }
@@ -261,6 +273,12 @@ pub(super) fn expression(at: &At<'_>, names: &[&str], before: &[&str], errors: &
         return;
     }
     if let Err(error) = Expression::compile(at.text(), names) {
-        at.invalid(errors, error.to_string());
+        return at.invalid(errors, error.to_string());
+    }
+    match Expression::check(at.text(), &Names::untyped(names)) {
+        Err(issues) => at.invalid(errors, format!("compilation failed: {issues}")),
+        Ok(Type::Dyn) => {}
+        Ok(of) if gives.is_empty() || gives.contains(&of) => {}
+        Ok(of) => at.invalid(errors, format!("must evaluate to {called} but got {of}")),
     }
 }

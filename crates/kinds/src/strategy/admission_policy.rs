@@ -2,13 +2,19 @@
 
 use meta::{FieldError, FieldErrorKind, Object, names};
 use resource::{Context, Strategy};
+use schema::cel::Type;
 use serde_json::json;
 
-use super::admission::{choices, expression, match_conditions, rule_with_operations};
+use super::admission::{Gives, TRUTH, choices, expression, match_conditions, rule_with_operations};
 use crate::validate::{At, Errors, label_selector};
 
 /// Bytes of a message or audit annotation's expression, as upstream.
 const EXPRESSION_MAX: usize = 5 * 1024;
+
+/// What other expressions than those of validations give, as upstream.
+const ANYTHING: Gives = (&[], "");
+const TEXT: Gives = (&[Type::String], "string");
+const NOTE: Gives = (&[Type::String, Type::Null], "one of [string null_type]");
 
 /// Behaviour of `v1` ValidatingAdmissionPolicy and MutatingAdmissionPolicy.
 pub(crate) struct Policy {
@@ -128,7 +134,7 @@ fn variables(list: &At<'_>, names: &[&str], declared: &[String], before: &[&str]
         if variable.get("expression").is_empty() {
             variable.get("expression").required(errors, "expression is not specified");
         } else {
-            expression(&variable.get("expression"), &known, before, errors);
+            expression(&variable.get("expression"), &known, ANYTHING, before, errors);
         }
     }
 }
@@ -145,7 +151,7 @@ fn validations(spec: &At<'_>, names: &[&str], before: &[&str], errors: &mut Erro
         if text.text().trim().is_empty() {
             text.required(errors, "expression is not specified");
         } else {
-            expression(&text, names, before, errors);
+            expression(&text, names, TRUTH, before, errors);
         }
         if message.is_set() && message.text().trim().is_empty() {
             message.invalid(errors, "message must be non-empty if specified");
@@ -158,7 +164,7 @@ fn validations(spec: &At<'_>, names: &[&str], before: &[&str], errors: &mut Erro
         if computed.is_set() && !computed.text().is_empty() {
             let names: Vec<&str> =
                 names.iter().copied().filter(|name| !name.starts_with("authorizer.")).collect();
-            expression(&computed, &names, before, errors);
+            expression(&computed, &names, TEXT, before, errors);
         }
         if validation.get("reason").is_set() {
             let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
@@ -184,7 +190,7 @@ fn validations(spec: &At<'_>, names: &[&str], before: &[&str], errors: &mut Erro
         } else if value.text().trim().is_empty() {
             value.required(errors, "valueExpression is not specified");
         } else {
-            expression(&value, names, before, errors);
+            expression(&value, names, NOTE, before, errors);
         }
     }
 }
@@ -223,7 +229,7 @@ fn mutations(spec: &At<'_>, names: &[&str], before: &[&str], errors: &mut Errors
             continue;
         }
         let names: Vec<&str> = names.iter().copied().chain([made]).collect();
-        expression(&mutation.get(wanted).get("expression"), &names, before, errors);
+        expression(&mutation.get(wanted).get("expression"), &names, ANYTHING, before, errors);
     }
 }
 
@@ -290,5 +296,77 @@ fn param_ref(at: &At<'_>, errors: &mut Errors) {
     } else if !matches!(action.text(), "Allow" | "Deny") {
         let value = json!(action.text());
         errors.push(FieldError::not_supported(action.path(), &value, &["Deny", "Allow"]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::testing::{Cx, object};
+
+    /// A policy that matches pods, with these parts; what is wrong with it, without its expressions.
+    fn check(parts: Value, old: Option<Value>, expected: &[&str]) {
+        let rule =
+            json!({"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]});
+        let policy = |parts: Value| {
+            let mut spec = json!({"matchConstraints": {"resourceRules": [rule]}, "failurePolicy": "Fail"});
+            spec.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
+            object(json!({"metadata": {"name": "p"}, "spec": spec}))
+        };
+        let mut errors = Errors::new();
+        let cx = Cx::new("validatingadmissionpolicies", "");
+        let (new, old) = (policy(parts), old.map(policy));
+        Policy { mutating: false }.validate(&cx.context(), &new, old.as_ref(), &mut errors);
+        let short = |error: &FieldError| {
+            let first = error.detail.lines().next().unwrap_or_default();
+            format!("{}: {first}", error.field)
+        };
+        assert_eq!(errors.iter().map(short).collect::<Vec<_>>(), expected, "{new:?}");
+    }
+
+    #[test]
+    fn expressions_that_can_only_fail_are_refused() {
+        let validation = |text: &str| json!({"validations": [{"expression": text}]});
+        for right in
+            ["object.a > 1", "object.a", "authorizer.group('').resource('pods').check('get').allowed()"]
+        {
+            check(validation(right), None, &[]);
+        }
+        let place = "spec.validations[0].expression: ";
+        for (wrong, why) in [
+            (
+                "'a' + 1 == 'b'",
+                "compilation failed: ERROR: <input>:1:5: found no matching overload for '_+_' applied to '(string, int)'",
+            ),
+            (
+                "nope(object)",
+                "compilation failed: ERROR: <input>:1:5: undeclared reference to 'nope' (in container '')",
+            ),
+            (
+                "authorizer.allowed()",
+                "compilation failed: ERROR: <input>:1:19: found no matching overload for 'allowed' applied to \
+                 'kubernetes.authorization.Authorizer.()'",
+            ),
+            ("'a'", "must evaluate to bool but got string"),
+        ] {
+            check(validation(wrong), None, &[&format!("{place}{why}")]);
+            check(validation(wrong), Some(validation(wrong)), &[]);
+        }
+        check(
+            json!({
+                "variables": [{"name": "a", "expression": "1"}],
+                "matchConditions": [{"name": "c", "expression": "1"}],
+                "validations": [{"expression": "variables.a == 1", "messageExpression": "1"}],
+                "auditAnnotations": [{"key": "a", "valueExpression": "true"}, {"key": "b", "valueExpression": "null"}],
+            }),
+            None,
+            &[
+                "spec.matchConditions[0].expression: must evaluate to bool but got int",
+                "spec.validations[0].messageExpression: must evaluate to string but got int",
+                "spec.auditAnnotations[0].valueExpression: must evaluate to one of [string null_type] but got bool",
+            ],
+        );
     }
 }

@@ -38,15 +38,22 @@ impl Names {
         Self::default()
     }
 
+    /// These names, of which nothing is known but what `authorizer` can do.
+    pub fn untyped(names: &[&str]) -> Self {
+        let mut all = Self::new();
+        for name in names {
+            match *name {
+                "authorizer" => all.declare(name, functions::opaque("Authorizer")),
+                "authorizer.requestResource" => all.declare(name, functions::opaque("ResourceCheck")),
+                _ => all.declare(name, Type::Dyn),
+            }
+        }
+        all
+    }
+
     /// Declares a name (`object`, `authorizer.requestResource`), or declares it anew.
     pub fn declare(&mut self, name: &str, of: Type) {
         self.types.insert(name.to_owned(), of);
-    }
-
-    /// Declares `authorizer` and `authorizer.requestResource`.
-    pub fn declare_authorizer(&mut self) {
-        self.declare("authorizer", functions::opaque("Authorizer"));
-        self.declare("authorizer.requestResource", functions::opaque("ResourceCheck"));
     }
 
     /// All names.

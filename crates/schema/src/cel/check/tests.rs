@@ -19,11 +19,9 @@ fn names() -> Names {
                 "tags": {"type": "array", "items": text()}}))},
         })),
     }));
-    let mut names = Names::new();
+    let mut names = Names::untyped(&["any", "authorizer", "authorizer.requestResource"]);
     names.declare("object", Type::plain(&from_crd(&object, "").unwrap(), "Widget"));
-    names.declare("any", Type::Dyn);
     names.declare("variables", Type::record("variables", [("count", Type::Int), ("open", Type::Dyn)]));
-    names.declare_authorizer();
     names
 }
 
