@@ -36,6 +36,7 @@ const ACCOUNTS: &[(&str, Option<&str>)] = &[
     ("horizontal-pod-autoscaler", Some("horizontal-pod-autoscaler")),
     ("job", Some("job-controller")),
     ("job-orphaned-pods", Some("job-controller")),
+    ("legacy-serviceaccount-token-cleaner", Some("legacy-service-account-token-cleaner")),
     ("local-path-provisioner", Some("local-path-provisioner")),
     ("namespace", Some("namespace-controller")),
     ("node-ipam", Some("node-controller")),

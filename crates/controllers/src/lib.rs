@@ -20,6 +20,7 @@ mod garbage;
 mod hash;
 mod history;
 mod job;
+mod legacy_tokens;
 mod namespace;
 mod node;
 mod pod_gc;
@@ -59,6 +60,7 @@ pub use crate::{
     endpoints::{EndpointSliceMirroring, EndpointSlices, EndpointsController},
     garbage::GarbageCollector,
     job::{Jobs, OrphanedJobPods},
+    legacy_tokens::LegacyTokenCleaner,
     namespace::Namespaces,
     node::{NodeCidrs, NodeIpam, NodeLifecycle, TaintEviction},
     pod_gc::PodGc,
@@ -157,6 +159,7 @@ pub fn all(options: &Options) -> Vec<Controller> {
         Controller::new(HorizontalAutoscalers::default()),
         Controller::new(Jobs::default()),
         Controller::new(OrphanedJobPods),
+        Controller::new(LegacyTokenCleaner),
         Controller::new(volume::LocalPathProvisioner { root: options.local_path_root.clone() }),
         Controller::new(Namespaces),
         Controller::new(NodeLifecycle::default()),

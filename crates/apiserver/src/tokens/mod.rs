@@ -5,6 +5,7 @@
 //! (`pkg/serviceaccount/claims.go`). Does not know HTTP.
 
 mod jwt;
+pub mod legacy;
 mod request;
 
 use std::{
@@ -12,9 +13,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use meta::{GroupResource, Timestamp};
+use meta::{GroupResource, ObjectKey, Timestamp};
 use resource::{User, View};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 pub use jwt::{JwtError, Signer};
 pub use request::TokenRequest;
@@ -52,6 +54,15 @@ pub enum TokenError {
         /// Kind.
         kind: &'static str,
         /// Name.
+        name: String,
+    },
+    /// It stands in a Secret that was marked, as nobody had used it for long.
+    #[error(
+        "the token in secret {name} has been marked invalid; use one of TokenRequest, or take the label \
+         kubernetes.io/legacy-token-invalid-since off the secret"
+    )]
+    Invalidated {
+        /// Of the Secret.
         name: String,
     },
 }
@@ -104,6 +115,8 @@ pub struct Tokens {
     issuer: String,
     audiences: Vec<String>,
     verified: Mutex<HashMap<Box<str>, Arc<Value>>>,
+    /// Where uses of tokens of Secrets are told of.
+    used: Option<mpsc::Sender<ObjectKey>>,
 }
 
 impl Tokens {
@@ -114,7 +127,15 @@ impl Tokens {
             issuer: issuer.to_owned(),
             audiences: vec![issuer.to_owned()],
             verified: Mutex::default(),
+            used: None,
         }
+    }
+
+    /// Tells of uses of tokens that stand in Secrets, for [`legacy::run`].
+    #[must_use]
+    pub fn telling(mut self, used: mpsc::Sender<ObjectKey>) -> Self {
+        self.used = Some(used);
+        self
     }
 
     /// Audiences that this API server answers to.
@@ -173,7 +194,7 @@ impl Tokens {
         if common.is_empty() {
             return Err(TokenError::Audience { found, wanted: wanted.to_vec() });
         }
-        Ok(Accepted { user: user_of(&claims, now, view)?, audiences: common })
+        Ok(Accepted { user: user_of(&claims, now, view, self.used.as_ref())?, audiences: common })
     }
 
     fn claims(&self, token: &str) -> Result<Arc<Value>, JwtError> {
@@ -218,7 +239,12 @@ fn strings(value: Option<&Value>) -> Vec<String> {
 }
 
 /// The user, after every object that the claims name was found to be still the same one.
-fn user_of(claims: &Value, now: Timestamp, view: &dyn View) -> Result<User, TokenError> {
+fn user_of(
+    claims: &Value,
+    now: Timestamp,
+    view: &dyn View,
+    used: Option<&mpsc::Sender<ObjectKey>>,
+) -> Result<User, TokenError> {
     let kubernetes = claims.get("kubernetes.io").ok_or(TokenError::Claim("kubernetes.io"))?;
     let text = |path: &str| kubernetes.pointer(path).and_then(Value::as_str);
     let namespace = text("/namespace").ok_or(TokenError::Claim("namespace"))?;
@@ -238,6 +264,7 @@ fn user_of(claims: &Value, now: Timestamp, view: &dyn View) -> Result<User, Toke
     }
     if let Some((name, uid)) = text("/secret/name").zip(text("/secret/uid")) {
         alive(view, now, "secrets", "secret", namespace, name, uid)?;
+        legacy::look(view, now, &ObjectKey::new(namespace, name), used)?;
     }
     if let Some((name, uid)) = text("/node/name").zip(text("/node/uid")) {
         // With a pod, the node is only told where the pod ran; the pod is what the token is bound to.

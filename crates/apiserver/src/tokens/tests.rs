@@ -127,3 +127,61 @@ fn requests_are_checked() {
     assert_eq!(ask(json!({"boundObjectRef": pod("p", "p2")})).unwrap_err(), 409);
     assert_eq!(ask(json!({"boundObjectRef": {"kind": "Job", "name": "j"}})).unwrap_err(), 400);
 }
+
+/// The Secret's labels, whether its token is good, and whether its use is told of.
+#[test]
+fn uses_of_secrets_tokens_are_told_of_once_a_day() {
+    let check = |kind: &str, labels: Value, good: bool, told: bool| {
+        let (used, mut uses) = legacy::uses();
+        let tokens = tokens().telling(used);
+        let metadata = json!({"name": "s", "namespace": "dev", "uid": "x1", "labels": labels});
+        let view = objects().with(&core("secrets"), json!({"metadata": metadata, "type": kind}));
+        let secret = Some(Bound { name: "s".into(), uid: "x1".into() });
+        let grant = Grant { pod: None, secret, ..grant() };
+        let token = tokens.issue(&grant, NOW.parse().unwrap()).unwrap();
+        assert_eq!(verify(&tokens, &token, 5, &view).is_ok(), good, "{labels}");
+        assert_eq!(uses.try_recv().ok(), told.then(|| ObjectKey::new("dev", "s")), "{kind} {labels}");
+    };
+    let (kind, last) = ("kubernetes.io/service-account-token", "kubernetes.io/legacy-token-last-used");
+    check(kind, json!({}), true, true);
+    check(kind, json!({last: "2025-12-31"}), true, true);
+    check(kind, json!({last: "2026-01-01"}), true, false);
+    check("Opaque", json!({}), true, false);
+    let invalid = json!({"kubernetes.io/legacy-token-invalid-since": "2025-12-01"});
+    check(kind, invalid.clone(), false, false);
+    check("Opaque", invalid, true, false);
+}
+
+#[tokio::test]
+async fn a_use_is_written_into_the_secret() {
+    use crate::rest::{Caller, Duplicates, Parts, Rest};
+    let store = store::Memory::new();
+    let registry = Arc::new(crate::Registry::new());
+    registry.install_all(kinds::all(&kinds::Options::default(), &kinds::Acts::default()));
+    let cache = Arc::new(crate::Cache::load(&store, &registry).await.unwrap());
+    let (rest, _task) = Rest::start(Parts {
+        store: Arc::new(store),
+        cache,
+        registry,
+        admission: Vec::new(),
+        clock: Arc::new(meta::Fixed::new(NOW.parse().unwrap())),
+        random: Arc::new(meta::Seeded::new(1)),
+    });
+    let secrets = rest.registry().resolve("", "v1", "secrets").unwrap();
+    let object = meta::Object::from_value(json!({"metadata": {"name": "s", "namespace": "dev"}})).unwrap();
+    rest.create(&Caller::server(), &secrets, "dev", object, Duplicates::default()).await.unwrap();
+    let (used, uses) = legacy::uses();
+    for name in ["s", "s", "gone"] {
+        used.send(ObjectKey::new("dev", name)).await.unwrap();
+    }
+    drop(used);
+    legacy::run(rest.clone(), uses, tokio_util::sync::CancellationToken::new()).await;
+    let get = |plural: &str, namespace: &str, name: &str| {
+        rest.cache().kind(&core(plural)).get(&ObjectKey::new(namespace, name)).unwrap()
+    };
+    let secret = get("secrets", "dev", "s");
+    assert_eq!(secret.header.labels.get("kubernetes.io/legacy-token-last-used"), Some("2026-01-01"));
+    let name = "kube-apiserver-legacy-service-account-token-tracking";
+    let since = get("configmaps", "kube-system", name).object().unwrap();
+    assert_eq!(since.str(&["data", "since"]), Some("2026-01-01"));
+}

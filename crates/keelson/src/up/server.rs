@@ -20,7 +20,7 @@ use apiserver::{
     pki::{Kubeconfig, Login, Pair, Pki},
     repair,
     rest::{Parts, Rest},
-    tokens::{Signer, TokenRequest, Tokens},
+    tokens::{Signer, TokenRequest, Tokens, legacy},
     trace::Tracing,
 };
 use meta::{Clock, Entry, GroupResource, Random, metrics::Exposition};
@@ -79,6 +79,7 @@ pub(crate) struct ApiServer {
     expiry: JoinHandle<()>,
     flow: JoinHandle<()>,
     repair: JoinHandle<()>,
+    tracking: JoinHandle<()>,
     reloading: JoinHandle<()>,
     auditing: Option<JoinHandle<()>>,
     exporting: Option<JoinHandle<()>>,
@@ -124,7 +125,8 @@ impl ApiServer {
         let registry = Arc::new(Registry::new());
         let signer = pki.token_key().map_err(|error| Failure::of("make the token key", error))?;
         let signer = Signer::from_pem(&signer).map_err(|error| Failure::of("read the token key", error))?;
-        let tokens = Arc::new(Tokens::new(signer, ISSUER));
+        let (used, uses) = legacy::uses();
+        let tokens = Arc::new(Tokens::new(signer, ISSUER).telling(used));
         let late = Arc::new(Late::default());
         let view: Arc<dyn View> = late.clone();
         let options = kinds::Options::default();
@@ -172,6 +174,7 @@ impl ApiServer {
         let aggregating = tokio::spawn(aggregation.clone().run(trusted, stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let repair = tokio::spawn(repair::run(rest.clone(), stop.clone()));
+        let tracking = tokio::spawn(legacy::run(rest.clone(), uses, stop.clone()));
         let reloading = tokio::spawn(reload::run(reloaded, stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let counters = Arc::<Mutex<Counters>>::default();
@@ -216,6 +219,7 @@ impl ApiServer {
             expiry,
             flow,
             repair,
+            tracking,
             reloading,
             auditing: auditing.flatten(),
             exporting,
@@ -356,6 +360,7 @@ impl ApiServer {
             expiry,
             flow,
             repair,
+            tracking,
             reloading,
             auditing,
             exporting,
@@ -366,7 +371,7 @@ impl ApiServer {
             serving.stop().await;
         }
         drop((crds.await, aggregating.await, compactor.await, expiry.await));
-        drop((flow.await, repair.await, reloading.await));
+        drop((flow.await, repair.await, tracking.await, reloading.await));
         drop((server, rest));
         if let Some(exporting) = exporting {
             // It sends what is left, for five seconds at most.
