@@ -51,7 +51,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(cli.log_format, cli.log_level);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match threads(&cli.command).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failure::of("start the program's threads", error)),
     };
@@ -61,6 +61,15 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
+    }
+}
+
+/// The threads of a command. Operators alone have one: they wait nearly all of their time, and the allocator keeps, for
+/// each thread, what another one has given back.
+fn threads(command: &Command) -> tokio::runtime::Builder {
+    match command {
+        Command::Operator(_) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
     }
 }
 

@@ -34,6 +34,8 @@ impl Operator {
             .args(["--log-level", "debug", "operator", "obsyk", "--namespace", NAMESPACE])
             .args(["--health", "127.0.0.1:0", "--kubeconfig"])
             .arg(kubeconfig)
+            // As the Deployment of `keelson install` has it.
+            .env("MIMALLOC_PURGE_DELAY", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -27,8 +27,9 @@ use crate::{
     types::StreamStatus,
 };
 
-/// Bytes of payloads that may wait; some 12,000 pods. With 10,000 pods' index the agent stays below 70 MiB.
-pub(crate) const BUDGET_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of payloads that may wait; some 4,500 pods. To read more of them again costs less than to hold them: what a
+/// platform that was away lacks is found by comparing.
+pub(crate) const BUDGET_BYTES: usize = 12 * 1024 * 1024;
 /// Changes of the other kinds for each one of a Kubernetes Event, so that events cannot hold up state.
 const STATE_PER_EVENT: u32 = 4;
 
