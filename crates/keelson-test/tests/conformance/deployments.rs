@@ -41,6 +41,11 @@ async fn scale_is_read_replaced_and_patched() {
     assert_eq!(complete(&kit, "deployments/web").await["status"]["readyReplicas"], 4);
 }
 
+/// Whether the status is of what the spec asks for now.
+fn seen(object: &Value) -> bool {
+    object["status"]["observedGeneration"] == object["metadata"]["generation"]
+}
+
 #[tokio::test(start_paused = true)]
 async fn recreate_never_has_old_and_new_at_once() {
     let kit = Kit::nodes(1).await;
@@ -54,8 +59,9 @@ async fn recreate_never_has_old_and_new_at_once() {
         let has = |image: &str| pods.iter().any(|pod| pod["spec"]["containers"][0]["image"] == image);
         assert!(!(has("image:1") && has("image:2")), "old and new pods at once");
         looks += 1;
-        let status = kit.get("deployments/web").await["status"].clone();
-        if status["updatedReplicas"] == 3 && status["availableReplicas"] == 3 {
+        let web = kit.get("deployments/web").await;
+        let status = &web["status"];
+        if seen(&web) && status["updatedReplicas"] == 3 && status["availableReplicas"] == 3 {
             break;
         }
         assert!(looks < 2000, "{status}");
@@ -105,7 +111,8 @@ async fn a_rollout_that_hangs_is_rolled_over() {
     web["spec"]["minReadySeconds"] = json!(10);
     kit.ready("deployments", web).await;
     kit.strategic("deployments/web", image(BAD)).await;
-    kit.until("deployments/web", "the bad one is begun", |web| web["status"]["updatedReplicas"] == 1).await;
+    let begun = |web: &Value| seen(web) && web["status"]["updatedReplicas"] == 1;
+    kit.until("deployments/web", "the bad one is begun", begun).await;
     assert_eq!((of_image(&kit, "image:1").await, of_image(&kit, BAD).await), (1, 1));
     kit.strategic("deployments/web", image("image:2")).await;
     complete(&kit, "deployments/web").await;
