@@ -1,6 +1,9 @@
 //! One parsed expression and what it refers to.
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
 
 use kube_cel::{
     KubeCelExt,
@@ -8,6 +11,7 @@ use kube_cel::{
         Context, ExecutionError, Value as Cel,
         common::ast::{EntryExpr, Expr, IdedExpr},
         context::VariableResolver,
+        extractors::This,
     },
 };
 
@@ -17,6 +21,7 @@ use super::{
     depth,
     rewrite::rewrite,
 };
+use crate::validate;
 
 /// Longest expression, in bytes; upstream bounds the cost of parsing, we its length.
 const SOURCE_MAX: usize = 16 * 1024;
@@ -32,6 +37,11 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
     context.add_function("type", |value: Cel| type_name(&value).to_owned());
     context.add_function("dyn", |value: Cel| Ok::<Cel, ExecutionError>(value));
     context.add_function("bool", truth);
+    // The crate compiles a pattern for each call, and by Rust's rules.
+    context.add_function("matches", |This(text): This<Arc<String>>, pattern: Arc<String>| {
+        let wrong = || ExecutionError::function_error("matches", format!("{pattern:?} is no pattern"));
+        validate::finds(&pattern, &text).ok_or_else(wrong)
+    });
     for name in TYPES {
         context.add_variable_from_value(*name, (*name).to_owned());
     }

@@ -78,6 +78,7 @@ fn the_language_of_kubernetes_is_there() {
     for rule in [
         "has(self.name) && !has(self.ratio)",
         "self.name.matches('^[a-z]+$') && self.name.size() == 3",
+        "'{a]'.matches('^{[^b]]$') && !'\\u0663'.matches('^\\\\d$')",
         "self.name.lowerAscii().startsWith('ab')",
         "self.tags.all(t, t in ['x', 'y']) && self.tags.exists_one(t, t == 'x')",
         "self.tags.map(t, t + '1').filter(t, t.endsWith('1')).size() == 2",

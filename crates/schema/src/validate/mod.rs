@@ -4,6 +4,7 @@
 
 mod formats;
 mod pattern;
+mod re2;
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use meta::{FieldError, FieldErrorKind, Quantity};
 use serde_json::{Map, Value, json};
 
 pub(crate) use formats::is_date_time;
-pub(crate) use pattern::pattern_error;
+pub(crate) use pattern::{finds, pattern_error};
 
 use crate::{Constraints, Format, ListType, Node, Schema, Shape, TypeId, TypeSet, path::Path};
 

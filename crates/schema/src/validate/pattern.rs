@@ -1,4 +1,4 @@
-//! Compiled patterns, kept because compiling one costs more than a thousand matches.
+//! Compiled patterns, kept because compiling one costs more than a thousand matches. They are written as Go reads them.
 
 use std::{
     collections::HashMap,
@@ -6,6 +6,8 @@ use std::{
 };
 
 use regex::{Regex, RegexBuilder};
+
+use super::re2::to_regex;
 
 /// Patterns kept at once; more than all CRDs of a large cluster have. Beyond it the store starts anew.
 const KEPT_MAX: usize = 4096;
@@ -24,13 +26,18 @@ pub(crate) fn is_match(pattern: &str, text: &str) -> bool {
     compiled(pattern).is_some_and(|regex| regex.is_match(text))
 }
 
+/// The same for who has to tell the difference: `None` for a pattern that does not compile.
+pub(crate) fn finds(pattern: &str, text: &str) -> Option<bool> {
+    compiled(pattern).map(|regex| regex.is_match(text))
+}
+
 /// Why a pattern does not compile.
 pub(crate) fn pattern_error(pattern: &str) -> Result<(), String> {
     compile(pattern).map(drop)
 }
 
 fn compile(pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(pattern).size_limit(SIZE_MAX).build().map_err(|error| error.to_string())
+    RegexBuilder::new(&to_regex(pattern)).size_limit(SIZE_MAX).build().map_err(|error| error.to_string())
 }
 
 fn compiled(pattern: &str) -> Option<Arc<Regex>> {
