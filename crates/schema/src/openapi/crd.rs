@@ -91,14 +91,12 @@ impl Reader {
         if flag(json, "x-kubernetes-int-or-string") {
             return Shape::IntOrString;
         }
-        let format = format(text(json, "format"));
+        if let Some(shape) = scalar(json) {
+            return shape;
+        }
         let map_type =
             if text(json, "x-kubernetes-map-type") == "atomic" { MapType::Atomic } else { MapType::Granular };
         match text(json, "type") {
-            "string" => Shape::String(format),
-            "integer" => Shape::Integer(format),
-            "number" => Shape::Number(format),
-            "boolean" => Shape::Boolean,
             "array" => {
                 let of = match json.get("items") {
                     Some(items) => self.structural(items, &format!("{path}.items"), Level::Item),
@@ -324,7 +322,19 @@ fn list_type(json: &Value) -> ListType {
     }
 }
 
-pub(super) fn format(name: &str) -> Format {
+/// The shape of what has no parts.
+pub(super) fn scalar(json: &Value) -> Option<Shape> {
+    let format = format(text(json, "format"));
+    match text(json, "type") {
+        "string" => Some(Shape::String(format)),
+        "integer" => Some(Shape::Integer(format)),
+        "number" => Some(Shape::Number(format)),
+        "boolean" => Some(Shape::Boolean),
+        _ => None,
+    }
+}
+
+fn format(name: &str) -> Format {
     match name {
         "" => Format::None,
         "int32" => Format::Int32,

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::crd::{entries, flag, format, items, text};
+use super::crd::{entries, flag, items, scalar, text};
 use crate::{ListType, MapType, Node, Property, Schema, Shape, TypeId, TypeSet};
 
 /// Levels of one definition; what is deeper is left open.
@@ -86,12 +86,10 @@ impl Reader<'_> {
         if flag(json, "x-kubernetes-int-or-string") || text(json, "format") == "int-or-string" {
             return Shape::IntOrString;
         }
-        let format = format(text(json, "format"));
+        if let Some(shape) = scalar(json) {
+            return shape;
+        }
         match text(json, "type") {
-            "string" => Shape::String(format),
-            "integer" => Shape::Integer(format),
-            "number" => Shape::Number(format),
-            "boolean" => Shape::Boolean,
             "array" => {
                 let of = self.type_of(json.get("items").unwrap_or(&Value::Null), depth + 1);
                 Shape::List { items: of, list_type: ListType::Unspecified }
