@@ -45,8 +45,9 @@ pub(super) fn look(
     if !invalid && (used.is_none() || label(LAST_USED).is_some_and(|last| *last == day(now))) {
         return Ok(());
     }
-    let kind = entry.object().ok().and_then(|object| object.str(&["type"]).map(str::to_owned));
-    if kind.as_deref() != Some("kubernetes.io/service-account-token") {
+    // One that cannot be read may be of the type: its mark counts.
+    let read = entry.object();
+    if read.is_ok_and(|object| object.str(&["type"]) != Some("kubernetes.io/service-account-token")) {
         return Ok(());
     }
     if invalid {
