@@ -21,6 +21,7 @@ pub mod encryption;
 pub mod expiry;
 mod flow;
 mod follower;
+mod grpc;
 pub mod http;
 mod merge;
 mod metrics;
@@ -33,6 +34,8 @@ pub mod rest;
 mod table;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod testing_grpc;
 #[cfg(test)]
 mod testing_kinds;
 #[cfg(test)]

@@ -1,17 +1,11 @@
 //! A server that is traced, and a collector beside it.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http::{HeaderMap, HeaderValue};
 use meta::{Fixed, Seeded};
 use prost::Message as _;
 use resource::User;
@@ -22,6 +16,7 @@ use super::{
     *,
 };
 use crate::{
+    testing_grpc::{self, Answering},
     testing_kinds,
     testing_server::{self, Running, request},
 };
@@ -79,36 +74,14 @@ async fn collector(code: &'static str) -> (SocketAddr, Arc<Mutex<Vec<ExportTrace
     let address = listener.local_addr().unwrap();
     let taken = Arc::new(Mutex::new(Vec::new()));
     let taking = taken.clone();
+    let answering: Answering = Arc::new(move |path, message| {
+        assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+        taking.lock().unwrap().push(ExportTraceServiceRequest::decode(message).unwrap());
+        if code == "0" { Ok(Vec::new()) } else { Err(code) }
+    });
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let taking = taking.clone();
-            let serve = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let taking = taking.clone();
-                async move {
-                    assert_eq!(request.headers()["content-type"], "application/grpc");
-                    assert_eq!(
-                        request.uri().path(),
-                        "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-                    );
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let length = u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize;
-                    assert_eq!((body[0], length), (0, body.len() - 5));
-                    taking.lock().unwrap().push(ExportTraceServiceRequest::decode(&body[5..]).unwrap());
-                    let trailers = HeaderMap::from_iter([(
-                        "grpc-status".parse().unwrap(),
-                        HeaderValue::from_static(code),
-                    )]);
-                    let frames = [
-                        Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 5]))),
-                        Ok(Frame::trailers(trailers)),
-                    ];
-                    Ok::<_, Infallible>(Response::new(StreamBody::new(futures::stream::iter(frames))))
-                }
-            });
-            tokio::spawn(async move {
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                drop(builder.serve_connection(TokioIo::new(stream), serve).await);
-            });
+            testing_grpc::serve(stream, answering.clone());
         }
     });
     (address, taken)
