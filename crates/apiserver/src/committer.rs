@@ -194,6 +194,10 @@ fn apply(merge: &Merge, batch: Vec<Waiting>, outcomes: Vec<Outcome>) {
                 waiting.answer(Ok(Answer::Clash(there.map(|there| there.revision))));
                 continue;
             }
+            Outcome::Refused { why } => {
+                waiting.answer(Err(Status::new(503, meta::Reason::ServiceUnavailable, &*why).retry_after(1)));
+                continue;
+            }
         };
         let Waiting { commit: Commit { kind, key, expect: _, put }, key: _, reply } = waiting;
         own.push(Own { revision, kind, key, put, reply });

@@ -85,7 +85,7 @@ impl Writer {
                 Outcome::Done(revision) => {
                     Some(Change { revision: *revision, key: write.key, value: write.value })
                 }
-                Outcome::Clash(_) => None,
+                Outcome::Clash(_) | Outcome::Refused { .. } => None,
             });
             self.shared.push(changes.collect(), &self.shared.counters.own);
             self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);

@@ -413,6 +413,7 @@ fn two_servers_race_on_one_object() {
                             expect = Expect::At(found.revision);
                             value = std::str::from_utf8(&found.value).unwrap().parse::<u64>().unwrap() + 1;
                         }
+                        Outcome::Refused { why } => panic!("{why}"),
                     }
                 }
                 clashes

@@ -1,5 +1,7 @@
 //! What the five verbs speak in.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use meta::Revision;
 
@@ -90,6 +92,12 @@ pub enum Outcome {
     Done(Revision),
     /// Not applied, no revision taken: this is what is there instead of what was expected.
     Clash(Option<Stored>),
+    /// Not applied, no revision taken: it cannot be stored, or what is there cannot be read, at this time. Of layers in
+    /// front of a store only.
+    Refused {
+        /// Why, for whoever asked.
+        why: Arc<str>,
+    },
 }
 
 /// One applied write, as followers see it.

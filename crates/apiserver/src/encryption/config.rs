@@ -1,11 +1,13 @@
 //! The file: upstream's `apiserver.config.k8s.io/v1` EncryptionConfiguration.
 
+use std::collections::BTreeSet;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use meta::{GroupResource, Random};
 use ring::rand::SecureRandom as _;
 use serde::Deserialize;
 
-use super::{Form, Provider, SealingKey};
+use super::{Form, Kms, Provider, SealingKey, kms};
 
 /// Kinds that are kept sealed, each with the ways they may be kept: the first writes, all read.
 #[derive(Default)]
@@ -57,14 +59,16 @@ pub enum EncryptionError {
     Resource(String),
     #[error("resources[{0}] names no resource or no provider")]
     Empty(usize),
-    #[error("provider {0} is not supported: use secretbox, aesgcm, aescbc and identity")]
-    Unsupported(&'static str),
     #[error(
-        "resources[{0}].providers: each entry has exactly one of secretbox, aesgcm, aescbc and identity, with keys"
+        "resources[{0}].providers: each entry has exactly one of kms, secretbox, aesgcm, aescbc and identity, with keys"
     )]
     Provider(usize),
     #[error("key {0:?}: the name must have 1 to 200 characters without a colon, and be used once in a list")]
     KeyName(String),
+    #[error("kms {name:?}: {why}")]
+    Kms { name: String, why: String },
+    #[error("the KMS plugin {name:?} gives no key: {why}; see that it runs and listens on {socket}")]
+    Plugin { name: String, socket: String, why: String },
     #[error("key {name:?}: the secret must be base64 of {lengths} bytes")]
     Secret { name: String, lengths: &'static str },
 }
@@ -92,7 +96,18 @@ struct FileProvider {
     identity: Option<Nothing>,
     aescbc: Option<FileKeys>,
     secretbox: Option<FileKeys>,
-    kms: Option<serde_json::Value>,
+    kms: Option<FileKms>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct FileKms {
+    #[serde(default)]
+    api_version: String,
+    name: String,
+    endpoint: String,
+    timeout: Option<String>,
+    cachesize: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -136,7 +151,25 @@ impl Encryption {
             }
             Ok(Rule { resources, providers })
         };
-        file.resources.into_iter().enumerate().map(rule).collect::<Result<_, _>>().map(Self)
+        let rules: Vec<Rule> = file.resources.into_iter().enumerate().map(rule).collect::<Result<_, _>>()?;
+        let encryption = Self(rules);
+        let mut names = BTreeSet::new();
+        for (kms, _) in encryption.plugins() {
+            if !names.insert(&kms.name) {
+                let why = "the name is used twice: each entry needs one of its own".to_owned();
+                return Err(EncryptionError::Kms { name: kms.name.clone(), why });
+            }
+        }
+        Ok(encryption)
+    }
+
+    /// All KMS plugins, and whether they write.
+    pub(super) fn plugins(&self) -> impl Iterator<Item = (&Kms, bool)> {
+        let listed = self.0.iter().flat_map(|rule| rule.providers.iter().enumerate());
+        listed.filter_map(|(at, provider)| match provider {
+            Provider::Kms(kms) => Some((&**kms, at == 0)),
+            Provider::Identity | Provider::Sealed(_) => None,
+        })
     }
 
     /// The ways of a kind; of several rules that name it the first. None: kept as it is.
@@ -149,8 +182,12 @@ impl Encryption {
 impl FileProvider {
     fn read(self, at: usize, into: &mut Vec<Provider>) -> Result<(), EncryptionError> {
         let Self { aesgcm, identity, aescbc, secretbox, kms } = self;
-        if kms.is_some() {
-            return Err(EncryptionError::Unsupported("kms"));
+        if let Some(kms) = kms {
+            if aesgcm.is_some() || aescbc.is_some() || secretbox.is_some() || identity.is_some() {
+                return Err(EncryptionError::Provider(at));
+            }
+            into.push(Provider::Kms(Box::new(kms.read()?)));
+            return Ok(());
         }
         let sealed = [(Form::AesGcm, aesgcm), (Form::AesCbc, aescbc), (Form::Secretbox, secretbox)];
         let mut given = sealed.into_iter().filter_map(|(form, keys)| Some((form, keys?)));
@@ -171,6 +208,30 @@ impl FileProvider {
             _ => return Err(EncryptionError::Provider(at)),
         }
         Ok(())
+    }
+}
+
+impl FileKms {
+    fn read(self) -> Result<Kms, EncryptionError> {
+        let Self { api_version, name, endpoint, timeout, cachesize } = self;
+        let refuse = |why: &str| EncryptionError::Kms { name: name.clone(), why: why.to_owned() };
+        if api_version != "v2" {
+            return Err(refuse(
+                "apiVersion must be v2: plugins of v1, which is the default, are not supported",
+            ));
+        }
+        if name.is_empty() || name.len() > 200 || name.contains(':') {
+            return Err(refuse("the name must have 1 to 200 characters without a colon"));
+        }
+        if cachesize.is_some() {
+            return Err(refuse("cachesize is for plugins of v1 only"));
+        }
+        let socket = endpoint.strip_prefix("unix://").filter(|path| !path.is_empty() && *path != "/");
+        let socket = socket.ok_or_else(|| refuse("endpoint must be unix:// and the path of a socket"))?;
+        let limit = timeout.map(|text| meta::parse_duration(&text).filter(|limit| !limit.is_zero()));
+        let limit = limit.unwrap_or(Some(kms::ANSWER_MAX));
+        let limit = limit.ok_or_else(|| refuse("timeout must be a duration above zero, such as 3s"))?;
+        Ok(Kms::new(name, socket.into(), limit))
     }
 }
 

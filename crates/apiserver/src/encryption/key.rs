@@ -161,7 +161,7 @@ impl SealingKey {
     }
 }
 
-fn fresh<const N: usize>(random: &SystemRandom) -> Option<[u8; N]> {
+pub(super) fn fresh<const N: usize>(random: &SystemRandom) -> Option<[u8; N]> {
     let mut bytes = [0_u8; N];
     random.fill(&mut bytes).ok().map(|()| bytes)
 }

@@ -1,6 +1,8 @@
 use super::*;
 use std::fmt::Write as _;
 
+mod kms;
+
 fn configured(keys: &[(&str, u8)], identity: &str) -> Encryption {
     let mut text = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
                     - resources: [secrets, widgets.example.org]\n  providers:\n"
@@ -155,7 +157,39 @@ fn configurations_are_checked_without_showing_secrets() {
         (rule("[secrets]", &aes("a:b", secret)), Some("without a colon")),
         (rule("[secrets]", &aes("k", "c2hvcnQ=")), Some("16 or 32 bytes")),
         (rule("[secrets]", &aes("k", "topsecret!")), Some("16 or 32 bytes")),
-        (rule("[secrets]", "kms: {name: x}"), Some("kms is not supported")),
+        (
+            rule("[secrets]", "kms: {apiVersion: v2, name: x, endpoint: 'unix:///run/x.sock', timeout: 1s}"),
+            None,
+        ),
+        (rule("[secrets]", "kms: {name: x}"), Some("missing field `endpoint`")),
+        (rule("[secrets]", "kms: {name: x, endpoint: 'unix:///x'}"), Some("apiVersion must be v2")),
+        (
+            rule("[secrets]", "kms: {apiVersion: v2, name: 'a:b', endpoint: 'unix:///x'}"),
+            Some("without a colon"),
+        ),
+        (rule("[secrets]", "kms: {apiVersion: v2, name: x, endpoint: 'tcp://x'}"), Some("must be unix://")),
+        (
+            rule("[secrets]", "kms: {apiVersion: v2, name: x, endpoint: 'unix:///x', timeout: 0s}"),
+            Some("above zero"),
+        ),
+        (
+            rule("[secrets]", "kms: {apiVersion: v2, name: x, endpoint: 'unix:///x', cachesize: 9}"),
+            Some("of v1 only"),
+        ),
+        (
+            rule(
+                "[secrets]",
+                &format!("{{kms: {{apiVersion: v2, name: x, endpoint: 'unix:///x'}}, {}}}", aes("k", secret)),
+            ),
+            Some("exactly one"),
+        ),
+        (
+            rule(
+                "[secrets]",
+                "kms: {apiVersion: v2, name: x, endpoint: 'unix:///x'}\n  - kms: {apiVersion: v2, name: x, endpoint: 'unix:///y'}",
+            ),
+            Some("used twice"),
+        ),
         (rule("[secrets]", "{}"), Some("exactly one")),
         (rule("[secrets]", "aesgcm: {keys: []}"), Some("exactly one")),
         (rule("[secrets]", "identity: {x: 1}"), Some("unknown field")),

@@ -79,6 +79,7 @@ pub(crate) struct ApiServer {
     expiry: JoinHandle<()>,
     flow: JoinHandle<()>,
     repair: JoinHandle<()>,
+    sealing: JoinHandle<()>,
     tracking: JoinHandle<()>,
     reloading: JoinHandle<()>,
     auditing: Option<JoinHandle<()>>,
@@ -121,6 +122,7 @@ impl ApiServer {
         steps.start("objects");
         let encryption = security.encryption(&stand.authority, &**random)?;
         let store = Arc::new(Sealed::new(store, encryption));
+        store.begin().await.map_err(|error| Failure::of("ask for the keys of what is encrypted", error))?;
         let shared = store.writers() == Writers::Many;
         let registry = Arc::new(Registry::new());
         let signer = pki.token_key().map_err(|error| Failure::of("make the token key", error))?;
@@ -174,10 +176,12 @@ impl ApiServer {
         let aggregating = tokio::spawn(aggregation.clone().run(trusted, stop.clone()));
         let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
         let repair = tokio::spawn(repair::run(rest.clone(), stop.clone()));
+        let sealing = tokio::spawn(store.clone().run(stop.clone()));
         let tracking = tokio::spawn(legacy::run(rest.clone(), uses, stop.clone()));
         let reloading = tokio::spawn(reload::run(reloaded, stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let counters = Arc::<Mutex<Counters>>::default();
+        let health = health(&rest, &store);
         let counted = counters.clone();
         let mut server = Server::new(rest.clone(), authenticator.clone(), authorizer.clone(), GIT_VERSION)
             .with_tokens(tokens)
@@ -187,7 +191,7 @@ impl ApiServer {
             .with_metrics(Arc::new(move |out: &mut Exposition| out.append(&counted.lock().text())))
             .with_metrics(Arc::new(move |out: &mut Exposition| decisions.expose(out)))
             .with_seats(stand.seats)
-            .with_health(health(&rest))
+            .with_health(health)
             .with_metrics(Arc::new(move |out: &mut Exposition| webhooks.expose(out)))
             .with_descriptions(Arc::new(|| Box::new(kinds::descriptions())));
         if let Some(audit) = audit {
@@ -219,6 +223,7 @@ impl ApiServer {
             expiry,
             flow,
             repair,
+            sealing,
             tracking,
             reloading,
             auditing: auditing.flatten(),
@@ -360,6 +365,7 @@ impl ApiServer {
             expiry,
             flow,
             repair,
+            sealing,
             tracking,
             reloading,
             auditing,
@@ -371,7 +377,7 @@ impl ApiServer {
             serving.stop().await;
         }
         drop((crds.await, aggregating.await, compactor.await, expiry.await));
-        drop((flow.await, repair.await, tracking.await, reloading.await));
+        drop((flow.await, repair.await, sealing.await, tracking.await, reloading.await));
         drop((server, rest));
         if let Some(exporting) = exporting {
             // It sends what is left, for five seconds at most.
@@ -389,11 +395,19 @@ impl ApiServer {
     }
 }
 
-/// Ready while the store can be followed.
-fn health(rest: &Rest) -> Health {
+/// Ready while the store can be followed, and while the plugins answer that keep its keys.
+fn health(rest: &Rest, store: &Arc<Sealed>) -> Health {
     let broken = rest.broken();
     let check = move || broken.borrow().clone().map_or(Ok(()), Err);
-    Health::default().ready_when("store", Arc::new(check))
+    let health = Health::default().ready_when("store", Arc::new(check));
+    if !store.has_plugins() {
+        return health;
+    }
+    let store = Arc::downgrade(store);
+    health.ready_when(
+        "kms-providers",
+        Arc::new(move || store.upgrade().map_or(Ok(()), |store| store.healthy())),
+    )
 }
 
 /// What every node may do: the rules of upstream's role for nodes, which the Node authorizer narrows.

@@ -70,7 +70,7 @@ async fn raise(store: &dyn Store, name: &str, times: u64) -> Vec<Revision> {
                 expect = Expect::At(found.revision);
                 value = String::from_utf8_lossy(&found.value).parse::<u64>().unwrap() + 1;
             }
-            Outcome::Clash(None) => panic!("a counter vanished"),
+            Outcome::Clash(None) | Outcome::Refused { .. } => panic!("a counter vanished"),
         }
     }
     revisions
