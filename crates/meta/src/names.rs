@@ -4,6 +4,8 @@
 
 const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const DNS1035_LABEL: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
+const HTTP_PATH: &str = "[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+";
+const PATH_SIGNS: &[u8] = b"/-._~%!$&'()*+,;=:";
 const QUALIFIED_NAME: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 
 /// At most 63 characters: lower case alphanumerics and `-`, alphanumeric at both ends. Namespaces, pods'
@@ -45,6 +47,20 @@ pub fn dns1035_label(text: &str) -> Vec<String> {
             DNS1035_LABEL,
             &["my-name", "abc-123"],
         ));
+    }
+    errors
+}
+
+/// `domain/path`: controllers of IngressClasses, keys of what is known of a user besides.
+pub fn domain_prefixed_path(text: &str) -> Vec<String> {
+    let Some((domain, path)) =
+        text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned()];
+    };
+    let mut errors = dns1123_subdomain(domain);
+    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || PATH_SIGNS.contains(&b)) {
+        errors.push(format!("Invalid path (regex used for validation is '{HTTP_PATH}')"));
     }
     errors
 }
@@ -188,6 +204,7 @@ mod tests {
             (dns1035_label as Check, vec!["a", "a-1"]),
             (qualified_name as Check, vec!["a", "A_b.c", "a.b/C", "1/2", "kubernetes.io/os"]),
             (label_value as Check, vec!["", "A_b.c", "1"]),
+            (domain_prefixed_path as Check, vec!["acme.io/foo", "a/b/C~1"]),
             (path_segment as Check, vec!["system:node", "a b"]),
             (config_map_key as Check, vec!["a", ".a", "a..b", "A_-."]),
         ] {
@@ -204,6 +221,7 @@ mod tests {
             (dns1123_label as Check, vec!["", "A", "a.b", "-a", "a-", &long]),
             (dns1123_subdomain as Check, vec!["", "a..b", ".a", "a.", "a_b"]),
             (dns1035_label as Check, vec!["", "1a"]),
+            (domain_prefixed_path as Check, vec!["", "a", "/a", "a/", "A/b", "a/ b"]),
             (qualified_name as Check, vec!["", "/a", "a/", "a/b/c", "A_/b", "-a", &long]),
             (label_value as Check, vec!["-a", "a b", "a/b", &long]),
             (path_segment as Check, vec![".", "..", "a/b", "a%b"]),

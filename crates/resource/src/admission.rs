@@ -33,7 +33,7 @@ pub enum Operation {
     Connect,
 }
 
-/// What admission has to say beside yes and no, collected over one request.
+/// What there is to say to a client beside yes and no, collected over one request.
 #[derive(Debug, Default)]
 pub struct Notes(Mutex<(Vec<String>, BTreeMap<String, String>)>);
 
@@ -45,6 +45,11 @@ impl Notes {
         if !notes.0.contains(&text) {
             notes.0.push(text);
         }
+    }
+
+    /// Several of them.
+    pub fn warn_all(&self, texts: impl IntoIterator<Item: Into<String>>) {
+        texts.into_iter().for_each(|text| self.warn(text));
     }
 
     /// An annotation of the request's audit event. The first value of a key stays, as upstream.

@@ -9,6 +9,7 @@ mod policy;
 mod webhook;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -162,10 +163,12 @@ impl Record {
         self.user = Some(user.clone());
     }
 
-    /// As whom it is carried out, when that is somebody else.
-    pub(crate) fn acting(&mut self, user: &Arc<User>) {
-        if self.user.as_ref().is_some_and(|sender| !Arc::ptr_eq(sender, user)) {
-            self.event.insert("impersonatedUser".to_owned(), info(user));
+    /// As whom it is carried out, and the verb that allows it to be for this only; empty when one allows it for all.
+    pub(crate) fn acting(&mut self, user: &User, constraint: &str) {
+        self.event.insert("impersonatedUser".to_owned(), info(user));
+        if !constraint.is_empty() {
+            let metadata = json!({"impersonationConstraint": constraint});
+            self.event.insert("authenticationMetadata".to_owned(), metadata);
         }
     }
 
@@ -201,6 +204,13 @@ impl Record {
         let decision = if allowed { "allow" } else { "forbid" };
         self.annotations.insert("authorization.k8s.io/decision".to_owned(), decision.into());
         self.annotations.insert("authorization.k8s.io/reason".to_owned(), reason.into());
+    }
+
+    /// What admission says of it. What is known here already stays.
+    pub(crate) fn notes(&mut self, notes: BTreeMap<String, String>) {
+        for (key, value) in notes {
+            self.annotations.entry(key).or_insert_with(|| value.into());
+        }
     }
 
     fn level(&self) -> Level {
@@ -405,9 +415,11 @@ rules:
     fn a_request_is_told_in_upstreams_form() {
         let all = events(|record| {
             record.user(&ann());
-            record.acting(&Arc::new(User { name: "bob".into(), ..User::default() }));
+            record.acting(&User { name: "bob".into(), ..User::default() }, "impersonate:user-info");
             record.about("update", "v1", of("configmaps")).unwrap();
             record.decision(true, "RBAC");
+            let said = [("authorization.k8s.io/decision", "forbid"), ("h.example.com/k", "v")];
+            record.notes(said.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
             let body = json!({"metadata": {"name": "n", "managedFields": [1]}, "data": {"a": "b"}});
             record.request(Some(body.clone()), 20);
             record.response(&Bytes::from(body.to_string()));
@@ -420,13 +432,17 @@ rules:
                 "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "RequestResponse", "auditID": "id",
                 "stage": "ResponseComplete", "requestURI": "/api/v1/x?y=z", "verb": "update",
                 "user": {"username": "ann", "groups": ["dev"]}, "impersonatedUser": {"username": "bob", "groups": []},
+                "authenticationMetadata": {"impersonationConstraint": "impersonate:user-info"},
                 "sourceIPs": ["10.0.0.9", "127.0.0.1"], "userAgent": "kubectl/v1",
                 "objectRef": {"resource": "configmaps", "namespace": "ns", "name": "n", "apiVersion": "v1"},
                 "responseStatus": {"metadata": {}, "code": 200},
                 "requestObject": object, "responseObject": object,
                 "requestReceivedTimestamp": "2026-01-01T00:00:00.000000Z",
                 "stageTimestamp": "2026-01-01T00:00:00.000000Z",
-                "annotations": {"authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": "RBAC"},
+                "annotations": {
+                    "authorization.k8s.io/decision": "allow", "authorization.k8s.io/reason": "RBAC",
+                    "h.example.com/k": "v",
+                },
             })]
         );
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use meta::{Clock, FieldError};
+use meta::{Clock, FieldError, names};
 use schema::cel::Expression;
 use serde::Deserialize;
 use serde_json::json;
@@ -474,20 +474,14 @@ fn extras(extra: Vec<FileExtra>, path: &str, errors: &mut Errors) -> Vec<(String
     let (mut compiled, mut seen) = (Vec::new(), BTreeSet::new());
     for (at, FileExtra { key, value_expression }) in extra.into_iter().enumerate() {
         let (field, expression) = (format!("{path}[{at}].key"), format!("{path}[{at}].valueExpression"));
-        let domain = key.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty());
-        match domain {
-            None => errors.invalid(
-                field.as_str(),
-                &key,
-                "must be a domain-prefixed path (such as \"acme.io/foo\")",
-            ),
-            Some((domain, _)) => {
-                let of = |root: &str| domain == root || domain.ends_with(&format!(".{root}"));
-                if of("kubernetes.io") || of("k8s.io") {
-                    let why = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
-                    errors.invalid(field.as_str(), &key, why);
-                }
-            }
+        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+        let reserved = |root: &str| domain == root || domain.ends_with(&format!(".{root}"));
+        for why in names::domain_prefixed_path(&key) {
+            errors.invalid(field.as_str(), &key, why);
+        }
+        if reserved("kubernetes.io") || reserved("k8s.io") {
+            let why = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use";
+            errors.invalid(field.as_str(), &key, why);
         }
         if key != key.to_lowercase() {
             errors.invalid(field.as_str(), &key, "must be lowercase");

@@ -35,6 +35,7 @@ pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubje
 pub use decisions::Decisions;
 pub use escalation::Escalation;
 pub use front_proxy::FrontProxy;
+pub(crate) use node::NODES;
 pub use node::{NodeAuthorizer, node_of};
 pub use rbac::{Rbac, Stamp};
 pub use reviews::{Reviews, reviews};
@@ -173,7 +174,8 @@ pub(crate) fn verdict(ask: &Ask<'_>, decision: &Decision) -> Result<(), Status> 
     }
 }
 
-fn forbidden(ask: &Ask<'_>, reason: &str) -> Status {
+/// 403 as upstream words it.
+pub(crate) fn forbidden(ask: &Ask<'_>, reason: &str) -> Status {
     let user = &ask.user.name;
     let colon = if reason.is_empty() { "" } else { ": " };
     match ask.object {

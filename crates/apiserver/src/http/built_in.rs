@@ -190,18 +190,22 @@ async fn who_uses_what_is_deprecated_is_warned() {
     let one = format!("{all}/e");
     let endpoints = || Some(json!({"metadata": {"name": "e"}}));
     let deprecated = "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"";
-    for (method, path, body, warnings) in [
-        ("POST", all.to_owned(), endpoints(), 1),
-        ("PUT", one.clone(), endpoints(), 1),
-        ("GET", one.clone(), None, 1),
-        ("GET", all.to_owned(), None, 1),
-        ("GET", format!("{all}?watch=1&timeoutSeconds=1"), None, 1),
-        ("DELETE", one.clone(), None, 1),
-        ("GET", "/api/v1/namespaces/ns/configmaps".to_owned(), None, 0),
-        ("GET", "/api/v1/componentstatuses".to_owned(), None, 1),
+    for (method, path, body, code, warnings) in [
+        ("POST", all.to_owned(), endpoints(), 201, 1),
+        // Whoever is refused is told all the same.
+        ("POST", all.to_owned(), endpoints(), 409, 1),
+        ("POST", all.to_owned(), Some(json!({"metadata": {"name": "E"}})), 422, 1),
+        ("GET", format!("{all}/none"), None, 404, 1),
+        ("PUT", one.clone(), endpoints(), 200, 1),
+        ("GET", one.clone(), None, 200, 1),
+        ("GET", all.to_owned(), None, 200, 1),
+        ("GET", format!("{all}?watch=1&timeoutSeconds=1"), None, 200, 1),
+        ("DELETE", one.clone(), None, 200, 1),
+        ("GET", "/api/v1/namespaces/ns/configmaps".to_owned(), None, 200, 0),
+        ("GET", "/api/v1/componentstatuses".to_owned(), None, 200, 1),
     ] {
         let answer = asker.0.send(Some(&admin), true, request(method, &path, body)).await;
-        assert!(answer.status().is_success(), "{method} {path}");
+        assert_eq!(answer.status(), code, "{method} {path}");
         let said: Vec<_> = answer.headers().get_all("warning").iter().collect();
         assert_eq!(said.len(), warnings, "{method} {path}: {said:?}");
         assert!(!path.contains("endpoints") || said[0] == deprecated, "{said:?}");

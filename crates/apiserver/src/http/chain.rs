@@ -5,11 +5,12 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
 use meta::{GroupVersion, Reason, Status, Timestamp, metrics::Exposition};
-use resource::{Subresource, User};
+use resource::{Notes, Subresource, User};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    attributes::{Attributes, path_verb},
     body::{Body, Input},
     decode, encode, gzip,
     health::Health,
@@ -20,12 +21,12 @@ use super::{
     query::Query,
     resources::{self, Call},
     route::{Named, Route, verb},
-    websocket,
+    warnings, websocket,
 };
 use crate::{
     aggregation::{Aggregation, Passing, Remote, remote_of_path},
     audit::{Audit, Of, Record},
-    auth::{Ask, Asked, Authenticator, Authorizer, Peer, verdict},
+    auth::{Ask, Authenticator, Authorizer, Peer, verdict},
     connect::Kubelets,
     discovery::Discovery,
     flow::{Asks, Flow, On, Place},
@@ -96,6 +97,7 @@ impl Shared {
         let in_process = matches!(sender, Sender::InProcess(_));
         let mut noticed = Noticed::new(self.rest.metrics(), in_process);
         let mut noted = HeaderMap::new();
+        let notes = Arc::<Notes>::default();
         let mut record = self.audit.as_ref().map(|audit| {
             let address = match &sender {
                 Sender::Connection(peer, _) => peer.address,
@@ -104,8 +106,15 @@ impl Shared {
             Record::begin(audit, audit_id.to_str().unwrap_or_default(), &parts.uri, &parts.headers, address)
         });
         let answer = {
-            let chain =
-                self.chain(sender, &mut parts, input, &mut noticed, record.as_deref_mut(), &mut noted);
+            let chain = self.chain(
+                sender,
+                &mut parts,
+                input,
+                &mut noticed,
+                record.as_deref_mut(),
+                &mut noted,
+                &notes,
+            );
             let chain = std::pin::pin!(AssertUnwindSafe(chain).catch_unwind());
             match &traced {
                 Some((traced, _)) => traced.run(chain).await,
@@ -125,7 +134,9 @@ impl Shared {
             }
         };
         let stream = noticed.is_stream();
-        let ended = record.and_then(|record| {
+        warnings::write(&notes.warnings(), &mut noted);
+        let ended = record.and_then(|mut record| {
+            record.notes(notes.annotations());
             record.finish(answer.as_ref().map(|response| response.status().as_u16()), stream)
         });
         let mut response = answer.unwrap_or_else(|status| {
@@ -161,6 +172,7 @@ impl Shared {
         response
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the parts of one request; one call site")]
     async fn chain(
         self: &Arc<Self>,
         sender: Sender,
@@ -169,6 +181,7 @@ impl Shared {
         noticed: &mut Noticed,
         mut record: Option<&mut Record>,
         noted: &mut HeaderMap,
+        notes: &Arc<Notes>,
     ) -> Result<Response<Body>, Status> {
         let sender = match sender {
             Sender::Connection(peer, until) => {
@@ -187,12 +200,14 @@ impl Shared {
             record.user(&sender);
             self.told(record, &parts.method, &route, &query)?;
         }
-        let user = impersonate(sender, &parts.headers, &*self.authorizer).await?;
-        if let Some(record) = &mut record {
-            record.acting(&user);
+        let attributes = Attributes::of(&parts.method, &route, &query);
+        let acting = impersonate(sender, &parts.headers, &*self.authorizer, &attributes).await?;
+        if let (Some(record), Some(constraint)) = (&mut record, acting.constraint) {
+            record.acting(&acting.user, constraint);
         }
+        let user = acting.user;
         let registry = self.rest.registry();
-        match route {
+        match &route {
             Route::Path(path) => {
                 noticed.labels.verb = method_label(&parts.method);
                 noticed.labels.subresource = path_label(path);
@@ -200,7 +215,7 @@ impl Shared {
                 let mutating = !matches!(parts.method, Method::GET | Method::HEAD);
                 let _place = self.place(&asks, 0, mutating, noticed, noted).await?;
                 let began = Instant::now();
-                let allowed = self.authorize_path(&user, &parts.method, path, record).await;
+                let allowed = self.allow(&attributes.ask(&user), record).await;
                 self.decided(began, &allowed);
                 allowed?;
                 if let Some(remote) = remote_of_path(registry, path) {
@@ -212,7 +227,7 @@ impl Shared {
                     .map_err(|_| noticed.too_slow())?
             }
             Route::Resource(named) => {
-                let verb = verb(&parts.method, &named, query.flag("watch")).ok_or_else(|| {
+                let verb = verb(&parts.method, named, query.flag("watch")).ok_or_else(|| {
                     Status::new(
                         405,
                         Reason::MethodNotAllowed,
@@ -221,7 +236,7 @@ impl Shared {
                 })?;
                 let found = registry.resolve(named.group, named.version, named.plural);
                 if let Some(resource) = &found {
-                    noticed.labels = resources::labels(resource, &named, verb, &parts.headers);
+                    noticed.labels = resources::labels(resource, named, verb, &parts.headers);
                 } else {
                     noticed.labels.verb = resources::verb_label(verb, false);
                 }
@@ -235,7 +250,7 @@ impl Shared {
                     namespace: &named.namespace,
                 };
                 // A watch gives its place back when it begins.
-                let _place = match self.objects(found.as_deref(), &named, verb, &query) {
+                let _place = match self.objects(found.as_deref(), named, verb, &query) {
                     Some(objects) => {
                         let asks = Asks { user: &user, verb, on };
                         Some(self.place(&asks, objects, mutating, noticed, noted).await?)
@@ -244,16 +259,16 @@ impl Shared {
                 };
                 drop(found);
                 let began = Instant::now();
-                let allowed = self.authorize(&user, verb, &named, &query, record.as_deref_mut()).await;
+                let allowed = self.allow(&attributes.ask(&user), record.as_deref_mut()).await;
                 self.decided(began, &allowed);
                 allowed?;
                 let of = GroupVersion::new(named.group, named.version);
                 if let Some(remote) = registry.remote(&of) {
-                    noticed.labels = remote_labels(&remote, &named, verb);
-                    let as_what = remote_class(&named, verb, &parts.headers);
+                    noticed.labels = remote_labels(&remote, named, verb);
+                    let as_what = remote_class(named, verb, &parts.headers);
                     return self.elsewhere(&remote, &user, parts, &uri, input, as_what, noticed).await;
                 }
-                self.resource(&user, parts, &uri, &named, query, verb, input, noticed, record).await
+                self.resource(&user, parts, &uri, named, query, verb, input, noticed, record, notes).await
             }
         }
     }
@@ -321,11 +336,13 @@ impl Shared {
         input: Input,
         noticed: &mut Noticed,
         mut record: Option<&mut Record>,
+        notes: &Arc<Notes>,
     ) -> Result<Response<Body>, Status> {
         let mut upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let call =
-            Call { server: self, user, method: &parts.method, headers: &parts.headers, named, query, verb };
+        let (method, headers) = (&parts.method, &parts.headers);
+        let call = Call { server: self, user, method, headers, named, query, verb, notes };
         let resource = resources::resolve(&call)?;
+        notes.warn_all(resource.deprecated.as_deref());
         let long = resources::is_long(&call, &resource);
         let made = match long {
             Some(Class::Connect) => (call.subresource() == "log").then_some(websocket::Made::Log),
@@ -451,50 +468,6 @@ impl Shared {
         }
     }
 
-    async fn authorize(
-        &self,
-        user: &User,
-        verb: &str,
-        named: &Named<'_>,
-        query: &Query<'_>,
-        record: Option<&mut Record>,
-    ) -> Result<(), Status> {
-        let mut name = &*named.name;
-        let mut selector = None;
-        let mut labels = None;
-        if matches!(verb, "list" | "watch" | "deletecollection") {
-            labels = query.get("labelSelector").and_then(|text| meta::LabelSelector::parse(text).ok());
-        }
-        if name.is_empty() && matches!(verb, "list" | "watch" | "deletecollection") {
-            // Whoever may read one object may list and watch it by its name.
-            selector = query.get("fieldSelector").and_then(|text| meta::FieldSelector::parse(text).ok());
-            name = selector.as_ref().and_then(|s| s.requires("metadata.name")).unwrap_or_default();
-        }
-        // As upstream, a namespace is in itself: a Role in it may allow reading it.
-        let itself = named.plural == "namespaces" && named.group.is_empty();
-        let namespace = if itself && named.namespace.is_empty() { &*named.name } else { &*named.namespace };
-        let object = Asked::Resource {
-            group: named.group,
-            version: named.version,
-            resource: named.plural,
-            subresource: named.subresource,
-            namespace,
-            name,
-        };
-        let ask = Ask { fields: selector.as_ref(), labels: labels.as_ref(), ..Ask::new(user, verb, object) };
-        self.allow(&ask, record).await
-    }
-
-    async fn authorize_path(
-        &self,
-        user: &User,
-        method: &Method,
-        path: &str,
-        record: Option<&mut Record>,
-    ) -> Result<(), Status> {
-        self.allow(&Ask::new(user, path_verb(method), Asked::Path(path)), record).await
-    }
-
     async fn allow(&self, ask: &Ask<'_>, record: Option<&mut Record>) -> Result<(), Status> {
         let record = record.filter(|record| record.is_logged());
         let decision = match self.authorizer.outside(ask) {
@@ -506,19 +479,6 @@ impl Shared {
             record.decision(decision.allows(), decision.reason());
         }
         verdict(ask, &decision)
-    }
-}
-
-fn path_verb(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "get",
-        Method::HEAD => "head",
-        Method::POST => "post",
-        Method::PUT => "put",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        Method::OPTIONS => "options",
-        _ => "unknown",
     }
 }
 

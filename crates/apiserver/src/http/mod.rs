@@ -4,6 +4,7 @@
 //! every error is a `metav1.Status`; a body is bounded; stored bytes are written as they are. Knows no kind
 //! and decides nothing about objects: that is `rest`.
 
+mod attributes;
 mod backup;
 mod body;
 mod chain;
@@ -26,6 +27,7 @@ mod route;
 mod serve;
 mod service;
 mod tls;
+mod warnings;
 mod watch;
 mod websocket;
 mod write;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, Response};
 use meta::{ObjectKey, Reason, Status};
-use resource::{Resource, Scope, Subresource, User};
+use resource::{Notes, Resource, Scope, Subresource, User};
 use tokio::time::Instant;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     metrics::{Class, InFlight, Labels},
-    rest::{Rest, Target},
+    rest::{Caller, Rest, Target},
     table::Include,
 };
 
@@ -31,9 +31,16 @@ pub(crate) struct Call<'a> {
     pub(crate) named: &'a Named<'a>,
     pub(crate) query: Query<'a>,
     pub(crate) verb: &'static str,
+    /// Where warnings and audit annotations go.
+    pub(crate) notes: &'a Arc<Notes>,
 }
 
 impl Call<'_> {
+    /// Who writes, and how.
+    pub(crate) fn caller(&self, query: &Query<'_>) -> Result<Caller, Status> {
+        Ok(Caller { notes: self.notes.clone(), ..query::caller(self.user, self.headers, query)? })
+    }
+
     pub(crate) fn rest(&self) -> &Rest {
         &self.server.rest
     }
@@ -193,7 +200,7 @@ pub(crate) async fn answer(
     resource: &Arc<Resource>,
     input: Input,
 ) -> Result<Response<Body>, Status> {
-    let answered = match call.verb {
+    match call.verb {
         "get" => get(call, resource).await,
         "list" => {
             let wanted = call.wanted_of(resource)?;
@@ -208,11 +215,6 @@ pub(crate) async fn answer(
         "delete" if call.subresource().is_empty() => Box::pin(write::delete(call, resource, input)).await,
         "deletecollection" => Box::pin(write::delete_collection(call, resource, input)).await,
         other => Err(Status::method_not_allowed(&resource.group_resource(), other)),
-    };
-    match call.verb {
-        // They say it among what else they warn of.
-        "create" | "update" | "patch" => answered,
-        _ => answered.map(|answer| write::warned(answer, resource.deprecated.as_slice())),
     }
 }
 
@@ -253,7 +255,7 @@ pub(crate) async fn watch(call: &Call<'_>, resource: &Arc<Resource>) -> Result<R
         began: Instant::now(),
     };
     match call.rest().watch(resource, call.namespace(), &options).await {
-        Ok(watch) => Ok(write::warned(watch::response(watch, writing), resource.deprecated.as_slice())),
+        Ok(watch) => Ok(watch::response(watch, writing)),
         Err(expired) if expired.reason == Some(Reason::Expired) => {
             Ok(watch::broken(resource, &writing, &expired))
         }

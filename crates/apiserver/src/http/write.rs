@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Response, header};
+use http::Response;
 use meta::{FieldError, Status};
 use resource::{Resource, Subresource};
 use serde_json::json;
@@ -14,7 +14,7 @@ use super::{
     query::{self, Query},
     resources::Call,
 };
-use crate::rest::{Caller, Deleted, Patch, PatchKind, Written};
+use crate::rest::{Deleted, Patch, PatchKind, Written};
 
 /// POST.
 pub(crate) async fn create(
@@ -22,7 +22,7 @@ pub(crate) async fn create(
     resource: &Arc<Resource>,
     input: Input,
 ) -> Result<Response<Body>, Status> {
-    let caller = query::caller(call.user, call.headers, &call.query)?;
+    let caller = call.caller(&call.query)?;
     let wanted = call.wanted_of(resource)?;
     let media = negotiate::content(call.headers)?;
     let (object, duplicates) =
@@ -30,15 +30,14 @@ pub(crate) async fn create(
     if let Some(Subresource::Act(_)) = resource.subresource(call.subresource()) {
         let answer = call.rest().act(&caller, resource, &call.target(), object).await?;
         let whole = Wanted { form: Form::Whole, ..wanted };
-        let response = encode::value(201, whole, call.rest().registry(), &answer);
-        return Ok(warned(response, &caller.notes.warnings()));
+        return Ok(encode::value(201, whole, call.rest().registry(), &answer));
     }
     if !call.subresource().is_empty() {
         return Err(Status::method_not_allowed(&resource.group_resource(), "create"));
     }
     let namespace = call.namespace().unwrap_or_default();
     let written = call.rest().create(&caller, resource, namespace, object, duplicates).await?;
-    answer(call, wanted, resource, &caller, &written)
+    answer(call, wanted, resource, &written)
 }
 
 /// PUT.
@@ -47,13 +46,13 @@ pub(crate) async fn update(
     resource: &Arc<Resource>,
     input: Input,
 ) -> Result<Response<Body>, Status> {
-    let caller = query::caller(call.user, call.headers, &call.query)?;
+    let caller = call.caller(&call.query)?;
     let wanted = call.wanted_of(resource)?;
     let media = negotiate::content(call.headers)?;
     let (object, duplicates) =
         decode::object(&input.collect().await?, media, resource, call.rest().registry())?;
     let written = call.rest().update(&caller, resource, &call.target(), object, duplicates).await?;
-    answer(call, wanted, resource, &caller, &written)
+    answer(call, wanted, resource, &written)
 }
 
 /// PATCH.
@@ -62,13 +61,13 @@ pub(crate) async fn patch(
     resource: &Arc<Resource>,
     input: Input,
 ) -> Result<Response<Body>, Status> {
-    let caller = query::caller(call.user, call.headers, &call.query)?;
+    let caller = call.caller(&call.query)?;
     let wanted = call.wanted_of(resource)?;
     let (kind, media) = patch_kind(call, resource)?;
     let decode::Decoded { value, duplicates } = decode::decode(&input.collect().await?, media)?;
     let patch = Patch { kind, body: value, duplicates };
     let written = call.rest().patch(&caller, resource, &call.target(), patch).await?;
-    answer(call, wanted, resource, &caller, &written)
+    answer(call, wanted, resource, &written)
 }
 
 fn patch_kind(call: &Call<'_>, resource: &Resource) -> Result<(PatchKind, Media), Status> {
@@ -105,13 +104,13 @@ pub(crate) async fn delete(
     resource: &Arc<Resource>,
     input: Input,
 ) -> Result<Response<Body>, Status> {
-    let mut caller = query::caller(call.user, call.headers, &Query::default())?;
+    let mut caller = call.caller(&Query::default())?;
     let wanted = call.wanted_of(resource)?;
     let (options, dry_run) = query::delete_options(&call.query, options_body(call, resource, input).await?)?;
     caller.dry_run = dry_run;
     let deleted = call.rest().delete(&caller, resource, &call.target().key, &options).await?;
-    let response = match deleted {
-        Deleted::Pending(entry) => call.entry(200, wanted, resource, &entry)?,
+    match deleted {
+        Deleted::Pending(entry) => call.entry(200, wanted, resource, &entry),
         Deleted::Gone(entry) => {
             let mut details = json!({
                 "name": entry.header.key.name, "kind": &*resource.plural, "uid": entry.header.uid,
@@ -122,15 +121,14 @@ pub(crate) async fn delete(
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
             });
-            encode::value(
+            Ok(encode::value(
                 200,
                 Wanted { form: Form::Whole, ..call.wanted()? },
                 call.rest().registry(),
                 &status,
-            )
+            ))
         }
-    };
-    Ok(warned(response, &caller.notes.warnings()))
+    }
 }
 
 /// DELETE of all objects of a kind.
@@ -139,15 +137,14 @@ pub(crate) async fn delete_collection(
     resource: &Arc<Resource>,
     input: Input,
 ) -> Result<Response<Body>, Status> {
-    let mut caller = query::caller(call.user, call.headers, &Query::default())?;
+    let mut caller = call.caller(&Query::default())?;
     let wanted = call.wanted_of(resource)?;
     let list = query::list_options(&call.query, false)?;
     let (options, dry_run) = query::delete_options(&call.query, options_body(call, resource, input).await?)?;
     caller.dry_run = dry_run;
     let page = call.rest().delete_collection(&caller, resource, call.namespace(), &options, &list).await?;
     let registry = call.rest().registry();
-    let response = list::page(wanted, registry, resource, page, call.include()?, call.now()).await;
-    Ok(warned(response, &caller.notes.warnings()))
+    Ok(list::page(wanted, registry, resource, page, call.include()?, call.now()).await)
 }
 
 /// DeleteOptions in the body, where there is one.
@@ -175,34 +172,7 @@ fn answer(
     call: &Call<'_>,
     wanted: Wanted,
     resource: &Arc<Resource>,
-    caller: &Caller,
-    written: &Written,
+    Written { entry, created }: &Written,
 ) -> Result<Response<Body>, Status> {
-    let Written { entry, created, warnings } = written;
-    let code = if *created { 201 } else { 200 };
-    let response = call.entry(code, wanted, resource, entry)?;
-    Ok(warned(warned(response, warnings), &caller.notes.warnings()))
-}
-
-/// Adds a `Warning` header for each text.
-pub(super) fn warned<T: AsRef<str>>(mut response: Response<Body>, warnings: &[T]) -> Response<Body> {
-    for text in warnings {
-        if let Ok(value) = HeaderValue::from_str(&warning(text.as_ref())) {
-            response.headers_mut().append(header::WARNING, value);
-        }
-    }
-    response
-}
-
-/// A `Warning` header of code 299 (RFC 7234 section 5.5).
-fn warning(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 10);
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push(' '),
-            c => quoted.push(c),
-        }
-    }
-    format!("299 - \"{quoted}\"")
+    call.entry(if *created { 201 } else { 200 }, wanted, resource, entry)
 }

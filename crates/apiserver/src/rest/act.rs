@@ -145,18 +145,12 @@ impl Rest {
         seen: &Arc<meta::Entry>,
         object: Object,
     ) -> Result<bool, Status> {
-        let mut warnings = Vec::new();
         let changed = self
-            .change(caller, resource, target, &mut warnings, |_, entry| {
+            .change(caller, resource, target, |_, entry| {
                 if entry.revision != seen.revision {
                     return Err(super::update::modified(resource, &target.key.name));
                 }
-                Ok(Change {
-                    object: object.clone(),
-                    origin: Origin::Acted,
-                    conditional: true,
-                    warnings: Vec::new(),
-                })
+                Ok(Change { object: object.clone(), origin: Origin::Acted, conditional: true })
             })
             .await;
         match changed {
@@ -177,12 +171,12 @@ impl Rest {
         options: &mut DeleteOptions,
     ) -> Result<(), Status> {
         let said = self
-            .change(caller, resource, target, &mut Vec::new(), |current, entry| {
+            .change(caller, resource, target, |current, entry| {
                 preconditions(resource, entry, options)?;
                 let mut object = current.clone();
                 condition.set_in(&mut object, self.clock.now());
                 let origin = Origin::Acted;
-                Ok(Change { object, origin, conditional: false, warnings: Vec::new() })
+                Ok(Change { object, origin, conditional: false })
             })
             .await?;
         if let Some(version) = &mut options.resource_version {

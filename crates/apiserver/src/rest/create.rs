@@ -49,15 +49,14 @@ impl Rest {
         if !resource.verbs.contains(&Verb::Create) {
             return Err(Status::method_not_allowed(&resource.group_resource(), "create"));
         }
-        let mut warnings: Vec<String> = resource.deprecated.iter().map(ToString::to_string).collect();
         let key = ObjectKey::new(namespace, object.name());
-        pipeline::decode(resource, caller, &mut object, duplicates, &mut warnings)?;
+        pipeline::decode(resource, caller, &mut object, duplicates)?;
         if !object.str(&["metadata", "resourceVersion"]).unwrap_or_default().is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         metadata::settle_namespace(resource, &key, &mut object)?;
-        let entry = self.create_decoded(caller, resource, key, object, Origin::Sent, &mut warnings).await?;
-        Ok(Written { entry, created: true, warnings })
+        let entry = self.create_decoded(caller, resource, key, object, Origin::Sent).await?;
+        Ok(Written { entry, created: true })
     }
 
     /// The part of create that comes after decoding.
@@ -68,7 +67,6 @@ impl Rest {
         key: ObjectKey,
         mut object: Object,
         origin: Origin,
-        warnings: &mut Vec<String>,
     ) -> Result<Arc<meta::Entry>, Status> {
         let target = Target { key, subresource: String::new() };
         let attributes = attributes(caller, resource, &target, Operation::Create);
@@ -99,7 +97,7 @@ impl Rest {
             resource.strategy.prepare(&cx, &mut object, None)?;
             pipeline::validate(resource, &cx, &mut object, None)?;
             self.admit(&cx, Some(&object), None).await?;
-            warnings.extend(resource.strategy.warnings(&object, None));
+            caller.notes.warn_all(resource.strategy.warnings(&object, None));
             let name = object.name().to_owned();
             if caller.dry_run {
                 drop(self.charge(&cx, &object, None).await?);

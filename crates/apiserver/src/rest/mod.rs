@@ -98,8 +98,6 @@ pub struct Written {
     pub entry: Arc<Entry>,
     /// Whether it was new (201 instead of 200).
     pub created: bool,
-    /// Texts for `Warning` headers.
-    pub warnings: Vec<String>,
 }
 
 /// A successful delete.

@@ -23,7 +23,7 @@ pub struct Caller {
     /// The members of CreateOptions or UpdateOptions that the parameters name, for admission: `dryRun`, `fieldManager`,
     /// `fieldValidation`. What the server concludes without them, such as a manager from the user agent, is not here.
     pub options: Map<String, Value>,
-    /// Where admission leaves warnings and audit annotations of this request.
+    /// Where warnings and audit annotations of this request go.
     pub notes: Arc<Notes>,
 }
 

@@ -58,25 +58,23 @@ impl Rest {
         target: &Target,
         patch: Patch,
     ) -> Result<Written, Status> {
-        let mut warnings: Vec<String> = resource.deprecated.iter().map(ToString::to_string).collect();
-        pipeline::strict(caller, Vec::new(), patch.duplicates.clone(), &mut warnings)?;
+        pipeline::strict(caller, Vec::new(), patch.duplicates.clone())?;
         let entry = self
-            .change(caller, resource, target, &mut warnings, |current, entry| {
+            .change(caller, resource, target, |current, entry| {
                 let mut tree = current.clone().into_value();
                 patched(resource, &mut tree, &patch)?;
                 let mut object = Object::from_value(tree)
                     .map_err(|_| Status::bad_request("the patch does not leave an object"))?;
-                let mut warnings = Vec::new();
-                pipeline::decode(resource, caller, &mut object, Duplicates::default(), &mut warnings)?;
+                pipeline::decode(resource, caller, &mut object, Duplicates::default())?;
                 settle_name(&target.key, &mut object)?;
                 settle_namespace(resource, &target.key, &mut object)?;
                 // The stored revision came with the object; only one that the patch brought counts.
                 let conditional =
                     brings_revision(&patch.body) && preconditions(resource, current, entry, &object)?;
-                Ok(Change { object, origin: Origin::Sent, conditional, warnings })
+                Ok(Change { object, origin: Origin::Sent, conditional })
             })
             .await?;
-        Ok(Written { entry, created: false, warnings })
+        Ok(Written { entry, created: false })
     }
 
     async fn apply(
@@ -92,13 +90,12 @@ impl Rest {
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
             ));
         }
-        let mut warnings: Vec<String> = resource.deprecated.iter().map(ToString::to_string).collect();
         let mut applied = Object::from_value(patch.body)
             .map_err(|_| Status::bad_request("the applied configuration must be an object"))?;
         if applied.get(&["metadata", "managedFields"]).is_some_and(|v| !v.is_null()) {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
-        self.check_applied(caller, resource, target, &mut applied, patch.duplicates, &mut warnings)?;
+        self.check_applied(caller, resource, target, &mut applied, patch.duplicates)?;
         let api_version = resource.api_version();
         let request = self.managed(resource, caller, &target.subresource, &api_version);
         if target.subresource.is_empty() && self.kind(resource).get(&target.key).is_none() {
@@ -111,25 +108,24 @@ impl Rest {
                 made.map_err(|error| error.status(&resource.group_resource(), &target.key.name))?.object;
             self.complete(resource, &mut object)?;
             let key = target.key.clone();
-            let created =
-                self.create_decoded(caller, resource, key, object, Origin::Applied, &mut warnings).await;
+            let created = self.create_decoded(caller, resource, key, object, Origin::Applied).await;
             match created {
                 // Somebody else created it since: apply to what is there now.
                 Err(Status { reason: Some(Reason::AlreadyExists), .. }) => {}
-                other => return other.map(|entry| Written { entry, created: true, warnings }),
+                other => return other.map(|entry| Written { entry, created: true }),
             }
         }
         let entry = self
-            .change(caller, resource, target, &mut warnings, |current, entry| {
+            .change(caller, resource, target, |current, entry| {
                 let conditional = preconditions(resource, current, entry, &applied)?;
                 let made = schema::managed::apply(&resource.schema, Some(current), &applied, &request, force);
                 let mut object =
                     made.map_err(|error| error.status(&resource.group_resource(), &target.key.name))?.object;
                 self.complete(resource, &mut object)?;
-                Ok(Change { object, origin: Origin::Applied, conditional, warnings: Vec::new() })
+                Ok(Change { object, origin: Origin::Applied, conditional })
             })
             .await?;
-        Ok(Written { entry, created: false, warnings })
+        Ok(Written { entry, created: false })
     }
 
     /// Checks an applied configuration without adding defaults to it: it must own what it says, no more.
@@ -140,7 +136,6 @@ impl Rest {
         target: &Target,
         applied: &mut Object,
         duplicates: Duplicates,
-        warnings: &mut Vec<String>,
     ) -> Result<(), Status> {
         for field in ["apiVersion", "kind"] {
             if applied.str(&[field]).is_none_or(str::is_empty) {
@@ -153,7 +148,6 @@ impl Rest {
             &Caller { field_validation: FieldValidation::Ignore, ..caller.clone() },
             &mut probe,
             Duplicates::default(),
-            warnings,
         )?;
         if caller.field_validation == FieldValidation::Strict
             && let Some(errors) = duplicates.yaml_errors()
@@ -162,7 +156,7 @@ impl Rest {
             return Err(Status::bad_request(why));
         }
         // A field that no schema declares is refused by the merge, whatever field validation was asked for.
-        pipeline::strict(caller, Vec::new(), duplicates, warnings)?;
+        pipeline::strict(caller, Vec::new(), duplicates)?;
         settle_name(&target.key, applied)?;
         settle_namespace(resource, &target.key, applied)
     }

@@ -21,17 +21,12 @@ use crate::{
 pub(super) const UNKNOWN: u16 = 504;
 
 /// Something wrong with the way a body is written, not with what it says.
-pub(super) fn strict(
-    caller: &Caller,
-    unknown: Vec<String>,
-    duplicates: Duplicates,
-    warnings: &mut Vec<String>,
-) -> Result<(), Status> {
+pub(super) fn strict(caller: &Caller, unknown: Vec<String>, duplicates: Duplicates) -> Result<(), Status> {
     match caller.field_validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => {
-            warnings.extend(duplicates.lines.iter().cloned());
-            warnings.extend(duplicates.among(unknown));
+            caller.notes.warn_all(duplicates.lines.iter().cloned());
+            caller.notes.warn_all(duplicates.among(unknown));
         }
         FieldValidation::Strict => {
             let mut errors: Vec<String> = duplicates.yaml_errors().into_iter().collect();
@@ -50,7 +45,6 @@ pub(super) fn decode(
     caller: &Caller,
     object: &mut Object,
     duplicates: Duplicates,
-    warnings: &mut Vec<String>,
 ) -> Result<(), Status> {
     let (api_version, kind) = (resource.api_version(), &*resource.kind);
     for (field, expected, what) in
@@ -80,7 +74,7 @@ pub(super) fn decode(
         FieldValidation::Warn | FieldValidation::Strict => schema::prune::Mode::Report,
     };
     let unknown = schema::prune::unknown(&resource.schema, &mut tree, mode);
-    strict(caller, unknown, duplicates, warnings)?;
+    strict(caller, unknown, duplicates)?;
     schema::default::apply(&resource.schema, &mut tree);
     *object = Object::from_value(tree).map_err(|_| Status::bad_request("the body is not an object"))?;
     resource.strategy.default(object);

@@ -102,18 +102,17 @@ impl Rest {
         conditional: bool,
         wanted: impl Fn(&Object) -> Result<Object, Status>,
     ) -> Result<Written, Status> {
-        let mut warnings = Vec::new();
         let entry = self
-            .change(caller, resource, target, &mut warnings, |current, entry| {
+            .change(caller, resource, target, |current, entry| {
                 let wanted = wanted(current)?;
                 let replicas = replicas(&wanted)?;
                 let conditional = conditional && preconditions(resource, current, entry, &wanted)?;
                 let mut object = current.clone();
                 object.set(&path(&scale.spec_replicas), replicas);
-                Ok(Change { object, origin: Origin::Sent, conditional, warnings: Vec::new() })
+                Ok(Change { object, origin: Origin::Sent, conditional })
             })
             .await?;
-        Ok(Written { entry: entry_of(scale, &entry)?, created: false, warnings })
+        Ok(Written { entry: entry_of(scale, &entry)?, created: false })
     }
 }
 

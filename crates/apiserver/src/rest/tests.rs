@@ -257,9 +257,10 @@ async fn unknown_fields_warn_or_fail_as_asked() {
         .await
         .unwrap_err();
     assert_eq!(refused.message, "strict decoding error: unknown field \"sepc\"");
+    let warn = caller();
     let made =
-        server.rest.create(&caller(), &server.toys, "default", body(), Duplicates::default()).await.unwrap();
-    assert_eq!(made.warnings, ["unknown field \"sepc\""]);
+        server.rest.create(&warn, &server.toys, "default", body(), Duplicates::default()).await.unwrap();
+    assert_eq!(warn.notes.warnings(), ["unknown field \"sepc\""]);
     assert_eq!(made.entry.object().unwrap().get(&["sepc"]), None);
 }
 

@@ -22,8 +22,6 @@ pub(super) struct Change {
     pub(super) origin: Origin,
     /// Whether the client named the revision it has seen: then a conflict is its own to solve.
     pub(super) conditional: bool,
-    /// What the decoder has to say to the client.
-    pub(super) warnings: Vec<String>,
 }
 
 /// The outcome of one try.
@@ -63,28 +61,26 @@ impl Rest {
         if let Some(Subresource::Scale(scale)) = resource.subresource(&target.subresource) {
             return self.update_scale(caller, resource, target, scale, &object).await;
         }
-        let mut warnings: Vec<String> = resource.deprecated.iter().map(ToString::to_string).collect();
-        pipeline::decode(resource, caller, &mut object, duplicates, &mut warnings)?;
+        pipeline::decode(resource, caller, &mut object, duplicates)?;
         settle_name(&target.key, &mut object)?;
         settle_namespace(resource, &target.key, &mut object)?;
         let creates = target.subresource.is_empty() && resource.strategy.creates_on_update();
         if creates && self.kind(resource).get(&target.key).is_none() {
             object.remove(&["metadata", "resourceVersion"]);
             let key = target.key.clone();
-            let entry =
-                self.create_decoded(caller, resource, key, object, Origin::Sent, &mut warnings).await?;
-            return Ok(Written { entry, created: true, warnings });
+            let entry = self.create_decoded(caller, resource, key, object, Origin::Sent).await?;
+            return Ok(Written { entry, created: true });
         }
         self.unconditional(resource, &object)?;
         let entry = self
-            .change(caller, resource, target, &mut warnings, |current, entry| {
+            .change(caller, resource, target, |current, entry| {
                 let conditional = preconditions(resource, current, entry, &object)?;
                 // A conditional change is tried once and needs no copy for a second time.
                 let object = if conditional { std::mem::take(&mut object) } else { object.clone() };
-                Ok(Change { object, origin: Origin::Sent, conditional, warnings: Vec::new() })
+                Ok(Change { object, origin: Origin::Sent, conditional })
             })
             .await?;
-        Ok(Written { entry, created: false, warnings })
+        Ok(Written { entry, created: false })
     }
 
     fn unconditional(&self, resource: &Resource, object: &Object) -> Result<(), Status> {
@@ -103,19 +99,15 @@ impl Rest {
         caller: &Caller,
         resource: &Arc<Resource>,
         target: &Target,
-        warnings: &mut Vec<String>,
         mut decide: impl FnMut(&Object, &Arc<Entry>) -> Result<Change, Status>,
     ) -> Result<Arc<Entry>, Status> {
-        let said = warnings.len();
         for _ in 0..TRIES_MAX {
             let Some((entry, current)) = self.current(resource, &target.key).await? else {
                 return Err(Status::not_found(&resource.group_resource(), &target.key.name));
             };
             let change = decide(&current, &entry)?;
             let conditional = change.conditional;
-            warnings.truncate(said);
-            warnings.extend(change.warnings.iter().cloned());
-            match self.try_change(caller, resource, target, &entry, current, change, warnings).await? {
+            match self.try_change(caller, resource, target, &entry, current, change).await? {
                 Tried::Done(entry) => return self.serve(resource, entry).await,
                 Tried::Again if conditional => break,
                 Tried::Again => {}
@@ -124,7 +116,6 @@ impl Rest {
         Err(modified(resource, &target.key.name))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call site; a struct would only rename the list")]
     async fn try_change(
         &self,
         caller: &Caller,
@@ -133,7 +124,6 @@ impl Rest {
         entry: &Arc<Entry>,
         mut old: Object,
         change: Change,
-        warnings: &mut Vec<String>,
     ) -> Result<Tried, Status> {
         let attributes = attributes(caller, resource, target, Operation::Update);
         let cx = self.context(&attributes);
@@ -151,7 +141,9 @@ impl Rest {
         }
         pipeline::validate(resource, &cx, &mut new, Some(&mut old))?;
         self.admit(&cx, Some(&new), Some(&old)).await?;
-        warnings.extend(resource.strategy.warnings(&new, Some(&old)));
+        if origin != Origin::Acted {
+            caller.notes.warn_all(resource.strategy.warnings(&new, Some(&old)));
+        }
         let taken = self.charge(&cx, &new, Some(&old)).await?;
         if caller.dry_run {
             return Ok(Tried::Done(self.pretend(&new, Some(entry))?));

@@ -245,13 +245,7 @@ pub(crate) struct IngressClass;
 impl Strategy for IngressClass {
     fn validate(&self, _: &Context<'_>, new: &Object, old: Option<&Object>, errors: &mut Errors) {
         let controller = At::root(new, "spec").get("controller");
-        controller.must(errors, |text| {
-            let qualified = text
-                .split_once('/')
-                .is_some_and(|(host, path)| names::dns1123_subdomain(host).is_empty() && !path.is_empty());
-            let words = "must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned();
-            if qualified { Vec::new() } else { vec![words] }
-        });
+        controller.must(errors, names::domain_prefixed_path);
         if let Some(old) = old {
             controller.immutable(errors, &At::root(old, "spec").get("controller"));
         }

@@ -15,7 +15,7 @@ use resource::{User, View};
 use super::{Ask, Asked, Authorizer, Decision, Rule};
 use refers::Kind;
 
-const NODES: &str = "system:nodes";
+pub(crate) const NODES: &str = "system:nodes";
 const PREFIX: &str = "system:node:";
 const LEASES: &str = "kube-node-lease";
 
