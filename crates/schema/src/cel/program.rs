@@ -11,9 +11,11 @@ use kube_cel::{
         Context, ExecutionError, Value as Cel,
         common::ast::{EntryExpr, Expr, IdedExpr},
         context::VariableResolver,
-        extractors::This,
+        extractors::{Arguments, This},
     },
 };
+
+use regex::Regex;
 
 use super::{
     authorizer,
@@ -39,15 +41,37 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
     context.add_function("bool", truth);
     // The crate compiles a pattern for each call, and by Rust's rules.
     context.add_function("matches", |This(text): This<Arc<String>>, pattern: Arc<String>| {
-        let wrong = || ExecutionError::function_error("matches", format!("{pattern:?} is no pattern"));
-        validate::finds(&pattern, &text).ok_or_else(wrong)
+        Ok::<_, ExecutionError>(regex("matches", &pattern)?.is_match(&text))
     });
+    context.add_function("find", |This(text): This<Arc<String>>, pattern: Arc<String>| {
+        let found = regex("find", &pattern)?.find(&text).map(|found| found.as_str().to_owned());
+        Ok::<Cel, ExecutionError>(Cel::String(Arc::new(found.unwrap_or_default())))
+    });
+    context.add_function("findAll", find_all);
     for name in TYPES {
         context.add_variable_from_value(*name, (*name).to_owned());
     }
     authorizer::register(&mut context);
     context
 });
+
+fn regex(function: &str, pattern: &str) -> Result<Arc<Regex>, ExecutionError> {
+    let wrong = || ExecutionError::function_error(function, format!("{pattern:?} is no pattern"));
+    validate::regex(pattern).ok_or_else(wrong)
+}
+
+/// `text.findAll(pattern)` and `text.findAll(pattern, limit)`; a limit below zero is none.
+fn find_all(This(text): This<Arc<String>>, Arguments(given): Arguments) -> Result<Cel, ExecutionError> {
+    let (pattern, limit) = match given.as_slice() {
+        [Cel::String(pattern)] => (pattern, -1),
+        [Cel::String(pattern), Cel::Int(limit)] => (pattern, *limit),
+        _ => return Err(ExecutionError::NoSuchOverload),
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let regex = regex("findAll", pattern)?;
+    let found = regex.find_iter(&text).take(limit);
+    Ok(Cel::List(Arc::new(found.map(|found| Cel::String(Arc::new(found.as_str().to_owned()))).collect())))
+}
 
 /// `bool(value)`, with the words that cel-go reads (`common/types/string.go`).
 fn truth(value: Cel) -> Result<Cel, ExecutionError> {

@@ -78,6 +78,8 @@ fn the_language_of_kubernetes_is_there() {
     for rule in [
         "has(self.name) && !has(self.ratio)",
         "self.name.matches('^[a-z]+$') && self.name.size() == 3",
+        "'{a]{b]'.find('{[^b]]') == '{a]' && 'x'.find('y') == '' && 'a1b22'.findAll('\\\\d+') == ['1', '22']",
+        "'a1b22c3'.findAll('\\\\d+', 2) == ['1', '22'] && 'a1'.findAll('\\\\d', 0) == [] && '1'.findAll('\\\\d', -1) == ['1']",
         "'{a]'.matches('^{[^b]]$') && !'\\u0663'.matches('^\\\\d$')",
         "self.name.lowerAscii().startsWith('ab')",
         "self.tags.all(t, t in ['x', 'y']) && self.tags.exists_one(t, t == 'x')",

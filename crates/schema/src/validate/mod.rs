@@ -12,7 +12,7 @@ use meta::{FieldError, FieldErrorKind, Quantity};
 use serde_json::{Map, Value, json};
 
 pub(crate) use formats::is_date_time;
-pub(crate) use pattern::{finds, pattern_error};
+pub(crate) use pattern::{pattern_error, regex};
 
 use crate::{Constraints, Format, ListType, Node, Schema, Shape, TypeId, TypeSet, path::Path};
 

@@ -23,12 +23,7 @@ static COMPILED: LazyLock<RwLock<Compiled>> = LazyLock::new(RwLock::default);
 /// Whether a text contains a match of `pattern`. A pattern that does not compile matches nothing; CRDs with
 /// such are refused when they are read.
 pub(crate) fn is_match(pattern: &str, text: &str) -> bool {
-    compiled(pattern).is_some_and(|regex| regex.is_match(text))
-}
-
-/// The same for who has to tell the difference: `None` for a pattern that does not compile.
-pub(crate) fn finds(pattern: &str, text: &str) -> Option<bool> {
-    compiled(pattern).map(|regex| regex.is_match(text))
+    regex(pattern).is_some_and(|regex| regex.is_match(text))
 }
 
 /// Why a pattern does not compile.
@@ -40,7 +35,8 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(&to_regex(pattern)).size_limit(SIZE_MAX).build().map_err(|error| error.to_string())
 }
 
-fn compiled(pattern: &str) -> Option<Arc<Regex>> {
+/// A pattern, compiled once; `None` for one that does not compile.
+pub(crate) fn regex(pattern: &str) -> Option<Arc<Regex>> {
     if let Some(known) = COMPILED.read().unwrap_or_else(PoisonError::into_inner).get(pattern) {
         return known.clone();
     }
