@@ -98,6 +98,10 @@ impl Controller {
 
 /// Runs the controllers until `stop` is cancelled, then lets work in progress end (5 s at most) and
 /// returns. The caches of `cx` are left running: they belong to whoever made `cx`.
+///
+/// # Panics
+///
+/// With the panic of a controller itself; what a reconciliation of one key panics with is an error of that key.
 pub async fn run(controllers: Vec<Controller>, cx: Context, stop: CancellationToken) {
     let mut tasks = JoinSet::new();
     for controller in controllers {
@@ -109,8 +113,11 @@ pub async fn run(controllers: Vec<Controller>, cx: Context, stop: CancellationTo
         tasks.spawn((controller.start)(cx, stop.clone()));
     }
     while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a controller stopped unexpectedly");
+        // Nobody else does its work: whoever runs controllers has to know.
+        if let Err(error) = ended
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
         }
     }
 }

@@ -212,3 +212,28 @@ async fn who_uses_what_is_deprecated_is_warned() {
     }
     asker.0.serving.stop().await;
 }
+
+/// An error comes in the form that was asked for, whatever form of an object that is.
+#[tokio::test]
+async fn errors_are_written_as_asked() {
+    let asker = Asker::start().await;
+    let admin = asker.0.pki.admin().unwrap();
+    for (accept, content_type, begins) in [
+        ("application/json", "application/json", &b"{\"apiVersion\":\"v1\",\"code\":404"[..]),
+        ("application/yaml", "application/yaml", b"apiVersion: v1\ncode: 404\n"),
+        ("application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf", b"k8s\0"),
+        (
+            "application/json;as=Table;v=v1;g=meta.k8s.io",
+            "application/json",
+            b"{\"apiVersion\":\"v1\",\"code\":404",
+        ),
+        ("text/nothing", "application/json", b"{\"apiVersion\":\"v1\",\"code\":406"),
+    ] {
+        let mut asked = request("GET", "/api/v1/namespaces/ns/configmaps/none", None);
+        asked.headers_mut().insert("accept", accept.parse().unwrap());
+        let answer = asker.0.send(Some(&admin), true, asked).await;
+        assert_eq!(answer.headers()["content-type"], content_type, "{accept}");
+        assert!(answer.body().starts_with(begins), "{accept}: {:?}", answer.body());
+    }
+    asker.0.serving.stop().await;
+}

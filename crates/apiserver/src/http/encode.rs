@@ -53,13 +53,14 @@ pub(crate) fn status(status: &Status) -> Response<Body> {
     refusal(status, json(status.code, &status.to_json()))
 }
 
-/// An error for a client that reads protobuf; as JSON where there is no such form.
+/// An error in the form that the client reads; as JSON where there is no such form.
 pub(crate) fn status_as(wanted: Wanted, registry: &Registry, status: &Status) -> Response<Body> {
-    if wanted.media != Media::Protobuf || status.reason == Some(Reason::NotAcceptable) {
+    let wanted = Wanted { form: Form::Whole, ..wanted };
+    if status.reason == Some(Reason::NotAcceptable) {
         return self::status(status);
     }
-    match protobuf::value(registry, &status.to_json()) {
-        Ok(bytes) => refusal(status, response(status.code, wanted.content_type(), Body::whole(bytes.into()))),
+    match bytes_of(wanted, registry, &status.to_json()) {
+        Ok(bytes) => refusal(status, response(status.code, wanted.content_type(), Body::whole(bytes))),
         Err(_) => self::status(status),
     }
 }

@@ -76,13 +76,14 @@ impl Actors {
         Self { tasks: JoinSet::new(), stop, broken: CancellationToken::new(), started: None }
     }
 
-    /// Runs a task that ends by itself when the cluster stops. Its failure stops the cluster.
+    /// Runs a task that ends by itself when the cluster stops. Its failure, or its panic, stops the cluster: nobody else
+    /// does its work.
     pub(crate) fn spawn(&mut self, task: impl Future<Output = Result<(), Failure>> + Send + 'static) {
-        let broken = self.broken.clone();
+        let broken = self.broken.clone().drop_guard();
         self.tasks.spawn(async move {
             let ended = task.await;
-            if ended.is_err() {
-                broken.cancel();
+            if ended.is_ok() {
+                broken.disarm();
             }
             ended
         });

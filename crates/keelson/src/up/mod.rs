@@ -5,6 +5,7 @@
 
 mod actors;
 mod alone;
+mod background;
 mod bootstrap;
 mod bridge;
 mod choose;

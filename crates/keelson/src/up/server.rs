@@ -40,7 +40,7 @@ use crate::{
         reload::{self, Reloaded},
     },
     term::Steps,
-    up::{bootstrap, stand::Stand},
+    up::{background::Background, bootstrap, stand::Stand},
     version::GIT_VERSION,
 };
 
@@ -73,15 +73,7 @@ pub(crate) struct ApiServer {
     serving: Vec<Serving>,
     tls: rustls::ServerConfig,
     committer: JoinHandle<()>,
-    crds: JoinHandle<()>,
-    aggregating: JoinHandle<()>,
-    compactor: JoinHandle<()>,
-    expiry: JoinHandle<()>,
-    flow: JoinHandle<()>,
-    repair: JoinHandle<()>,
-    sealing: JoinHandle<()>,
-    tracking: JoinHandle<()>,
-    reloading: JoinHandle<()>,
+    background: Background,
     auditing: Option<JoinHandle<()>>,
     exporting: Option<JoinHandle<()>>,
     stop: tokio_util::sync::CancellationToken,
@@ -157,7 +149,8 @@ impl ApiServer {
         steps.start("api server");
         let admission = apiserver::admission::chain(&authorizer, &registry, &webhooks, kinds::admission());
         let stop = tokio_util::sync::CancellationToken::new();
-        let compactor = tokio::spawn(compactor::run(store.clone(), cache.clone(), stop.clone()));
+        let mut background = Background::default();
+        background.spawn("compact the store", compactor::run(store.clone(), cache.clone(), stop.clone()));
         let (rest, committer) = Rest::start(Parts {
             store: store.clone(),
             cache,
@@ -171,14 +164,14 @@ impl ApiServer {
         objects.extend(bootstrap::local_volumes());
         bootstrap::objects(&rest, objects).await?;
         bootstrap::authority(&rest, &pki, shared).await?;
-        let crds = tokio::spawn(CustomResources::install_stored(&rest).run(stop.clone()));
+        background.spawn("serve custom resources", CustomResources::install_stored(&rest).run(stop.clone()));
         let aggregation = Aggregation::new(&rest, front_proxy);
-        let aggregating = tokio::spawn(aggregation.clone().run(trusted, stop.clone()));
-        let expiry = tokio::spawn(expiry::run(rest.clone(), stop.clone()));
-        let repair = tokio::spawn(repair::run(rest.clone(), stop.clone()));
-        let sealing = tokio::spawn(store.clone().run(stop.clone()));
-        let tracking = tokio::spawn(legacy::run(rest.clone(), uses, stop.clone()));
-        let reloading = tokio::spawn(reload::run(reloaded, stop.clone()));
+        background.spawn("find aggregated servers", aggregation.clone().run(trusted, stop.clone()));
+        background.spawn("delete what expires", expiry::run(rest.clone(), stop.clone()));
+        background.spawn("repair claims", repair::run(rest.clone(), stop.clone()));
+        background.spawn("ask for encryption keys", store.clone().run(stop.clone()));
+        background.spawn("track tokens", legacy::run(rest.clone(), uses, stop.clone()));
+        background.spawn("read configuration again", reload::run(reloaded, stop.clone()));
         let kubelets = Kubelets::new(&pki).map_err(|error| Failure::of("make the kubelet client", error))?;
         let counters = Arc::<Mutex<Counters>>::default();
         let health = health(&rest, &store);
@@ -203,7 +196,7 @@ impl ApiServer {
             server = server.with_tracing(tracing);
             exporting = Some(tokio::spawn(exporter.run(stop.clone())));
         }
-        let flow = tokio::spawn(server.keep_flow(stop.clone()));
+        background.spawn("share seats", server.keep_flow(stop.clone()));
         let mut this = Self {
             server,
             rest,
@@ -216,16 +209,8 @@ impl ApiServer {
             advertise: stand.advertise.clone(),
             serving: Vec::new(),
             tls,
-            committer,
-            crds,
-            aggregating,
-            compactor,
-            expiry,
-            flow,
-            repair,
-            sealing,
-            tracking,
-            reloading,
+            committer: background.watch("write to the store", committer),
+            background,
             auditing: auditing.flatten(),
             exporting,
             stop,
@@ -255,14 +240,23 @@ impl ApiServer {
         Ok(bound)
     }
 
-    /// Completes when this server can no longer follow its store.
+    /// Completes when this server can no longer follow its store, or lacks a part of itself.
     pub(crate) async fn broken(&self) {
-        // Whoever could say so is gone: then nobody waits for it either.
-        drop(self.rest.broken().wait_for(Option::is_some).await);
+        let mut store = self.rest.broken();
+        tokio::select! {
+            // Whoever could say so is gone: then nobody waits for it either.
+            _ = store.wait_for(Option::is_some) => {}
+            () = self.background.broken() => {}
+        }
     }
 
     /// Why it cannot.
     pub(crate) fn is_broken(&self) -> Result<(), Failure> {
+        if let Some(does) = self.background.failed() {
+            return Err(Failure::new(format!("the task of the API server to {does} has panicked")).advise(
+                "nothing that was acknowledged is lost; the log says where: report it, and start again",
+            ));
+        }
         match &*self.rest.broken().borrow() {
             None => Ok(()),
             Some(why) => Err(Failure::new(format!("the store cannot be followed any more: {why}"))
@@ -359,15 +353,7 @@ impl ApiServer {
             serving,
             tls: _,
             committer,
-            crds,
-            aggregating,
-            compactor,
-            expiry,
-            flow,
-            repair,
-            sealing,
-            tracking,
-            reloading,
+            background,
             auditing,
             exporting,
             stop,
@@ -376,8 +362,7 @@ impl ApiServer {
         for serving in serving {
             serving.stop().await;
         }
-        drop((crds.await, aggregating.await, compactor.await, expiry.await));
-        drop((flow.await, repair.await, sealing.await, tracking.await, reloading.await));
+        background.join().await;
         drop((server, rest));
         if let Some(exporting) = exporting {
             // It sends what is left, for five seconds at most.
