@@ -67,12 +67,14 @@ const fn one(name: &'static str, run: fn(&World, &[u8]), seeds: &'static [&'stat
 }
 
 const OBJECT: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"x","ports":[{"containerPort":80}],"env":[{"name":"A","value":"1"}]}],"nodeName":null,"priority":-1,"x":1.5e3}}"#;
+/// Found by libFuzzer: it came back as its neighbour.
+const INEXACT: &str = "[444444444444444444444444444444444444444444444444444444444444444444444444444444444444444444444444444444444440]";
 const YAML: &str = "apiVersion: v1\nkind: Pod\nmetadata: &m {name: p, labels: {a: \"b\"}}\nspec:\n  containers:\n  - {name: c, image: x}\n  - *m\n  text: |\n    a\n    b\n  on: true\n  n: 0x1f\n";
 const PATCHED: &str = r#"{"target":{"metadata":{"name":"p"},"spec":{"containers":[{"name":"a","ports":[{"containerPort":1}]},{"name":"b"}],"tolerations":[]}},"patch":{"spec":{"$setElementOrder/containers":[{"name":"b"},{"name":"a"}],"containers":[{"name":"a","$patch":"delete"},{"name":"b","image":"y"}],"tolerations":null}}}"#;
 
 /// All of them.
 pub const ALL: &[Decoder] = &[
-    one("json_body", http::json, &[OBJECT, r#"[1,"\u00e9",null,{"a":1,"a":2}]"#]),
+    one("json_body", http::json, &[OBJECT, r#"[1,"\u00e9",null,{"a":1,"a":2}]"#, INEXACT]),
     one(
         "yaml_body",
         http::yaml,

@@ -18,6 +18,9 @@ impl fmt::Display for Revision {
     }
 }
 
+/// The members that say what type an object has, in the order in which they are written.
+const TYPE: [&str; 2] = ["kind", "apiVersion"];
+
 /// One stored version of one object. Cheap to share; never changed.
 #[derive(Debug)]
 pub struct Entry {
@@ -34,6 +37,7 @@ pub struct Entry {
 impl Entry {
     /// Encodes `object` for the store: JSON without `metadata.resourceVersion`, behind four bytes
     /// (little endian) that say where in it the revision is spliced in. [`Entry::commit`] is its inverse.
+    /// Kind and API version come first, as in what upstream sends: see [`Entry::untyped`].
     /// Refuses an object with no `metadata` map or an empty one.
     pub fn encode(object: &Object) -> Result<Bytes, NotAnObject> {
         let metadata = object.0.get("metadata").and_then(Value::as_object).ok_or(NotAnObject::Metadata)?;
@@ -41,7 +45,9 @@ impl Entry {
         out.put_u32_le(0);
         let mut splice = 0;
         let mut separator = b'{';
-        for (key, value) in &object.0 {
+        let first = TYPE.iter().filter_map(|key| object.0.get_key_value(*key));
+        let rest = object.0.iter().filter(|(key, _)| !TYPE.contains(&key.as_str()));
+        for (key, value) in first.chain(rest) {
             out.put_u8(separator);
             separator = b',';
             write_json(&mut out, key)?;
@@ -96,12 +102,23 @@ impl Entry {
         Arc::new(Self { header: self.header.clone(), revision, bytes, splice: self.splice })
     }
 
+    /// The members of the object behind `head`, which is what an object of its type begins with ([`type_head`]); `None`
+    /// where it begins in another way, as objects of earlier releases do.
+    pub fn untyped(&self, head: &[u8]) -> Option<&[u8]> {
+        self.bytes.strip_prefix(head)
+    }
+
     /// The object, parsed anew.
     pub fn object(&self) -> Result<Object, NotAnObject> {
         serde_json::from_slice::<Value>(&self.bytes)
             .map_err(NotAnObject::Json)
             .and_then(|value| Object::from_value(value).map_err(|_| NotAnObject::Metadata))
     }
+}
+
+/// What [`Entry::encode`] begins an object of a type with, up to its next member.
+pub fn type_head(kind: &str, api_version: &str) -> String {
+    format!("{{\"kind\":{},\"apiVersion\":{},", Value::from(kind), Value::from(api_version))
 }
 
 fn member(before: &[u8], revision: Revision, after: &[u8]) -> Bytes {
@@ -147,6 +164,9 @@ mod tests {
         assert_eq!(back.str(&["metadata", "resourceVersion"]), Some("42"));
         assert_eq!(back.name(), "a\"b");
         assert!(!String::from_utf8_lossy(&stored).contains("resourceVersion"));
+        let rest = entry.untyped(type_head("ConfigMap", "v1").as_bytes()).unwrap();
+        assert!(rest.starts_with(b"\"data\":{"), "{:?}", entry.bytes);
+        assert_eq!(entry.untyped(type_head("Secret", "v1").as_bytes()), None);
         assert_eq!(entry.at(Revision(7)).object().unwrap().str(&["metadata", "resourceVersion"]), Some("7"));
         assert!(Entry::stored(b"\0\0").is_err());
         assert!(Entry::stored(b"\x01\0\0\0{}").is_err());

@@ -23,7 +23,7 @@ pub use cidr::{Ipv4Cidr, NotACidr};
 pub use clock::{Clock, Fixed, Random, Seeded, Timestamp, format_micro, format_second, human_duration};
 pub use condition::{Condition, ConditionStatus, find_condition, is_condition_true};
 pub use duration::parse_duration;
-pub use entry::{Entry, NotAnObject, Revision};
+pub use entry::{Entry, NotAnObject, Revision, type_head};
 pub use field_selector::{FieldRequirement, FieldSelector, FieldSelectorError};
 pub use header::{Header, OwnerRef};
 pub use key::{GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource, ObjectKey};

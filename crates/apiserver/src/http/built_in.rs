@@ -237,3 +237,31 @@ async fn errors_are_written_as_asked() {
     }
     asker.0.serving.stop().await;
 }
+
+/// What a list of built-in kinds is of, its items do not say again; watches and single objects do.
+#[tokio::test]
+async fn items_of_a_list_do_not_say_what_they_are() {
+    let asker = Asker::start().await;
+    let admin = asker.0.pki.admin().unwrap();
+    let all = "/api/v1/namespaces/ns/configmaps";
+    let map = json!({"metadata": {"name": "m"}, "data": {"kind": "ConfigMap"}});
+    let made = asker.0.send(Some(&admin), true, request("POST", all, Some(map))).await;
+    assert!(
+        made.body().starts_with(b"{\"kind\":\"ConfigMap\",\"apiVersion\":\"v1\",\"data\":{"),
+        "{:?}",
+        made.body()
+    );
+    for (accept, pretty) in
+        [("application/json", ""), ("application/json", "?pretty=1"), ("application/yaml", "")]
+    {
+        let mut asked = request("GET", &format!("{all}{pretty}"), None);
+        asked.headers_mut().insert("accept", accept.parse().unwrap());
+        let list = asker.0.send(Some(&admin), true, asked).await;
+        let list: Value = serde_saphyr::from_slice(list.body()).unwrap();
+        assert_eq!((list["kind"].as_str(), list["apiVersion"].as_str()), (Some("ConfigMapList"), Some("v1")));
+        let item = &list["items"][0];
+        assert_eq!((&item["kind"], &item["apiVersion"]), (&Value::Null, &Value::Null), "{accept}{pretty}");
+        assert_eq!((&item["metadata"]["name"], &item["data"]["kind"]), (&json!("m"), &json!("ConfigMap")));
+    }
+    asker.0.serving.stop().await;
+}

@@ -34,14 +34,20 @@ pub(crate) async fn page(
 ) -> Response<Body> {
     if wanted == Wanted::PLAIN {
         let head = head(&resource.list_kind, &resource.api_version(), &page);
-        return joined(wanted, head, page.entries, |entry| &entry.bytes);
+        let typed = meta::type_head(&resource.kind, &resource.api_version()).into_bytes();
+        let custom = resource.custom;
+        return joined(wanted, head, page.entries, move |entry| match entry.untyped(&typed) {
+            // The list says what they are. Custom objects say it themselves, as upstream has it.
+            Some(rest) if !custom => ("{", rest),
+            _ => ("", &entry.bytes),
+        });
     }
     if wanted == (Wanted { form: Form::Partial, ..Wanted::PLAIN }) {
         let head = head("PartialObjectMetadataList", "meta.k8s.io/v1", &page);
         let items: Result<Vec<_>, _> =
             page.entries.iter().map(|entry| encode::partial_bytes(entry)).collect();
         return match items {
-            Ok(items) => joined(wanted, head, items, String::as_bytes),
+            Ok(items) => joined(wanted, head, items, |item| ("", item.as_bytes())),
             Err(failed) => encode::status(&failed),
         };
     }
@@ -115,15 +121,17 @@ fn head(kind: &str, api_version: &str, page: &Page) -> Bytes {
     ))
 }
 
+/// Writes each item as the two pieces that `json` makes of it.
 fn joined<T: Send + 'static>(
     wanted: Wanted,
     head: Bytes,
     entries: Vec<T>,
-    json: fn(&T) -> &[u8],
+    json: impl Fn(&T) -> (&'static str, &[u8]) + Send + 'static,
 ) -> Response<Body> {
     let tail = Bytes::from_static(b"]}\n");
     let commas = entries.len().saturating_sub(1);
-    let items: usize = entries.iter().map(|entry| json(entry).len()).sum();
+    let pieces = entries.iter().map(&json);
+    let items: usize = pieces.map(|(begin, rest)| begin.len() + rest.len()).sum();
     let length = (head.len() + items + commas + tail.len()) as u64;
     let mut entries = entries.into_iter();
     let (mut begun, mut ended) = (false, false);
@@ -147,7 +155,9 @@ fn joined<T: Send + 'static>(
             if !std::mem::take(&mut first) {
                 piece.put_u8(b',');
             }
-            piece.put_slice(json(&entry));
+            let (begin, rest) = json(&entry);
+            piece.put_slice(begin.as_bytes());
+            piece.put_slice(rest);
         }
         Some(piece.freeze())
     });
@@ -172,7 +182,14 @@ fn tree(
     };
     let item = |entry: &Arc<Entry>| match wanted.form {
         Form::Partial => encode::partial(entry),
-        Form::Whole | Form::Table => serde_json::from_slice(&entry.bytes).map_err(Status::internal),
+        Form::Whole | Form::Table => {
+            let mut item: Value = serde_json::from_slice(&entry.bytes).map_err(Status::internal)?;
+            if let Some(members) = item.as_object_mut().filter(|_| !resource.custom) {
+                members.remove("kind");
+                members.remove("apiVersion");
+            }
+            Ok(item)
+        }
     };
     let items: Vec<Value> = page.entries.iter().map(item).collect::<Result<_, _>>()?;
     Ok(json!({ "kind": kind, "apiVersion": api_version, "metadata": metadata(page), "items": items }))
@@ -202,7 +219,8 @@ mod tests {
                 remaining: Some(3),
             };
             let head = head("ThingList", "v1", &page);
-            let body = joined(Wanted::PLAIN, head, entries, |entry| &entry.bytes).into_body();
+            let body =
+                joined(Wanted::PLAIN, head, entries, |entry: &Arc<Entry>| ("", &entry.bytes)).into_body();
             let length = http_body::Body::size_hint(&body).exact().unwrap();
             let bytes = body.collect().await.unwrap().to_bytes();
             assert_eq!(bytes.len() as u64, length, "{count}");
