@@ -100,6 +100,11 @@ impl Status {
         Self::new(404, Reason::NotFound, format!("{resource} \"{name}\" not found")).about(resource, name)
     }
 
+    /// Whether it says of this very object that it is not there ([`Status::not_found`]), not of its namespace or another.
+    pub fn is_missing(&self, resource: &GroupResource, name: &str) -> bool {
+        *self == Self::not_found(resource, name)
+    }
+
     /// 404 for a path nobody serves.
     pub fn no_such_path() -> Self {
         Self::new(404, Reason::NotFound, "the server could not find the requested resource")

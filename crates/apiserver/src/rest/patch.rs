@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use meta::{Object, Reason, Status, Value};
+use meta::{Entry, Object, Reason, Status, Value};
 use resource::{Resource, Subresource, Verb};
 use schema::patch::PatchError;
 
 use super::{
-    Caller, Duplicates, FieldValidation, Patch, PatchKind, Rest, Target, Written,
+    Caller, Duplicates, FieldValidation, Patch, PatchKind, Rest, TRIES_MAX, Target, Written,
     create::Origin,
     metadata::{settle_name, settle_namespace},
     pipeline,
-    update::{Change, preconditions},
+    update::{Change, modified, preconditions},
 };
 
 impl Rest {
@@ -98,34 +98,52 @@ impl Rest {
         self.check_applied(caller, resource, target, &mut applied, patch.duplicates)?;
         let api_version = resource.api_version();
         let request = self.managed(resource, caller, &target.subresource, &api_version);
-        if target.subresource.is_empty() && self.kind(resource).get(&target.key).is_none() {
-            if !applied.uid().is_empty() || applied.str(&["metadata", "resourceVersion"]).is_some() {
-                let why = "uid mismatch: the provided object specified uid or resourceVersion, and no existing object was found";
-                return Err(Status::conflict(&resource.group_resource(), &target.key.name, why));
+        let creates = target.subresource.is_empty();
+        for _ in 0..TRIES_MAX {
+            if creates && self.kind(resource).get(&target.key).is_none() {
+                match self.apply_new(caller, resource, target, &applied, &request, force).await {
+                    // Somebody else created it since: apply to what is there now.
+                    Err(Status { reason: Some(Reason::AlreadyExists), .. }) => {}
+                    other => return other.map(|entry| Written { entry, created: true }),
+                }
             }
-            let made = schema::managed::apply(&resource.schema, None, &applied, &request, force);
-            let mut object =
-                made.map_err(|error| error.status(&resource.group_resource(), &target.key.name))?.object;
-            self.complete(resource, &mut object)?;
-            let key = target.key.clone();
-            let created = self.create_decoded(caller, resource, key, object, Origin::Applied).await;
-            match created {
-                // Somebody else created it since: apply to what is there now.
-                Err(Status { reason: Some(Reason::AlreadyExists), .. }) => {}
-                other => return other.map(|entry| Written { entry, created: true }),
-            }
-        }
-        let entry = self
-            .change(caller, resource, target, |current, entry| {
+            let changed = self.change(caller, resource, target, |current, entry| {
                 let conditional = preconditions(resource, current, entry, &applied)?;
                 let made = schema::managed::apply(&resource.schema, Some(current), &applied, &request, force);
                 let mut object =
                     made.map_err(|error| error.status(&resource.group_resource(), &target.key.name))?.object;
                 self.complete(resource, &mut object)?;
                 Ok(Change { object, origin: Origin::Applied, conditional })
-            })
-            .await?;
-        Ok(Written { entry, created: false })
+            });
+            match changed.await {
+                // Somebody else deleted it since: look again.
+                Err(status) if creates && status.is_missing(&resource.group_resource(), &target.key.name) => {
+                }
+                other => return other.map(|entry| Written { entry, created: false }),
+            }
+        }
+        Err(modified(resource, &target.key.name))
+    }
+
+    /// Applies to nothing.
+    async fn apply_new(
+        &self,
+        caller: &Caller,
+        resource: &Arc<Resource>,
+        target: &Target,
+        applied: &Object,
+        request: &schema::managed::Request<'_>,
+        force: bool,
+    ) -> Result<Arc<Entry>, Status> {
+        if !applied.uid().is_empty() || applied.str(&["metadata", "resourceVersion"]).is_some() {
+            let why = "uid mismatch: the provided object specified uid or resourceVersion, and no existing object was found";
+            return Err(Status::conflict(&resource.group_resource(), &target.key.name, why));
+        }
+        let made = schema::managed::apply(&resource.schema, None, applied, request, force);
+        let mut object =
+            made.map_err(|error| error.status(&resource.group_resource(), &target.key.name))?.object;
+        self.complete(resource, &mut object)?;
+        self.create_decoded(caller, resource, target.key.clone(), object, Origin::Applied).await
     }
 
     /// Checks an applied configuration without adding defaults to it: it must own what it says, no more.

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::*;
 
+mod applying;
 mod reading;
 
 /// A kind with a grace period, like a Pod, that claims the name in `spec.claim`.
@@ -39,7 +40,8 @@ fn toy(plural: &str, kind: &str, scope: Scope) -> Resource {
     let mut set = TypeSet::new();
     let any = set.add(Node::default());
     let property = || Property { of: any, default: None, patch: None, protobuf: 0 };
-    let properties = ["metadata", "spec", "status", "data"].map(|name| (name.into(), property()));
+    let properties =
+        ["apiVersion", "kind", "metadata", "spec", "status", "data"].map(|name| (name.into(), property()));
     let root = set.add(Node {
         shape: Shape::Struct {
             properties: properties.into_iter().collect(),
