@@ -5,7 +5,10 @@
 use kube_cel::cel::common::ast::{Expr, IdedExpr};
 use serde_json::Value;
 
-use super::program::parts;
+use super::{
+    macros::{INSERT, VALUES},
+    program::parts,
+};
 
 /// Most that one evaluation of one rule may cost.
 pub(super) const PER_CALL: u64 = 1_000_000;
@@ -72,9 +75,11 @@ fn cost<'e>(expr: &'e Expr, sizes: Sizes, loops: &mut Vec<(&'e str, u64)>) -> u6
     match expr {
         Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => 1,
         Expr::Comprehension(inner) => {
-            let range = cost(&inner.iter_range.expr, sizes, loops);
+            let init = cost(&inner.accu_init.expr, sizes, loops);
+            let range = init.saturating_add(cost(&inner.iter_range.expr, sizes, loops));
             let times = match (root(&inner.iter_range.expr), &inner.iter_range.expr) {
                 (_, Expr::List(list)) => list.elements.len() as u64,
+                (_, Expr::Call(call)) if call.func_name == VALUES => 1,
                 // The parts of one collection are together not more than there is in all.
                 (Some(name), _) => match loops.iter().rev().find(|(bound, _)| *bound == name) {
                     Some((_, outer)) => sizes.total / (*outer).max(1) + 1,
@@ -126,6 +131,7 @@ fn reads_all(function: &str) -> bool {
             | "max"
             | "url"
             | "_+_"
+            | INSERT
     )
 }
 

@@ -7,9 +7,8 @@
 //! ([`convert`]), what a rule may cost ([`cost`]: estimated before it runs, as the crate cannot stop one), how deep it
 //! may be ([`depth`]).
 //!
-//! Deliberately missing: CEL's static type check (a rule that compares a string with a number is refused
-//! when it runs, not when the CRD is created; unknown names and fields are refused there), and the
-//! order-blind equality of lists of type set.
+//! What the crate does not parse is in [`macros`]; whether an expression goes with types, in [`check`]. Deliberately
+//! missing: the order-blind equality of lists of type set.
 
 mod authorizer;
 mod check;
@@ -17,6 +16,7 @@ mod convert;
 mod cost;
 mod depth;
 mod expression;
+mod macros;
 mod program;
 mod rewrite;
 mod rules;

@@ -19,8 +19,9 @@ use regex::Regex;
 
 use super::{
     authorizer,
-    check::{Names, Type, check},
+    check::{Names, Type, check, positions},
     depth,
+    macros::{self, expand, lower},
     rewrite::rewrite,
 };
 use crate::validate;
@@ -52,6 +53,7 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
         context.add_variable_from_value(*name, (*name).to_owned());
     }
     authorizer::register(&mut context);
+    macros::register(&mut context);
     context
 });
 
@@ -149,10 +151,16 @@ impl Program {
         let parsed = depth::while_parsing(|| {
             let parsed = depth::parser().enable_optional_syntax(true).parse(&settled);
             let mut expression = parsed.map_err(|error| error.to_string())?;
-            let depth = depth::of(&expression)?;
+            depth::of(&expression)?;
+            let places = types.map(|types| (types, positions(&settled, &expression)));
+            expand(&mut expression)?;
+            depth::of(&expression)?;
             let words = || [TYPES, NAMESPACES].concat();
-            let of = types.map(|types| check(&settled, &expression, types, &words())).transpose()?;
+            let check = |(types, places)| check(&settled, places, &expression, types, &words());
+            let of = places.map(check).transpose()?;
             rewrite(&mut expression.expr, variables)?;
+            lower(&mut expression);
+            let depth = depth::of(&expression)?;
             let mut free = BTreeSet::new();
             free_names(&expression.expr, &mut Vec::new(), &mut free);
             Ok((expression, free, depth, of.unwrap_or(Type::Dyn)))

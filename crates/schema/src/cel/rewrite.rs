@@ -2,46 +2,24 @@
 //! and what belongs to a policy (`variables.x`, `authorizer.requestResource`) is a variable of its own here.
 
 use kube_cel::cel::common::ast::{
-    ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, MapEntryExpr, MapExpr,
-    StructExpr, operators::OPT_INDEX, operators::OPT_SELECT,
+    EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, MapEntryExpr, MapExpr, operators::OPT_INDEX,
+    operators::OPT_SELECT,
 };
+
+use super::macros::children;
 
 /// Rewrites in place. `names` are the variables there are; `Object` and `JSONPatch` among them allow to make
 /// such objects, which are maps here.
 pub(super) fn rewrite(expr: &mut Expr, names: &[&str]) -> Result<(), String> {
     dotted(expr, names)?;
     structs(expr, names, None)?;
-    match expr {
-        Expr::Call(call) => {
-            // `a.?b` fails in the crate where `a` has no `b`, instead of giving none; `a[?'b']` does what
-            // both should.
-            if call.func_name == OPT_SELECT {
-                OPT_INDEX.clone_into(&mut call.func_name);
-            }
-            let parts = call.target.as_deref_mut().into_iter().chain(&mut call.args);
-            each(parts, names)
-        }
-        Expr::Select(select) => rewrite(&mut select.operand.expr, names),
-        Expr::List(list) => each(&mut list.elements, names),
-        Expr::Comprehension(inner) => {
-            let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } = &mut **inner;
-            each([iter_range, accu_init, loop_cond, loop_step, result], names)
-        }
-        Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
-            for entry in entries {
-                match &mut entry.expr {
-                    EntryExpr::StructField(field) => rewrite(&mut field.value.expr, names)?,
-                    EntryExpr::MapEntry(entry) => each([&mut entry.key, &mut entry.value], names)?,
-                }
-            }
-            Ok(())
-        }
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Ok(()),
+    // `a.?b` fails in the crate where `a` has no `b`, instead of giving none; `a[?'b']` does what both should.
+    if let Expr::Call(call) = expr
+        && call.func_name == OPT_SELECT
+    {
+        OPT_INDEX.clone_into(&mut call.func_name);
     }
-}
-
-fn each<'a>(parts: impl IntoIterator<Item = &'a mut IdedExpr>, names: &[&str]) -> Result<(), String> {
-    parts.into_iter().try_for_each(|part| rewrite(&mut part.expr, names))
+    children(expr).into_iter().try_for_each(|part| rewrite(&mut part.expr, names))
 }
 
 /// `variables.x` is the variable of that name.

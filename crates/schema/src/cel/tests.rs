@@ -97,6 +97,18 @@ fn the_language_of_kubernetes_is_there() {
         "self.?ratio.orValue(1.0) == 1.0",
         "!format.dns1123Label().validate('a').hasValue()",
         "'%s-%d'.format(['a', 1]) == 'a-1'",
+        "self.tags.all(i, t, i < 2 && t in ['x', 'y']) && !self.tags.all(i, t, i == 0)",
+        "self.tags.exists(i, t, i == 1 && t == 'y') && !self.tags.exists(i, t, i == 1 && t == 'x')",
+        "self.labels.all(k, v, k == 'app' && v == 'w') && {'a': 1, 'b': 2}.existsOne(k, v, v > 1)",
+        "self.tags.transformList(i, t, t + string(i)) == ['x0', 'y1']",
+        "self.tags.transformList(i, t, i > 0, t) == ['y']",
+        "{'a': 1, 'b': 2}.transformMap(k, v, k == 'b', v * 2) == {'b': 4}",
+        "{'a': 'x'}.transformMapEntry(k, v, {v: k}) == {'x': 'a'} && ['u'].transformMap(i, v, v) == {0: 'u'}",
+        "self.parts.all(i, p, self.tags.all(j, t, i == 0 && p.id == 'a' && (j == 0) == (t == 'x')))",
+        "self.?name.optMap(n, n + '!').orValue('') == 'abc!' && !self.?ratio.optMap(r, r * 2.0).hasValue()",
+        "self.?name.optFlatMap(n, optional.none()).orValue('d') == 'd'",
+        "self.?name.optMap(n, n + '1').optMap(n, n + '2').value() == 'abc12'",
+        "optional.ofNonZeroValue(self.name).hasValue() && !optional.ofNonZeroValue('').hasValue()",
         "dyn(self.name) != 1 && bool('true') && !bool('0')",
     ] {
         check(

@@ -21,6 +21,7 @@ use self::{
     functions::{Called, call, known},
     types::Selected,
 };
+pub(super) use positions::positions;
 pub use types::Type;
 
 /// Findings of one expression that are told, each of which shows a line of it.
@@ -67,14 +68,14 @@ impl Names {
 }
 
 /// What an expression gives, or all that is wrong with it, in cel-go's words and form. `plain_names` are words that the
-/// language itself knows.
+/// language itself knows, `positions` are those of the expression as it was parsed.
 pub(super) fn check(
     source: &str,
+    positions: HashMap<u64, usize>,
     expression: &IdedExpr,
     names: &Names,
     plain_names: &[&str],
 ) -> Result<Type, String> {
-    let positions = positions::positions(source, expression);
     let mut checker = Checker { names, plain_names, positions, scopes: Vec::new(), issues: Vec::new() };
     let of = checker.visit(expression);
     let mut issues = checker.issues;

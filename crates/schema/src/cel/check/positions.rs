@@ -11,7 +11,7 @@ use kube_cel::cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, o
 use super::super::program::parts;
 
 /// Offsets in bytes by the number of a part; none where the text does not show it.
-pub(super) fn positions(source: &str, expression: &IdedExpr) -> HashMap<u64, usize> {
+pub(in crate::cel) fn positions(source: &str, expression: &IdedExpr) -> HashMap<u64, usize> {
     let mut walk = Walk { tokens: tokens(source), at: 0, found: HashMap::new() };
     walk.visit(expression);
     walk.found

@@ -178,3 +178,34 @@ fn every_signature_is_of_a_function_that_the_interpreter_has() {
         super::functions::names().filter(|name| unknown(&format!("{name}(1)"))).collect();
     assert_eq!(missing, Vec::<&str>::new());
 }
+
+#[test]
+fn macros_that_the_parser_does_not_know_have_types_and_places() {
+    for (source, expected) in [
+        ("object.spec.parts.all(i, p, i < p.size)", "bool"),
+        ("object.spec.parts.transformList(i, p, p.size + i)", "list(int)"),
+        ("object.spec.labels.transformMap(k, v, v != k, v.size())", "map(string, int)"),
+        ("object.spec.labels.transformMapEntry(k, v, {v: k})", "map(string, string)"),
+        ("object.spec.labels.existsOne(k, v, k == v)", "bool"),
+        ("object.spec.?name.optMap(n, n.size())", "optional_type(int)"),
+        ("object.spec.?name.optFlatMap(n, optional.ofNonZeroValue(n.size()))", "optional_type(int)"),
+        (
+            "object.spec.parts.all(i, p, i < p.nope)",
+            "ERROR: <input>:1:34: undefined field 'nope'\n | object.spec.parts.all(i, p, i < p.nope)\n | \
+             .................................^",
+        ),
+        (
+            "object.spec.parts.exists(i, p, i == p.name)",
+            "ERROR: <input>:1:34: found no matching overload for '_==_' applied to '(int, string)'\n | \
+             object.spec.parts.exists(i, p, i == p.name)\n | .................................^",
+        ),
+        (
+            "object.spec.?name.optMap(n, n + 1)",
+            "ERROR: <input>:1:31: found no matching overload for '_+_' applied to '(string, int)'\n | \
+             object.spec.?name.optMap(n, n + 1)\n | ..............................^",
+        ),
+        ("object.spec.parts.all(1, p, true)", "argument must be a simple name"),
+    ] {
+        check(source, expected);
+    }
+}
