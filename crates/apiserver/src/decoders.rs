@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use meta::{FieldSelector, LabelSelector, Quantity, Value};
 use schema::{
     Schema, TypeSet,
-    cel::{Expression, POLICY_BUDGET, Scope},
+    cel::{Expression, Names, POLICY_BUDGET, Scope},
     managed::FieldSet,
 };
 use serde_json::json;
@@ -137,6 +137,8 @@ pub const ALL: &[Decoder] = &[
             "self.a.all(x, x > 1) && has(self.b) ? self.c.size() : 'x' + string(2)",
             "[1,2].exists_one(i, i in self.a) || self.b.matches('^a+$')",
             "self.?a[?0].orValue(dyn({'k': b'x'})) == timestamp('2026-01-01T00:00:00Z')",
+            "self.a.all(i, v, i < 3) && self.c.transformMap(k, v, k != '', v) == self.?c.optMap(c, c).value()",
+            "self.a.transformList(i, v, i > 0, v).exists(i, v, i == 0 && v == 2)",
             "'%s %d'.format(['a', 1]) + quantity('1Ki').asInteger() + ip('::1') + url('https://a/b').getHost()",
         ],
     ),
@@ -253,7 +255,9 @@ fn quantity(_: &World, bytes: &[u8]) {
 }
 
 fn cel(_: &World, bytes: &[u8]) {
-    let Ok(expression) = Expression::compile(&text(bytes), &["self"]) else { return };
+    let source = text(bytes);
+    drop(Expression::check(&source, &Names::untyped(&["self"])));
+    let Ok(expression) = Expression::compile(&source, &["self"]) else { return };
     let mut scope = Scope::new(POLICY_BUDGET);
     scope.set("self", &json!({"a": [1, 2, "x"], "b": "aaa", "c": {"k": null}, "d": 1.5}));
     drop(expression.value(&scope));
