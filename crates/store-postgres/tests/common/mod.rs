@@ -111,7 +111,9 @@ impl Home {
             for file in "$1"/data/postmaster.pid "$1"/redis.pid; do
                 [ -f "$file" ] || continue
                 pid=$(head -1 "$file")
-                [ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] && kill -QUIT "$pid" 2>/dev/null
+                # Redis leaves QUIT to what it was started with, which ignores it where that ran in the background.
+                case $file in */redis.pid) signal=KILL ;; *) signal=QUIT ;; esac
+                [ "$(readlink "/proc/$pid/cwd")" = "${file%/*}" ] && kill -"$signal" "$pid" 2>/dev/null
             done
             mountpoint -q "$1"/data && umount -l "$1"/data
             for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" 2>/dev/null && break; sleep 0.2; done
