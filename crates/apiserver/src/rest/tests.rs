@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::*;
 
-mod applying;
+mod beside;
 mod reading;
 
 /// A kind with a grace period, like a Pod, that claims the name in `spec.claim`.
@@ -440,21 +440,6 @@ async fn a_change_of_nothing_writes_nothing() {
     let same = server.merge("a", "", json!({"metadata": {"labels": null}})).await.unwrap();
     assert_eq!(same.entry.revision, Revision(1));
     assert_eq!(server.rest.cache().head(), Revision(1));
-}
-
-#[tokio::test]
-async fn concurrent_patches_all_arrive() {
-    let server = Arc::new(Server::start().await);
-    server.make("a").await;
-    let patches = (0..40).map(|at| {
-        let server = server.clone();
-        tokio::spawn(async move { server.merge("a", "", json!({"data": {format!("k{at}"): at}})).await })
-    });
-    for patch in patches.collect::<Vec<_>>() {
-        patch.await.unwrap().unwrap();
-    }
-    let object = server.rest.get(&server.toys, &key("a"), None).await.unwrap().object().unwrap();
-    assert_eq!(object.get(&["data"]).unwrap().as_object().unwrap().len(), 40);
 }
 
 #[tokio::test]

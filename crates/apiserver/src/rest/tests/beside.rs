@@ -1,4 +1,4 @@
-//! Server-side apply beside others.
+//! Changes beside those of others.
 
 use super::*;
 
@@ -24,4 +24,19 @@ async fn apply_never_misses_what_others_make_and_delete() {
     }
     coming.await.unwrap();
     assert!(created > 0);
+}
+
+#[tokio::test]
+async fn concurrent_patches_all_arrive() {
+    let server = Arc::new(Server::start().await);
+    server.make("a").await;
+    let patches = (0..40).map(|at| {
+        let server = server.clone();
+        tokio::spawn(async move { server.merge("a", "", json!({"data": {format!("k{at}"): at}})).await })
+    });
+    for patch in patches.collect::<Vec<_>>() {
+        patch.await.unwrap().unwrap();
+    }
+    let object = server.rest.get(&server.toys, &key("a"), None).await.unwrap().object().unwrap();
+    assert_eq!(object.get(&["data"]).unwrap().as_object().unwrap().len(), 40);
 }
