@@ -23,7 +23,7 @@ use store::{
     BATCH_BYTES_MAX, BATCH_WRITES_MAX, Change, Error, Expect, Head, Key, Loaded, Outcome, Result, Store,
     Stored, Write, Writers,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Encryption, EncryptionError, generate};
@@ -35,9 +35,9 @@ use kms::{Kms, KmsError};
 const MARK: &[u8] = b"k8s:enc:";
 /// How far into a value the name of its key may reach.
 const NAME_BYTES_MAX: usize = 256;
-/// How long a KMS plugin may take to be there when the server starts, and the pause between two looks.
-const START_MAX: Duration = Duration::from_secs(30);
-const START_PAUSE: Duration = Duration::from_millis(500);
+/// How long a KMS plugin may take to be there when nothing can go on without it, and the pause between two looks.
+const PLUGIN_MAX: Duration = Duration::from_secs(30);
+const PLUGIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// One way to keep a value.
 enum Provider {
@@ -127,14 +127,14 @@ impl Sealed {
 
     /// Waits until every KMS plugin that writes has given a key, for 30 seconds at most. Nothing is written before.
     pub async fn begin(&self) -> std::result::Result<(), EncryptionError> {
-        let give_up = Instant::now() + START_MAX;
+        let give_up = Instant::now() + PLUGIN_MAX;
         for (kms, writes) in self.encryption.plugins() {
             loop {
                 kms.ask().await;
                 match kms.usable() {
                     Ok(()) => break,
                     Err(_) if !writes => break,
-                    Err(_) if Instant::now() < give_up => tokio::time::sleep(START_PAUSE).await,
+                    Err(_) if Instant::now() < give_up => sleep(PLUGIN_PAUSE).await,
                     Err(error) => {
                         let why = kms.problem().unwrap_or(error).to_string();
                         let (name, socket) = (kms.name.clone(), kms.socket().to_string());
@@ -223,6 +223,18 @@ impl Sealed {
         Err(wrong.unwrap_or_else(|| OpenError::NoKey { key: key.clone(), name: text(name) }))
     }
 
+    /// The same, when it is nobody's turn to be refused: a plugin that is not there may come back, for 30 seconds. What
+    /// another server has sealed is under a seed that this one may never have asked for.
+    async fn open_in_time(&self, key: &Key, value: Bytes) -> std::result::Result<(Bytes, bool), OpenError> {
+        let give_up = Instant::now() + PLUGIN_MAX;
+        loop {
+            match self.open(key, value.clone()).await {
+                Err(OpenError::Kms { .. }) if Instant::now() < give_up => sleep(PLUGIN_PAUSE).await,
+                opened => return opened,
+            }
+        }
+    }
+
     async fn opened(&self, stored: Stored) -> std::result::Result<(Stored, bool), OpenError> {
         let Stored { key, value, revision } = stored;
         let (value, fresh) = self.open(&key, value).await?;
@@ -291,7 +303,7 @@ impl Store for Sealed {
         let open = async |item: Result<Change>| {
             let Change { revision, key, value } = item?;
             let value = match value {
-                Some(value) => Some(self.open(&key, value).await.map_err(closed)?.0),
+                Some(value) => Some(self.open_in_time(&key, value).await.map_err(closed)?.0),
                 None => None,
             };
             Ok(Change { revision, key, value })

@@ -43,23 +43,30 @@ struct Plugin {
     directory: tempfile::TempDir,
     manners: Arc<Mutex<Manners>>,
     decrypted: Arc<AtomicUsize>,
+    /// Calls that were answered with an error.
+    refused: Arc<AtomicUsize>,
 }
 
 impl Plugin {
     fn start(manners: Manners) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("kms.sock")).unwrap();
-        let (manners, decrypted) = (Arc::new(Mutex::new(manners)), Arc::<AtomicUsize>::default());
+        let (decrypted, refused) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let manners = Arc::new(Mutex::new(manners));
         let answering: Answering = {
-            let (manners, decrypted) = (manners.clone(), decrypted.clone());
-            Arc::new(move |path, message| answer(&manners.lock().unwrap(), &decrypted, path, message))
+            let (manners, decrypted, refused) = (manners.clone(), decrypted.clone(), refused.clone());
+            Arc::new(move |path, message| {
+                let answered = answer(&manners.lock().unwrap(), &decrypted, path, message);
+                refused.fetch_add(usize::from(answered.is_err()), SeqCst);
+                answered
+            })
         };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 testing_grpc::serve(stream, answering.clone());
             }
         });
-        Self { directory, manners, decrypted }
+        Self { directory, manners, decrypted, refused }
     }
 
     fn socket(&self) -> PathBuf {
@@ -223,6 +230,28 @@ async fn without_its_plugin_nothing_is_sealed_and_nothing_else_suffers() {
     assert!(error.contains("gRPC status 14"), "{error}");
 }
 
+/// Another server's seed is asked for when its first value comes, and the plugin may be away in that moment.
+#[tokio::test]
+async fn who_follows_waits_for_the_plugin() {
+    let plugin = Plugin::start(GOOD);
+    let inner = Arc::new(store::Memory::new());
+    let (one, other) = (plugin.sealed(&inner), plugin.sealed(&inner));
+    one.begin().await.unwrap();
+    other.begin().await.unwrap();
+    plugin.behave(Manners { fails: Some("14"), ..GOOD });
+    one.commit(vec![Write::create(key(SECRET), "hunter2")]).await.unwrap();
+    let mut changes = other.follow(Revision(0));
+    let first = async { changes.next().await.unwrap().unwrap() };
+    let back = async {
+        while plugin.refused.load(SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        plugin.behave(GOOD);
+    };
+    let (first, ()) = tokio::join!(first, back);
+    assert_eq!(first.value.unwrap(), "hunter2");
+}
+
 #[tokio::test]
 async fn plugins_that_cannot_be_trusted_give_no_key() {
     let plugin = Plugin::start(GOOD);
@@ -252,7 +281,7 @@ async fn a_server_does_not_start_without_the_plugin_that_writes() {
     let began = Instant::now();
     let error = sealed.begin().await.unwrap_err().to_string();
     assert!(error.contains("\"vault\" gives no key") && error.contains("kms.sock"), "{error}");
-    assert!(began.elapsed() >= START_MAX && began.elapsed() < START_MAX * 2);
+    assert!(began.elapsed() >= PLUGIN_MAX && began.elapsed() < PLUGIN_MAX * 2);
 }
 
 /// A memory store whose keys a plugin keeps, from when it is first opened.
